@@ -1,0 +1,800 @@
+"""The simulation core: the arena, its views, the step function and the loop.
+
+The steps themselves are in ``_mm/*.pxd``, one header of inline functions per kernel concept;
+``docs/model.md`` specifies them.  `Core` is what `reclaim.Simulation` wraps.
+"""
+
+import hashlib
+
+import numpy as np
+
+cimport numpy as cnp
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from reclaim._policy cimport Policies
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+from reclaim._mm.rng cimport rng_mix
+from reclaim._mm.clock cimport *
+from reclaim._mm.tlb cimport mask_set
+from reclaim._mm.sched cimport *
+from reclaim._mm.smp cimport *
+from reclaim._mm.memcg cimport *
+from reclaim._mm.memory cimport *
+from reclaim._mm.vmscan cimport *
+
+from reclaim import names
+from reclaim.errors import SimulationError, SnapshotError
+from reclaim.world import PASS_DTYPE
+
+cnp.import_array()
+
+MODEL_VERSION = 1
+
+# Why a run stopped.
+cdef enum:
+    STOP_BUDGET = 0
+    STOP_END = 1
+    STOP_NO_KEY = 2
+    STOP_TOUCHES = 3
+    STOP_DEAD = 4
+
+STOPS = ("budget", "end", "stuck", "touches", "finished")
+
+IRQ_OFF_STEPS = frozenset((
+    "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
+    "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
+    "T_TIMER", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK", "E_FREE"))
+
+LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
+                      ("pad", "<i4"), ("cost", "<i8")])
+
+
+# --- dtypes of the tables, from the C structs
+
+cdef object _dtype_of_cpu():
+    cdef cpu_t row
+    return np.asarray(<cpu_t[:1]>&row).dtype
+
+cdef object _dtype_of_task():
+    cdef task_t row
+    return np.asarray(<task_t[:1]>&row).dtype
+
+cdef object _dtype_of_mm():
+    cdef mm_t row
+    return np.asarray(<mm_t[:1]>&row).dtype
+
+cdef object _dtype_of_folio():
+    cdef folio_t row
+    return np.asarray(<folio_t[:1]>&row).dtype
+
+cdef object _dtype_of_region():
+    cdef region_t row
+    return np.asarray(<region_t[:1]>&row).dtype
+
+cdef object _dtype_of_memcg():
+    cdef memcg_t row
+    return np.asarray(<memcg_t[:1]>&row).dtype
+
+DTYPES = {"cpu": _dtype_of_cpu(), "task": _dtype_of_task(), "mm": _dtype_of_mm(),
+          "folio": _dtype_of_folio(), "region": _dtype_of_region(), "memcg": _dtype_of_memcg()}
+for _name, _size in (("cpu", sizeof(cpu_t)), ("task", sizeof(task_t)), ("mm", sizeof(mm_t)),
+                     ("folio", sizeof(folio_t)), ("region", sizeof(region_t)),
+                     ("memcg", sizeof(memcg_t))):
+    assert DTYPES[_name].itemsize == _size, f"{_name}: implicit padding"
+assert PASS_DTYPE.itemsize == sizeof(pass_t)
+
+
+cdef class Arena:
+    """Every mutable byte of a simulated world, exported read-only.
+
+    The NumPy buffer behind it is never handed out, so no view can be made writable or resized.
+    """
+
+    def __cinit__(self, Py_ssize_t nbytes):
+        self.buffer = np.zeros((nbytes + 7) // 8, dtype=np.uint64)
+        self.data = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
+        self.nbytes = nbytes
+
+    def __len__(self):
+        return self.nbytes
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        if flags & 1:                                   # PyBUF_WRITABLE
+            raise BufferError("the arena is read-only: change the world by running it")
+        self.shape[0] = self.nbytes
+        self.strides[0] = 1
+        buffer.buf = self.data
+        buffer.format = 'B'
+        buffer.internal = NULL
+        buffer.itemsize = 1
+        buffer.len = self.nbytes
+        buffer.ndim = 1
+        buffer.obj = self
+        buffer.readonly = 1
+        buffer.shape = self.shape
+        buffer.strides = self.strides
+        buffer.suboffsets = NULL
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        pass
+
+
+def plan_tables(world, *, state_dtypes=()):
+    """Name, dtype and length of every table of the arena for this world, in its order."""
+    words = (world.nr_cpus + 63) // 64
+    regions = sum(-(-n // PTRS_PER_PTE) for n in world.mm_pages)
+    tables = [
+        ("cpu", DTYPES["cpu"], world.nr_cpus),
+        ("task", DTYPES["task"], len(world.task_mm)),
+        ("mm", DTYPES["mm"], len(world.mm_pages)),
+        ("folio", DTYPES["folio"], world.nr_folios),
+        ("region", DTYPES["region"], regions),
+        ("memcg", DTYPES["memcg"], 1),
+        ("pte", np.dtype("<u8"), sum(world.mm_pages)),
+        ("slot_entry", np.dtype("<u8"), world.nr_slots),
+        ("slot_count", np.dtype("u1"), world.nr_slots),
+        ("mm_cpumask", np.dtype("<u8"), len(world.mm_pages) * words),
+        ("ubc_mask", np.dtype("<u8"), len(world.task_mm) * words),
+        ("fl_mask", np.dtype("<u8"), world.nr_cpus * words),
+        ("fl_ipi", np.dtype("<u8"), world.nr_cpus * words),
+        ("tlb_l1", np.dtype("<u8"), world.nr_cpus * world.l1_sets * world.l1_ways),
+        ("tlb_l2", np.dtype("<u8"), world.nr_cpus * world.l2_sets * world.l2_ways),
+        ("csd_next", np.dtype("<i2"), world.nr_cpus * world.nr_cpus),
+        ("counter", np.dtype("<i8"), CN_NR),
+        ("time", np.dtype("<i8"), world.nr_cpus * TM_NR),
+        ("hist_batch", np.dtype("<i8"), 33),
+        ("hist_targets", np.dtype("<i8"), world.nr_cpus),
+    ]
+    for slot, dtype in state_dtypes:
+        tables.append((f"policy_{slot}", dtype, 1))
+    return tables
+
+
+cdef class _Window:
+    """One strategy's record of the arena: writable, but only that."""
+
+    cdef Arena arena
+    cdef Py_ssize_t offset
+    cdef Py_ssize_t shape[1]
+    cdef Py_ssize_t strides[1]
+
+    def __cinit__(self, Arena arena, Py_ssize_t offset, Py_ssize_t nbytes):
+        self.arena = arena
+        self.offset = offset
+        self.shape[0] = nbytes
+        self.strides[0] = 1
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        buffer.buf = self.arena.data + self.offset
+        buffer.format = 'B'
+        buffer.internal = NULL
+        buffer.itemsize = 1
+        buffer.len = self.shape[0]
+        buffer.ndim = 1
+        buffer.obj = self
+        buffer.readonly = 0
+        buffer.shape = self.shape
+        buffer.strides = self.strides
+        buffer.suboffsets = NULL
+
+    def __releasebuffer__(self, Py_buffer *buffer):
+        pass
+
+
+cdef class Core:
+    """One simulated machine.
+
+    Parameters
+    ----------
+    world : reclaim.world.World
+        Checked by `reclaim.world.check` before anything is allocated.
+    policies : reclaim._policy.Policies
+        Used as they are: `Simulation` copies the user's.
+
+    Raises
+    ------
+    reclaim.errors.WorldError : a value of `world` is out of its range.
+    """
+
+    def __cinit__(self, world, Policies policies not None):
+        from reclaim.world import check
+        check(world)
+        self.policies = policies
+        self.passes = np.array(world.passes, dtype=PASS_DTYPE)
+        self.trace = np.array(world.trace, dtype="<u4")
+        states = []
+        for strategy in policies:
+            if strategy.state_dtype is not None:
+                states.append((strategy.slot, np.dtype(strategy.state_dtype)))
+        self._allocate(plan_tables(world, state_dtypes=states))
+        for strategy in policies:
+            strategy._bind(self._policy_state(strategy))
+        self._constants(world)
+        self._initial(world)
+
+    def _allocate(self, plan):
+        cdef Py_ssize_t offset = 0
+        tables = {}
+        for name, dtype, count in plan:
+            tables[name] = (offset, dtype, count)
+            offset += -(-dtype.itemsize * count // 64) * 64
+        self.arena = Arena(offset)
+        self.tables = tables
+        text = repr([(n, str(d), c) for n, d, c in plan]) + repr(names.STEPS) + str(MODEL_VERSION)
+        self.layout = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        cdef char *base = self.arena.data
+        self.m.cpu = <cpu_t *>(base + <Py_ssize_t>tables["cpu"][0])
+        self.m.task = <task_t *>(base + <Py_ssize_t>tables["task"][0])
+        self.m.mm = <mm_t *>(base + <Py_ssize_t>tables["mm"][0])
+        self.m.folio = <folio_t *>(base + <Py_ssize_t>tables["folio"][0])
+        self.m.region = <region_t *>(base + <Py_ssize_t>tables["region"][0])
+        self.m.cg = <memcg_t *>(base + <Py_ssize_t>tables["memcg"][0])
+        self.m.pte = <uint64_t *>(base + <Py_ssize_t>tables["pte"][0])
+        self.m.slot_entry = <uint64_t *>(base + <Py_ssize_t>tables["slot_entry"][0])
+        self.m.slot_count = <uint8_t *>(base + <Py_ssize_t>tables["slot_count"][0])
+        self.m.mm_cpumask = <uint64_t *>(base + <Py_ssize_t>tables["mm_cpumask"][0])
+        self.m.ubc_mask = <uint64_t *>(base + <Py_ssize_t>tables["ubc_mask"][0])
+        self.m.fl_mask = <uint64_t *>(base + <Py_ssize_t>tables["fl_mask"][0])
+        self.m.fl_ipi = <uint64_t *>(base + <Py_ssize_t>tables["fl_ipi"][0])
+        self.m.l1 = <uint64_t *>(base + <Py_ssize_t>tables["tlb_l1"][0])
+        self.m.l2 = <uint64_t *>(base + <Py_ssize_t>tables["tlb_l2"][0])
+        self.m.csd_next = <int16_t *>(base + <Py_ssize_t>tables["csd_next"][0])
+        self.m.counter = <int64_t *>(base + <Py_ssize_t>tables["counter"][0])
+        self.m.time = <int64_t *>(base + <Py_ssize_t>tables["time"][0])
+        self.m.hist_batch = <int64_t *>(base + <Py_ssize_t>tables["hist_batch"][0])
+        self.m.hist_targets = <int64_t *>(base + <Py_ssize_t>tables["hist_targets"][0])
+        self.m.passes = <const pass_t *>cnp.PyArray_DATA(<cnp.ndarray>self.passes)
+        self.m.trace = <const uint32_t *>cnp.PyArray_DATA(<cnp.ndarray>self.trace)
+
+    def _policy_state(self, strategy):
+        if strategy.state_dtype is None:
+            return None
+        offset, dtype, _ = self.tables[f"policy_{strategy.slot}"]
+        window = _Window(self.arena, offset, dtype.itemsize)
+        return np.frombuffer(window, dtype=dtype, count=1)
+
+    def _constants(self, world):
+        cdef world_t *w = &self.m.w
+        cdef int i
+        memset(w, 0, sizeof(world_t))
+        w.nr_cpus = world.nr_cpus
+        w.nr_tasks = len(world.task_mm)
+        w.nr_mms = len(world.mm_pages)
+        w.nr_regions = self.tables["region"][2]
+        w.nr_vps = self.tables["pte"][2]
+        w.nr_folios = world.nr_folios
+        w.nr_slots = world.nr_slots
+        w.nr_passes = len(self.passes)
+        w.words = (world.nr_cpus + 63) // 64
+        w.cpus_per_socket = world.cpus_per_socket
+        w.l1_sets, w.l1_ways = world.l1_sets, world.l1_ways
+        w.l2_sets, w.l2_ways = world.l2_sets, world.l2_ways
+        w.slice_ticks = world.slice_ticks
+        w.swappiness = world.swappiness
+        w.cgroup = world.cgroup
+        w.pcid = bool(world.pcid)
+        w.mask_lazy = bool(world.mask_lazy)
+        w.trim = bool(world.trim)
+        w.swapin_cached = bool(world.swapin_cached)
+        w.pgrefill_global = bool(world.pgrefill_global)
+        w.limit = world.limit
+        w.tick = world.tick
+        w.migrate_threshold = world.migrate_threshold
+        w.trace_len = len(self.trace)
+        for i in range(CO_NR):
+            w.cost[i] = world.costs[i]
+        for i, name in enumerate(names.STEPS):
+            self.m.irq_on[i] = name not in IRQ_OFF_STEPS
+        flush_policy = self.policies.flush
+        self.m.flush_keeps = flush_policy.keeps_locks
+        self.m.flush_remainder = flush_policy.remainder
+        self.m.flush_rechecks = flush_policy.rechecks
+        self.m.tree_size = 1
+        while self.m.tree_size < w.nr_cpus:
+            self.m.tree_size *= 2
+        self.tree = np.zeros(2 * self.m.tree_size, dtype=np.int64)
+        self.m.tree = &self.tree[0]
+
+    def _initial(self, world):
+        cdef machine *m = &self.m
+        cdef int32_t c, t, i
+        cdef cpu_t *p
+        cdef task_t *u
+        cdef int32_t base = 0, region = 0
+        for c in range(m.w.nr_cpus):
+            p = &m.cpu[c]
+            p.irq_at = p.tick_at = p.timer_at = INF
+            p.rng = rng_mix(world.seed, 2, c)
+            for i in range(NR_ASIDS):
+                p.asid_mm[i] = -1
+            p.current = p.istep = p.sstep = p.walk_line = p.push = -1
+            p.loaded_mm = MM_INIT
+            p.rq_head = p.rq_tail = p.fl_mm = p.fl_vp = p.fl_ret = -1
+            p.q_head = p.q_tail = p.hand = p.lock_next = -1
+            p.mode = CPU_IDLE
+            p.last_on = 1
+        memset(m.csd_next, 0xff, <size_t>m.w.nr_cpus * m.w.nr_cpus * sizeof(int16_t))
+        for i in range(m.w.nr_mms):
+            m.mm[i].tlb_gen = 1
+            m.mm[i].base = base
+            m.mm[i].nr_pages = world.mm_pages[i]
+            m.mm[i].first_region = region
+            m.mm[i].nr_regions = (m.mm[i].nr_pages + PTRS_PER_PTE - 1) // PTRS_PER_PTE
+            m.mm[i].recency = bool(world.mm_recency[i])
+            base += m.mm[i].nr_pages
+            region += m.mm[i].nr_regions
+        for i in range(m.w.nr_regions):
+            m.region[i].ptl.holder = m.region[i].ptl.head = m.region[i].ptl.tail = -1
+        for i in range(m.w.nr_folios):
+            m.folio[i].vp = m.folio[i].mm = m.folio[i].slot = -1
+            m.folio[i].prev = m.folio[i].next = -1
+            m.folio[i].wait_head = m.folio[i].wait_tail = -1
+        m.cg.usage = m.cg.kernel = world.kernel_pages
+        for i in range(2):
+            m.cg.lru_head[i] = m.cg.lru_tail[i] = -1
+        m.cg.slots_free = m.w.nr_slots
+        m.cg.slot_top = -1
+        m.cg.frames_free = m.w.nr_folios
+        m.cg.frame_top = -1
+        m.cg.throttle_head = m.cg.throttle_tail = -1
+        m.cg.nr_alive = m.w.nr_tasks
+        m.cg.touches_left = -1
+        m.cg.lru_lock.holder = m.cg.lru_lock.head = m.cg.lru_lock.tail = -1
+        for t in range(m.w.nr_tasks):
+            u = &m.task[t]
+            u.rng = rng_mix(world.seed, 1, t)
+            u.mm = world.task_mm[t]
+            u.cpu = world.task_cpu[t]
+            u.pinned = bool(world.task_pinned[t])
+            u.restart = bool(world.task_restart[t])
+            u.first_pass = world.task_first_pass[t]
+            u.nr_passes = world.task_nr_passes[t]
+            u.loop_to = world.task_loop_to[t]
+            u.step = ST_TOUCH
+            u.state = TASK_QUEUED
+            u.vp = u.f_pfn = u.f_old = u.folio = u.c_ret = u.k_ret = u.b_ret = -1
+            u.freed_ret = u.d_ret = u.rq_next = u.wait_next = u.throttle_next = -1
+            u.list.head = u.list.tail = u.ret.head = u.ret.tail = -1
+            rq_append(m, u.cpu, t)
+        for c in range(m.w.nr_cpus):
+            p = &m.cpu[c]
+            if p.rq_nr > 0:
+                p.mode = CPU_RUN
+                p.sstep = ST_SW_PICK
+                p.tick_at = m.w.tick
+            else:
+                m.cg.nr_idle += 1
+        self._rebuild_tree()
+
+    def _rebuild_tree(self):
+        cdef int32_t c, i
+        for i in range(2 * self.m.tree_size):
+            self.m.tree[i] = LEAF_INF
+        self.m.c = -1
+        for c in range(self.m.w.nr_cpus):
+            tree_set(&self.m, c, leaf_of(&self.m, c))
+
+    # --- running
+
+    cdef int act(self) except -1 nogil:
+        """One action of CPU m.c: an interrupt entry, or one step (docs/model.md 2)."""
+        cdef machine *m = &self.m
+        cdef int32_t c = m.c
+        cdef cpu_t *p = &m.cpu[c]
+        cdef task_t *t
+        cdef int64_t at, key
+        cdef int step
+        m.row_cost = 0
+        if p.in_irq:
+            m.now = p.clock
+        else:
+            at = irq_time(p)
+            key = cpu_key(p)
+            if p.mode != CPU_RUN or key < p.clock:
+                self.enter_irq(key, at)
+            else:
+                step = p.sstep if p.sstep >= 0 else m.task[p.current].step
+                if at <= p.clock and m.irq_on[step]:
+                    self.enter_irq(p.clock, at)
+                else:
+                    m.now = p.clock
+        if p.in_irq:
+            step = p.istep
+            p.last_on = m.irq_on[step]
+            m.row_step = step
+            if step == ST_Q_ENTRY:
+                step_Q_ENTRY(m, p)
+            elif step == ST_Q_TAKE:
+                step_Q_TAKE(m, p)
+            elif step == ST_Q_FUNC:
+                step_Q_FUNC(m, p)
+            elif step == ST_Q_ACK:
+                step_Q_ACK(m, p)
+            elif step == ST_Q_EXIT:
+                step_Q_EXIT(m, p)
+            elif step == ST_T_TICK:
+                step_T_TICK(m, p)
+            else:
+                step_T_TIMER(m, p)
+            return 0
+        if p.sstep >= 0:
+            step = p.sstep
+            p.last_on = m.irq_on[step]
+            m.row_step = step
+            if step == ST_SW_PICK:
+                step_SW_PICK(m, p)
+            elif step == ST_SW_CLEAR:
+                step_SW_CLEAR(m, p)
+            elif step == ST_SW_SET:
+                step_SW_SET(m, p)
+            elif step == ST_SW_GEN:
+                step_SW_GEN(m, p)
+            elif step == ST_SW_CR3:
+                step_SW_CR3(m, p)
+            elif step == ST_W_DRAIN:
+                step_W_DRAIN(m, p)
+            else:
+                step_W_BACK(m, p)
+            return 0
+        t = &m.task[p.current]
+        m.row_step = t.step
+        p.last_on = m.irq_on[t.step]
+        return self.task_step(p, t)
+
+    cdef void enter_irq(self, int64_t now, int64_t at) noexcept nogil:
+        cdef machine *m = &self.m
+        cdef cpu_t *p = &m.cpu[m.c]
+        m.now = now
+        if p.mode == CPU_RUN:
+            p.left = p.clock - now
+        else:
+            p.left = 0
+            m.time[m.c * TM_NR + wait_category(p)] += now - p.clock
+        p.clock = now
+        p.in_irq = 1
+        if p.irq_at == at:
+            p.istep = ST_Q_ENTRY
+        elif p.tick_at == at:
+            p.istep = ST_T_TICK
+        else:
+            p.istep = ST_T_TIMER
+
+    cdef int task_step(self, cpu_t *p, task_t *t) except -1 nogil:
+        cdef machine *m = &self.m
+        cdef int step = t.step
+        if step == ST_TOUCH:
+            step_TOUCH(m, p, t)
+        elif step == ST_POPULATE:
+            step_POPULATE(m, p, t)
+        elif step == ST_F_READ:
+            step_F_READ(m, p, t)
+        elif step == ST_F_PT:
+            step_F_PT(m, p, t)
+        elif step == ST_F_PT_SET:
+            step_F_PT_SET(m, p, t)
+        elif step == ST_F_ZERO:
+            step_F_ZERO(m, p, t)
+        elif step == ST_F_ALLOC:
+            step_F_ALLOC(m, p, t)
+        elif step == ST_F_CHARGED:
+            step_F_CHARGED(m, p, t)
+        elif step == ST_F_FILL:
+            step_F_FILL(m, p, t)
+        elif step == ST_F_MAP:
+            step_F_MAP(m, p, t)
+        elif step == ST_F_WP:
+            step_F_WP(m, p, t)
+        elif step == ST_F_WP_REUSE:
+            step_F_WP_REUSE(m, p, t)
+        elif step == ST_F_WP_CLEAR:
+            step_F_WP_CLEAR(m, p, t)
+        elif step == ST_F_WP_SET:
+            step_F_WP_SET(m, p, t)
+        elif step == ST_F_CACHE:
+            step_F_CACHE(m, p, t)
+        elif step == ST_F_PREPARE:
+            step_F_PREPARE(m, p, t)
+        elif step == ST_F_SWAP_READ:
+            step_F_SWAP_READ(m, p, t)
+        elif step == ST_F_LOCK:
+            step_F_LOCK(m, p, t)
+        elif step == ST_F_RECHECK:
+            step_F_RECHECK(m, p, t)
+        elif step == ST_F_SWAP_MAP:
+            step_F_SWAP_MAP(m, p, t)
+        elif step == ST_F_DONE:
+            step_F_DONE(m, p, t)
+        elif step == ST_C_TRY:
+            step_C_TRY(m, p, t)
+        elif step == ST_C_AFTER:
+            step_C_AFTER(m, p, t)
+        elif step == ST_R_START:
+            step_R_START(m, p, t)
+        elif step == ST_R_PRIO:
+            step_R_PRIO(m, p, t)
+        elif step == ST_R_LIST:
+            step_R_LIST(m, p, t)
+        elif step == ST_R_AGE:
+            step_R_AGE(m, p, t)
+        elif step == ST_R_END:
+            step_R_END(m, p, t)
+        elif step == ST_I_START:
+            step_I_START(m, p, t)
+        elif step == ST_I_LOCK:
+            step_I_LOCK(m, p, t)
+        elif step == ST_I_UNLOCK:
+            step_I_UNLOCK(m, p, t)
+        elif step == ST_I_PUT:
+            step_I_PUT(m, p, t, self.policies)
+        elif step == ST_I_PUT_UNLOCK:
+            step_I_PUT_UNLOCK(m, p, t, self.policies)
+        elif step == ST_K_LOCK:
+            step_K_LOCK(m, p, t)
+        elif step == ST_K_UNLOCK:
+            step_K_UNLOCK(m, p, t)
+        elif step == ST_K_NEXT:
+            step_K_NEXT(m, p, t)
+        elif step == ST_K_PUT:
+            step_K_PUT(m, p, t)
+        elif step == ST_K_PUT_UNLOCK:
+            step_K_PUT_UNLOCK(m, p, t)
+        elif step == ST_S_PLAN:
+            return step_S_PLAN(m, p, t, self.policies)
+        elif step == ST_S_NEXT:
+            step_S_NEXT(m, p, t)
+        elif step == ST_S_LOCK:
+            step_S_LOCK(m, p, t)
+        elif step == ST_S_WB:
+            return step_S_WB(m, p, t, self.policies)
+        elif step == ST_S_REF:
+            return step_S_REF(m, p, t, self.policies)
+        elif step == ST_S_SLOT:
+            return step_S_SLOT(m, p, t, self.policies)
+        elif step == ST_S_ADD:
+            step_S_ADD(m, p, t)
+        elif step == ST_S_UNMAP:
+            step_S_UNMAP(m, p, t)
+        elif step == ST_U_DEFER:
+            step_U_DEFER(m, p, t)
+        elif step == ST_U_CLEAR:
+            step_U_CLEAR(m, p, t)
+        elif step == ST_U_GEN:
+            step_U_GEN(m, p, t)
+        elif step == ST_U_MASK:
+            step_U_MASK(m, p, t)
+        elif step == ST_U_FLUSH:
+            step_U_FLUSH(m, p, t)
+        elif step == ST_U_SET:
+            step_U_SET(m, p, t)
+        elif step == ST_S_PIN:
+            return step_S_PIN(m, p, t, self.policies)
+        elif step == ST_S_DIRTY:
+            step_S_DIRTY(m, p, t)
+        elif step == ST_S_FREE:
+            return step_S_FREE(m, p, t, self.policies)
+        elif step == ST_S_FREE_FLUSHED:
+            step_S_FREE_FLUSHED(m, p, t)
+        elif step == ST_S_TAIL:
+            step_S_TAIL(m, p, t)
+        elif step == ST_S_END:
+            step_S_END(m, p, t)
+        elif step == ST_S_END_FLUSHED:
+            step_S_END_FLUSHED(m, p, t)
+        elif step == ST_P_OUT:
+            return step_P_OUT(m, p, t, self.policies)
+        elif step == ST_P_WRITE:
+            step_P_WRITE(m, p, t)
+        elif step == ST_P_END:
+            step_P_END(m, p, t)
+        elif step == ST_P_DISPATCH:
+            return step_P_DISPATCH(m, p, t, self.policies)
+        elif step == ST_B_START:
+            step_B_START(m, p, t)
+        elif step == ST_B_LOCK:
+            step_B_LOCK(m, p, t)
+        elif step == ST_B_OUT:
+            step_B_OUT(m, p, t)
+        elif step == ST_D_LOCK:
+            step_D_LOCK(m, p, t)
+        elif step == ST_D_UNLOCK:
+            step_D_UNLOCK(m, p, t)
+        elif step == ST_FL_START:
+            step_FL_START(m, p, t)
+        elif step == ST_FL_QUEUE:
+            step_FL_QUEUE(m, p, t)
+        elif step == ST_FL_SEND:
+            step_FL_SEND(m, p, t)
+        elif step == ST_FL_LOCAL:
+            step_FL_LOCAL(m, p, t)
+        elif step == ST_FL_WAIT:
+            step_FL_WAIT(m, p, t)
+        elif step == ST_FL_DONE:
+            step_FL_DONE(m, p, t)
+        elif step == ST_E_ZAP:
+            step_E_ZAP(m, p, t)
+        elif step == ST_E_FREE:
+            step_E_FREE(m, p, t)
+        elif step == ST_E_UNLOCK:
+            step_E_UNLOCK(m, p, t)
+        elif step == ST_E_DONE:
+            step_E_DONE(m, p, t)
+        return 0
+
+    cdef int loop(self, int64_t end, int64_t budget, bint fuse) except -1 nogil:
+        """Act until the least key reaches `end`, or `budget` actions were made."""
+        cdef machine *m = &self.m
+        cdef int64_t leaf, others
+        cdef int64_t limit = end << CPU_BITS
+        cdef int32_t c
+        cdef int why = STOP_BUDGET
+        while budget > 0:
+            if m.cg.touches_left == 0:
+                why = STOP_TOUCHES
+                break
+            if m.cg.nr_alive == 0:
+                why = STOP_DEAD
+                break
+            leaf = m.tree[1]
+            if leaf == LEAF_INF:
+                why = STOP_NO_KEY
+                break
+            if leaf >= limit:
+                why = STOP_END
+                break
+            c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
+            m.c = c
+            m.rekeyed = 0
+            others = tree_others(m, c)
+            while True:
+                self.act()
+                budget -= 1
+                leaf = leaf_of(m, c)
+                if m.rekeyed:
+                    others = tree_others(m, c)
+                    m.rekeyed = 0
+                if (not fuse or leaf >= others or leaf >= limit or budget <= 0 or m.bad
+                        or m.cg.touches_left == 0 or m.cg.nr_alive == 0):
+                    break
+            tree_set(m, c, leaf)
+            m.c = -1
+            if m.bad:
+                break
+        return why
+
+    def run(self, int64_t end, *, int64_t actions=1 << 20, int64_t touches=0, bint fuse=True):
+        """Run until simulated time `end`, or for `actions` actions.
+
+        Parameters
+        ----------
+        end : int
+            Simulated time [ps], 0 to 2**53 - 1; actions at or after it are not made.
+        actions : int
+            At most that many actions.
+        touches : int
+            Stop when this many user touches were completed since the start; 0: no limit.
+        fuse : bool
+            Let a CPU go on while it is the least one without asking the tree (same digest).
+
+        Returns
+        -------
+        str : why it stopped, one of `STOPS`.
+
+        Raises
+        ------
+        RuntimeError : called from inside a strategy.
+        SimulationError : an invariant of the model broke (an unsafe strategy).
+        """
+        cdef int why
+        self._enter(end)
+        self._set_touches(touches)
+        self.running = True
+        try:
+            with nogil:
+                why = self.loop(end, actions, fuse)
+        except BaseException:
+            self._rebuild_tree()
+            raise
+        finally:
+            self.running = False
+        self._check_bad()
+        return STOPS[why]
+
+    def run_log(self, int64_t end, *, int64_t actions=1 << 16, int64_t touches=0):
+        """As `run`, one action at a time; a structured array (LOG_DTYPE) of the actions made."""
+        cdef int why = STOP_BUDGET
+        cdef int64_t made = 0
+        cdef machine *m = &self.m
+        cdef int32_t c
+        self._enter(end)
+        self._set_touches(touches)
+        rows = np.zeros(actions, dtype=LOG_DTYPE)
+        self.running = True
+        try:
+            while made < actions:
+                c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1))
+                why = self.loop(end, 1, True)
+                if why != STOP_BUDGET:
+                    break
+                rows[made] = (m.now, c, m.row_step, self._row_folio(c), 0, m.row_cost)
+                made += 1
+                if m.bad:
+                    break
+        except BaseException:
+            self._rebuild_tree()
+            raise
+        finally:
+            self.running = False
+        self._check_bad()
+        return rows[:made], STOPS[why]
+
+    def _row_folio(self, int32_t c):
+        cdef int32_t u = self.m.cpu[c].current
+        name = names.STEPS[self.m.row_step]
+        if u < 0:
+            return -1
+        if name.startswith("F_"):
+            return self.m.task[u].f_pfn
+        return self.m.task[u].folio if name[:2] in ("S_", "U_", "P_", "B_") else -1
+
+    def _enter(self, end):
+        if self.running:
+            raise RuntimeError("run, step and restore cannot be called from inside a strategy")
+        if not 0 <= end < 1 << 53:
+            raise ValueError(f"end must be 0 to 2**53 - 1 ps, got {end}")
+
+    def _set_touches(self, touches):
+        if touches < 0:
+            raise ValueError(f"touches must be >= 0, got {touches}")
+        done = self.m.counter[CN_page_touches]
+        self.m.cg.touches_left = max(0, touches - done) if touches else -1
+
+    def _check_bad(self):
+        if self.m.bad:
+            why = {1: "no free page frame", 2: "a folio in hand lost its swap slot"}[self.m.bad]
+            raise SimulationError(
+                f"the simulation cannot go on: {why} at {self.m.now} ps on a strategy's watch; "
+                "a strategy that gives folio locks away does this, or World.nr_folios is too small")
+
+    # --- looking
+
+    def view(self, name):
+        """Table `name` as a read-only array over the arena, live and zero-copy.
+
+        Raises
+        ------
+        KeyError : no such table; see `tables`.
+        """
+        offset, dtype, count = self.tables[name]
+        return np.frombuffer(self.arena, dtype=dtype, count=count, offset=offset)
+
+    @property
+    def now(self):
+        """The least key [ps]: when the next action happens; None when nothing can."""
+        return None if self.m.tree[1] == LEAF_INF else self.m.tree[1] >> CPU_BITS
+
+    # --- snapshots
+
+    def snapshot(self):
+        """The arena's bytes."""
+        if self.running:
+            raise RuntimeError("snapshot cannot be called from inside a strategy")
+        return bytes(self.arena)
+
+    def restore(self, const uint8_t[::1] data):
+        """Put back bytes that `snapshot` gave (trusted) or that were audited."""
+        if self.running:
+            raise RuntimeError("run, step and restore cannot be called from inside a strategy")
+        if data.shape[0] != self.arena.nbytes:
+            raise SnapshotError(f"a snapshot of {data.shape[0]} bytes does not fit a world of "
+                                f"{self.arena.nbytes} bytes: it is of another world or version")
+        memcpy(self.arena.data, &data[0], self.arena.nbytes)
+        self.m.bad = 0
+        self._rebuild_tree()
+
+
+def constants():
+    """Limits that the audit and the documentation share."""
+    return {"BATCH": BATCH, "CLUSTER": CLUSTER, "NR_ASIDS": NR_ASIDS, "INF": INF,
+            "PTRS_PER_PTE": PTRS_PER_PTE}

@@ -1,0 +1,140 @@
+# Clocks, keys and the winner tree: which CPU acts next (docs/model.md 2).
+
+from libc.stdint cimport int32_t, int64_t
+
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+
+cdef enum:
+    CPU_BITS = 10
+
+
+cdef inline int64_t irq_time(const cpu_t *p) noexcept nogil:
+    cdef int64_t t = p.irq_at
+    if p.tick_at < t:
+        t = p.tick_at
+    if p.timer_at < t:
+        t = p.timer_at
+    return t
+
+
+cdef inline int64_t cpu_key(const cpu_t *p) noexcept nogil:
+    """When the CPU acts next: the end of its step, or an interrupt inside it."""
+    cdef int64_t t
+    if p.in_irq:
+        return p.clock
+    if p.mode == CPU_RUN:
+        if not p.last_on:
+            return p.clock
+        t = irq_time(p)
+        return t if t < p.clock else p.clock
+    if p.mode == CPU_SPIN_LOCK and not p.last_on:
+        return INF
+    return irq_time(p)
+
+
+cdef inline int64_t leaf_of(const machine *m, int32_t c) noexcept nogil:
+    cdef int64_t k = cpu_key(&m.cpu[c])
+    return LEAF_INF if k >= INF else (k << CPU_BITS) | c
+
+
+cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:
+    cdef int32_t i = m.tree_size + c
+    cdef int64_t a, b
+    m.tree[i] = leaf
+    while i > 1:
+        i >>= 1
+        a = m.tree[2 * i]
+        b = m.tree[2 * i + 1]
+        if b < a:
+            a = b
+        if m.tree[i] == a:
+            return
+        m.tree[i] = a
+
+
+cdef inline int64_t tree_others(const machine *m, int32_t c) noexcept nogil:
+    """The least leaf of all CPUs but c."""
+    cdef int32_t i = m.tree_size + c
+    cdef int64_t best = LEAF_INF
+    while i > 1:
+        if m.tree[i ^ 1] < best:
+            best = m.tree[i ^ 1]
+        i >>= 1
+    return best
+
+
+cdef inline void rekey(machine *m, int32_t c) noexcept nogil:
+    """CPU c's key changed; the acting CPU's own leaf is set when its action ends."""
+    if c != m.c:
+        tree_set(m, c, leaf_of(m, c))
+        m.rekeyed = 1
+
+
+cdef inline void spend(machine *m, int32_t cat, int64_t cost) noexcept nogil:
+    m.cpu[m.c].clock += cost
+    m.time[m.c * TM_NR + cat] += cost
+    m.row_cost += cost
+
+
+cdef inline void wake_cpu(machine *m, int32_t w, int64_t d, int32_t cat) noexcept nogil:
+    """Make a waiting CPU run from now, or from its own later clock, plus d."""
+    cdef cpu_t *p = &m.cpu[w]
+    cdef int64_t u
+    if p.mode == CPU_IDLE:
+        m.cg.nr_idle -= 1
+    p.mode = CPU_RUN
+    if p.in_irq:
+        p.left = d
+        m.time[w * TM_NR + cat] += d
+    else:
+        u = p.clock if p.clock > m.now else m.now
+        m.time[w * TM_NR + cat] += u - p.clock + d
+        p.clock = u + d
+    rekey(m, w)
+
+
+cdef inline int wait_category(const cpu_t *p) noexcept nogil:
+    if p.mode == CPU_SPIN_ACK:
+        return TM_flush_wait
+    if p.mode == CPU_SPIN_LOCK:
+        return TM_lock_wait
+    return TM_idle
+
+
+# Fair queued spin locks: the LRU lock and one lock per page-table page.
+
+cdef inline bint lock(machine *m, qlock *l) noexcept nogil:
+    """True if this CPU holds it now; else the CPU waits in line and the step is over."""
+    cdef cpu_t *p = &m.cpu[m.c]
+    if l.holder == m.c:
+        return True
+    if l.holder < 0:
+        l.holder = m.c
+        return True
+    p.lock_next = -1
+    if l.head < 0:
+        l.head = m.c
+    else:
+        m.cpu[l.tail].lock_next = m.c
+    l.tail = m.c
+    p.mode = CPU_SPIN_LOCK      # interrupts as the row says: last_on
+    return False
+
+
+cdef inline void unlock(machine *m, qlock *l) noexcept nogil:
+    cdef int32_t w = l.head
+    l.holder = w
+    if w >= 0:
+        l.head = m.cpu[w].lock_next
+        if l.head < 0:
+            l.tail = -1
+        m.cpu[w].lock_next = -1
+        wake_cpu(m, w, m.w.cost[CO_lock_handoff], TM_lock_wait)
+
+
+cdef inline bint lock_lru(machine *m) noexcept nogil:
+    if lock(m, &m.cg.lru_lock):
+        return True
+    m.counter[CN_lru_lock_waits] += 1
+    return False

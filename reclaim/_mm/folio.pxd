@@ -1,0 +1,217 @@
+# Folios: frames, references, LRU lists, isolated lists, swap slots (docs/model.md 4).
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+
+
+cdef inline bint folio_test(const machine *m, int32_t f, uint32_t flag) noexcept nogil:
+    return (m.folio[f].flags & flag) != 0
+
+cdef inline void folio_set(machine *m, int32_t f, uint32_t flag) noexcept nogil:
+    m.folio[f].flags |= flag
+
+cdef inline void folio_clear(machine *m, int32_t f, uint32_t flag) noexcept nogil:
+    m.folio[f].flags &= ~flag
+
+
+# --- FIFO lists of isolated folios (folio_list, ret_folios), linked through folio.next
+
+cdef inline void fifo_init(fifo *l) noexcept nogil:
+    l.head = -1
+    l.tail = -1
+    l.nr = 0
+
+cdef inline void fifo_push(machine *m, fifo *l, int32_t f) noexcept nogil:
+    m.folio[f].next = -1
+    if l.head < 0:
+        l.head = f
+    else:
+        m.folio[l.tail].next = f
+    l.tail = f
+    l.nr += 1
+
+cdef inline int32_t fifo_pop(machine *m, fifo *l) noexcept nogil:
+    cdef int32_t f = l.head
+    l.head = m.folio[f].next
+    if l.head < 0:
+        l.tail = -1
+    l.nr -= 1
+    return f
+
+
+# --- LRU lists (lruvec_add_folio, lruvec_del_folio): intrusive, by index
+
+cdef inline void lruvec_add_folio(machine *m, int32_t f) noexcept nogil:
+    cdef memcg_t *g = m.cg
+    cdef folio_t *p = &m.folio[f]
+    cdef int l = 1 if p.flags & PG_active else 0
+    p.prev = -1
+    p.next = g.lru_head[l]
+    if p.next >= 0:
+        m.folio[p.next].prev = f
+    else:
+        g.lru_tail[l] = f
+    g.lru_head[l] = f
+    g.lru_nr[l] += 1
+
+cdef inline void lruvec_del_folio(machine *m, int32_t f) noexcept nogil:
+    cdef memcg_t *g = m.cg
+    cdef folio_t *p = &m.folio[f]
+    cdef int l = 1 if p.flags & PG_active else 0
+    if p.prev >= 0:
+        m.folio[p.prev].next = p.next
+    else:
+        g.lru_head[l] = p.next
+    if p.next >= 0:
+        m.folio[p.next].prev = p.prev
+    else:
+        g.lru_tail[l] = p.prev
+    g.lru_nr[l] -= 1
+
+
+# --- frames: a stack; never-used frames lie below it, 0 first
+
+cdef inline int32_t alloc_frame(machine *m) noexcept nogil:
+    cdef memcg_t *g = m.cg
+    cdef int32_t f = g.frame_top
+    if f >= 0:
+        g.frame_top = m.folio[f].next
+    elif g.frame_fresh < m.w.nr_folios:
+        f = g.frame_fresh
+        g.frame_fresh += 1
+    else:
+        m.bad = 1
+        return -1
+    g.frames_free -= 1
+    m.folio[f].flags = 0
+    m.folio[f].refcount = 1
+    m.folio[f].mapcount = 0
+    m.folio[f].vp = -1
+    m.folio[f].mm = -1
+    m.folio[f].slot = -1
+    return f
+
+cdef inline void free_frame(machine *m, int32_t f) noexcept nogil:
+    cdef folio_t *p = &m.folio[f]
+    p.flags = 0
+    p.refcount = 0
+    p.mapcount = 0
+    p.vp = -1
+    p.mm = -1
+    p.slot = -1
+    p.next = m.cg.frame_top
+    m.cg.frame_top = f
+    m.cg.frames_free += 1
+
+cdef inline void folio_put(machine *m, int32_t f) noexcept nogil:
+    cdef folio_t *p = &m.folio[f]
+    p.refcount -= 1
+    if p.refcount == 0:
+        if p.flags & PG_lru:
+            lruvec_del_folio(m, f)
+        m.cg.usage -= 1
+        free_frame(m, f)
+
+
+# --- swap slots: a stack like the frames'
+
+cdef inline bint swap_full(const machine *m) noexcept nogil:
+    return m.w.nr_slots > 0 and m.cg.slots_free * 2 < m.w.nr_slots
+
+cdef inline int32_t slot_alloc(machine *m) noexcept nogil:
+    cdef memcg_t *g = m.cg
+    cdef int32_t s = g.slot_top
+    if s >= 0:
+        g.slot_top = <int32_t>(m.slot_entry[s]) - 1
+        m.slot_entry[s] = 0
+    elif g.slot_fresh < m.w.nr_slots:
+        s = g.slot_fresh
+        g.slot_fresh += 1
+    else:
+        return -1
+    g.slots_free -= 1
+    return s
+
+cdef inline void slot_free(machine *m, int32_t s) noexcept nogil:
+    # a free slot's entry links to the next free one (plus 1); its count stays 0
+    m.slot_count[s] = 0
+    m.slot_entry[s] = <uint64_t>(m.cg.slot_top + 1)
+    m.cg.slot_top = s
+    m.cg.slots_free += 1
+
+cdef inline int slot_maps(const machine *m, int32_t s) noexcept nogil:
+    return m.slot_count[s] & SLOT_COUNT_MASK
+
+cdef inline bint slot_is_folio(uint64_t entry) noexcept nogil:
+    return (entry & 3) == 2
+
+cdef inline bint slot_is_shadow(uint64_t entry) noexcept nogil:
+    return (entry & 1) != 0
+
+cdef inline void delete_from_swap_cache(machine *m, int32_t f) noexcept nogil:
+    cdef folio_t *p = &m.folio[f]
+    cdef int32_t s = p.slot
+    m.slot_entry[s] = 0
+    m.slot_count[s] &= ~SLOT_HAS_CACHE
+    if slot_maps(m, s) == 0:
+        slot_free(m, s)
+    p.flags &= ~<uint32_t>PG_swapcache
+    p.slot = -1
+    p.refcount -= 1
+
+cdef inline bint folio_free_swap(machine *m, int32_t f) noexcept nogil:
+    cdef folio_t *p = &m.folio[f]
+    if not p.flags & PG_swapcache or p.flags & PG_writeback or slot_maps(m, p.slot):
+        return False
+    delete_from_swap_cache(m, f)
+    p.flags |= PG_dirty
+    return True
+
+
+# --- LRU bookkeeping
+
+cdef inline void lru_note_cost(machine *m, int64_t nr_io, int64_t nr_rotated) noexcept nogil:
+    cdef memcg_t *g = m.cg
+    g.anon_cost += CLUSTER * nr_io + nr_rotated
+    if g.anon_cost > (g.lru_nr[0] + g.lru_nr[1]) // 4:
+        g.anon_cost //= 2
+
+cdef inline int64_t int_sqrt(int64_t x) noexcept nogil:
+    cdef int64_t r = 0
+    while (r + 1) * (r + 1) <= x:
+        r += 1
+    return r
+
+cdef inline bint inactive_is_low(const machine *m) noexcept nogil:
+    cdef int64_t inactive = m.cg.lru_nr[0], active = m.cg.lru_nr[1]
+    cdef int64_t gb = (inactive + active) >> 18
+    cdef int64_t ratio = int_sqrt(10 * gb) if gb else 1
+    return inactive * ratio < active
+
+cdef inline bint folio_add_lru(machine *m, int32_t f) noexcept nogil:
+    """Into this CPU's lru_add batch, with a reference; true if that filled it."""
+    cdef cpu_t *p = &m.cpu[m.c]
+    m.folio[f].refcount += 1
+    p.lru_add[p.nr_lru_add] = f
+    p.nr_lru_add += 1
+    return p.nr_lru_add == BATCH
+
+cdef inline bint lru_batches(const machine *m) noexcept nogil:
+    return m.cpu[m.c].nr_lru_add > 0 or m.cpu[m.c].nr_lru_activate > 0
+
+cdef inline void workingset_refault(machine *m, int32_t f, uint64_t shadow) noexcept nogil:
+    cdef memcg_t *g = m.cg
+    cdef int64_t age = <int64_t>(shadow >> 3)
+    cdef int64_t size = g.lru_nr[1] if g.slots_free > 0 else 0
+    m.counter[CN_workingset_refault_anon] += 1
+    if g.nonresident_age - age > size:
+        return
+    folio_set(m, f, PG_active)
+    g.nonresident_age += 1
+    m.counter[CN_workingset_activate_anon] += 1
+    if shadow & 4:
+        folio_set(m, f, PG_workingset)
+        lru_note_cost(m, 1, 0)
+        m.counter[CN_workingset_restore_anon] += 1

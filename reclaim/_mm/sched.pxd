@@ -1,0 +1,313 @@
+# Run queues, wake-ups, switch_mm_irqs_off, ticks, folio locks (docs/model.md 3, 5.8, 5.9).
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+from reclaim._mm.clock cimport *
+from reclaim._mm.tlb cimport *
+from reclaim._mm.rng cimport rng_draw, rng_below
+
+
+cdef inline void rq_append(machine *m, int32_t c, int32_t u) noexcept nogil:
+    cdef cpu_t *p = &m.cpu[c]
+    m.task[u].rq_next = -1
+    if p.rq_head < 0:
+        p.rq_head = u
+    else:
+        m.task[p.rq_tail].rq_next = u
+    p.rq_tail = u
+    p.rq_nr += 1
+
+cdef inline void rq_prepend(machine *m, int32_t c, int32_t u) noexcept nogil:
+    cdef cpu_t *p = &m.cpu[c]
+    m.task[u].rq_next = p.rq_head
+    p.rq_head = u
+    if p.rq_tail < 0:
+        p.rq_tail = u
+    p.rq_nr += 1
+
+cdef inline void rq_unlink(machine *m, int32_t c, int32_t u, int32_t before) noexcept nogil:
+    """Take u off CPU c's queue; `before` is the task in front of it, or -1."""
+    cdef cpu_t *p = &m.cpu[c]
+    if before < 0:
+        p.rq_head = m.task[u].rq_next
+    else:
+        m.task[before].rq_next = m.task[u].rq_next
+    if p.rq_tail == u:
+        p.rq_tail = before
+    m.task[u].rq_next = -1
+    p.rq_nr -= 1
+
+cdef inline bint cpu_is_idle(const machine *m, int32_t c) noexcept nogil:
+    return m.cpu[c].mode == CPU_IDLE
+
+cdef inline int32_t lowest_idle(const machine *m) noexcept nogil:
+    cdef int32_t c
+    if m.cg.nr_idle > 0:
+        for c in range(m.w.nr_cpus):
+            if m.cpu[c].mode == CPU_IDLE:
+                return c
+    return -1
+
+cdef inline void kick_idle(machine *m, int32_t c) noexcept nogil:
+    m.cpu[c].sstep = ST_SW_PICK
+    wake_cpu(m, c, m.w.cost[CO_ipi_delivery], TM_idle)
+
+cdef inline void wake_task(machine *m, int32_t u) noexcept nogil:
+    """try_to_wake_up; the waker's cost is added to the step in hand, as system time."""
+    cdef task_t *t = &m.task[u]
+    cdef int32_t target = t.cpu, i
+    if not cpu_is_idle(m, target) and not t.pinned and m.cg.nr_idle > 0:
+        i = target
+        while True:
+            i += 1
+            if i == m.w.nr_cpus:
+                i = 0
+            if i == t.cpu:
+                break
+            if cpu_is_idle(m, i):
+                target = i
+                t.cpu = i
+                m.counter[CN_migrations] += 1
+                break
+    t.state = TASK_QUEUED
+    rq_append(m, target, u)
+    if cpu_is_idle(m, target):
+        kick_idle(m, target)
+    spend(m, TM_sched, m.w.cost[CO_wakeup])
+
+cdef inline void folio_unlock(machine *m, int32_t f) noexcept nogil:
+    cdef folio_t *p = &m.folio[f]
+    cdef int32_t u, nxt
+    p.flags &= ~<uint32_t>PG_locked
+    if p.flags & PG_waiters:
+        p.flags &= ~<uint32_t>PG_waiters
+        u = p.wait_head
+        p.wait_head = -1
+        p.wait_tail = -1
+        while u >= 0:
+            nxt = m.task[u].wait_next
+            m.task[u].wait_next = -1
+            wake_task(m, u)
+            u = nxt
+
+cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    t.state = TASK_BLOCKED
+    p.sstep = ST_SW_PICK
+
+cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """cond_resched: true if the step gives way and is over."""
+    cdef int32_t j
+    if p.drain_req:
+        p.sstep = ST_W_DRAIN
+        return True
+    if not p.need_resched or (p.rq_nr == 0 and p.push < 0):
+        return False
+    t.state = TASK_QUEUED
+    if p.push >= 0:
+        j = p.push
+        p.push = -1
+        t.cpu = j
+        m.counter[CN_migrations] += 1
+        rq_prepend(m, j, p.current)
+        m.cpu[j].need_resched = 1
+        if cpu_is_idle(m, j):
+            kick_idle(m, j)
+    else:
+        rq_append(m, m.c, p.current)
+        j = lowest_idle(m)
+        if j >= 0:
+            kick_idle(m, j)
+    p.sstep = ST_SW_PICK
+    return True
+
+
+cdef inline int32_t newidle_balance(machine *m) noexcept nogil:
+    """Pull a task from the longest run queue; -1 if there is none."""
+    cdef int32_t j, best = -1, u, before
+    for j in range(m.w.nr_cpus):
+        if j == m.c or m.cpu[j].need_resched or m.cpu[j].rq_nr == 0:
+            continue
+        if best >= 0 and m.cpu[j].rq_nr <= m.cpu[best].rq_nr:
+            continue
+        u = m.cpu[j].rq_head
+        while u >= 0 and m.task[u].pinned:
+            u = m.task[u].rq_next
+        if u >= 0:
+            best = j
+    if best < 0:
+        return -1
+    before = -1
+    u = m.cpu[best].rq_head
+    while m.task[u].pinned:
+        before = u
+        u = m.task[u].rq_next
+    rq_unlink(m, best, u, before)
+    m.counter[CN_migrations] += 1
+    return u
+
+cdef inline void unlazy(machine *m, cpu_t *p) noexcept nogil:
+    cdef uint64_t gen
+    if not p.is_lazy:
+        return
+    p.is_lazy = 0
+    gen = m.mm[p.loaded_mm].tlb_gen
+    if p.asid_gen[p.loaded_asid] != gen:
+        flush_tlb_local(m, m.c)
+        p.asid_gen[p.loaded_asid] = gen
+
+cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
+    cdef int32_t n = p.rq_head
+    if n >= 0:
+        rq_unlink(m, m.c, n, -1)
+    else:
+        n = newidle_balance(m)
+    p.need_resched = 0
+    p.current = n
+    if n < 0:
+        p.mode = CPU_IDLE
+        m.cg.nr_idle += 1
+        p.last_on = 1
+        p.tick_at = INF
+        if p.loaded_mm >= 0:
+            p.is_lazy = 1
+        p.sstep = -1
+        return
+    m.task[n].state = TASK_RUNNING
+    m.task[n].cpu = m.c
+    p.slice_ticks = 0
+    m.counter[CN_context_switches] += 1
+    if p.tick_at == INF:
+        p.tick_at = (m.now // m.w.tick + 1) * m.w.tick
+    if p.loaded_mm == m.task[n].mm:
+        unlazy(m, p)
+        spend(m, TM_sched, m.w.cost[CO_context_switch])
+        p.sstep = -1
+    else:
+        p.sstep = ST_SW_CLEAR
+
+cdef inline void step_SW_CLEAR(machine *m, cpu_t *p) noexcept nogil:
+    cdef int32_t loaded = p.loaded_mm
+    p.is_lazy = 0
+    p.loaded_mm = MM_SWITCHING
+    if loaded >= 0 and not m.w.mask_lazy:
+        mask_clear(mm_mask(m, loaded), m.c)
+    p.sstep = ST_SW_SET
+
+cdef inline void step_SW_SET(machine *m, cpu_t *p) noexcept nogil:
+    mask_set(mm_mask(m, m.task[p.current].mm), m.c)
+    p.sstep = ST_SW_GEN
+
+cdef inline void step_SW_GEN(machine *m, cpu_t *p) noexcept nogil:
+    """choose_new_asid"""
+    cdef int32_t mm = m.task[p.current].mm
+    cdef int a
+    p.sw_gen = m.mm[mm].tlb_gen
+    p.sw_flush = 1
+    p.sw_asid = 0
+    p.sstep = ST_SW_CR3
+    if not m.w.pcid:
+        return
+    for a in range(NR_ASIDS):
+        if p.asid_mm[a] == mm:
+            p.sw_asid = a
+            p.sw_flush = p.asid_gen[a] < p.sw_gen
+            return
+    p.sw_asid = p.next_asid
+    p.next_asid += 1
+    if p.sw_asid >= NR_ASIDS:
+        p.sw_asid = 0
+        p.next_asid = 1
+
+cdef inline void step_SW_CR3(machine *m, cpu_t *p) noexcept nogil:
+    cdef int32_t mm = m.task[p.current].mm
+    cdef int64_t cost = m.w.cost[CO_context_switch]
+    p.loaded_asid = p.sw_asid
+    if p.sw_flush:
+        p.asid_mm[p.sw_asid] = mm
+        p.asid_gen[p.sw_asid] = p.sw_gen
+        flush_tlb_local(m, m.c)
+        cost += m.w.cost[CO_tlb_flush_full]
+    p.loaded_mm = mm
+    spend(m, TM_sched, cost)
+    p.sstep = -1
+
+cdef inline void step_W_DRAIN(machine *m, cpu_t *p) noexcept nogil:
+    """drain_local_memcg_stock, run by a kworker that preempts the task"""
+    p.drain_req = 0
+    m.cg.usage -= p.stock
+    p.stock = 0
+    if p.loaded_mm >= 0:
+        p.is_lazy = 1
+    spend(m, TM_sched, m.w.cost[CO_kworker])
+    p.sstep = ST_W_BACK
+
+cdef inline void step_W_BACK(machine *m, cpu_t *p) noexcept nogil:
+    if p.loaded_mm == m.task[p.current].mm:
+        unlazy(m, p)
+        p.sstep = -1
+    else:
+        p.sstep = ST_SW_CLEAR
+
+
+cdef inline void step_T_TICK(machine *m, cpu_t *p) noexcept nogil:
+    cdef int32_t j
+    m.counter[CN_ticks] += 1
+    p.tick_at += m.w.tick
+    spend(m, TM_interrupt, m.w.cost[CO_tick])
+    p.istep = ST_Q_EXIT
+    if p.current < 0:
+        return
+    p.slice_ticks += 1
+    if p.slice_ticks >= m.w.slice_ticks and p.rq_nr > 0:
+        p.need_resched = 1
+    if (m.w.migrate_threshold > 0 and m.w.nr_cpus > 1 and p.push < 0
+            and not m.task[p.current].pinned):
+        if rng_draw(&p.rng) < m.w.migrate_threshold:
+            j = <int32_t>rng_below(&p.rng, m.w.nr_cpus - 1)
+            if j >= m.c:
+                j += 1
+            p.push = j
+            p.need_resched = 1
+
+cdef inline void throttle_timer(machine *m, int32_t c) noexcept nogil:
+    """timer_at of CPU c: the least wake_at of its throttled tasks."""
+    cdef int32_t u = m.cg.throttle_head
+    cdef int64_t at = INF
+    while u >= 0:
+        if m.task[u].cpu == c and m.task[u].wake_at < at:
+            at = m.task[u].wake_at
+        u = m.task[u].throttle_next
+    m.cpu[c].timer_at = at
+
+cdef inline void throttle_sleep(machine *m, int32_t u) noexcept nogil:
+    m.task[u].throttle_next = -1
+    if m.cg.throttle_head < 0:
+        m.cg.throttle_head = u
+    else:
+        m.task[m.cg.throttle_tail].throttle_next = u
+    m.cg.throttle_tail = u
+
+cdef inline void throttle_wake(machine *m, int32_t c) noexcept nogil:
+    """Wake the throttled tasks: all (c < 0), or those of CPU c whose time has come."""
+    cdef int32_t u = m.cg.throttle_head, nxt
+    m.cg.throttle_head = -1
+    m.cg.throttle_tail = -1
+    while u >= 0:
+        nxt = m.task[u].throttle_next
+        if c < 0:
+            m.cpu[m.task[u].cpu].timer_at = INF
+            rekey(m, m.task[u].cpu)
+        if c < 0 or (m.task[u].cpu == c and m.task[u].wake_at <= m.now):
+            m.task[u].throttle_next = -1
+            wake_task(m, u)
+        else:
+            throttle_sleep(m, u)
+        u = nxt
+    if c >= 0:
+        throttle_timer(m, c)
+
+cdef inline void step_T_TIMER(machine *m, cpu_t *p) noexcept nogil:
+    throttle_wake(m, m.c)
+    p.istep = ST_Q_EXIT

@@ -1,0 +1,140 @@
+# Per-CPU TLBs and flush_tlb_func (arch/x86/mm/tlb.c; docs/model.md 1 and 5.7).
+#
+# An entry is stamp << 32 | vp << 1 | D.  It is live while its stamp is that of the loaded
+# ASID, so that a full flush is one new stamp.
+
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+from reclaim._mm.clock cimport spend
+
+
+cdef inline bint mask_test(const uint64_t *mask, int32_t c) noexcept nogil:
+    return (mask[c >> 6] >> (c & 63)) & 1
+
+cdef inline void mask_set(uint64_t *mask, int32_t c) noexcept nogil:
+    mask[c >> 6] |= <uint64_t>1 << (c & 63)
+
+cdef inline void mask_clear(uint64_t *mask, int32_t c) noexcept nogil:
+    mask[c >> 6] &= ~(<uint64_t>1 << (c & 63))
+
+cdef inline bint mask_any_but(const uint64_t *mask, int words, int32_t c) noexcept nogil:
+    """cpumask_any_but(mask, c) < nr_cpu_ids"""
+    cdef int i
+    cdef uint64_t x
+    for i in range(words):
+        x = mask[i]
+        if i == c >> 6:
+            x &= ~(<uint64_t>1 << (c & 63))
+        if x:
+            return True
+    return False
+
+cdef inline int32_t mask_next(const uint64_t *mask, int words, int32_t start) noexcept nogil:
+    """The lowest CPU >= start in the mask, or -1."""
+    cdef int i = start >> 6
+    cdef uint64_t x
+    if i >= words:
+        return -1
+    x = mask[i] & (~<uint64_t>0 << (start & 63))
+    while True:
+        if x:
+            return (i << 6) + ctz64(x)
+        i += 1
+        if i >= words:
+            return -1
+        x = mask[i]
+
+cdef inline uint64_t *mm_mask(machine *m, int32_t mm) noexcept nogil:
+    return m.mm_cpumask + <int64_t>mm * m.w.words
+
+
+cdef inline uint64_t tlb_tag(const cpu_t *p, int32_t vp) noexcept nogil:
+    return (<uint64_t>p.asid_stamp[p.loaded_asid] << 32) | (<uint64_t><uint32_t>vp << 1)
+
+cdef inline uint64_t *tlb_find(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
+                               uint64_t tag) noexcept nogil:
+    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
+    cdef int i
+    for i in range(ways):
+        if (e[i] & ~<uint64_t>1) == tag:
+            return e + i
+    return NULL
+
+cdef inline void tlb_fill(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
+                          uint64_t tag, int d) noexcept nogil:
+    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
+    cdef int i
+    for i in range(ways):
+        if (e[i] & ~<uint64_t>1) == tag:
+            e[i] = tag | <uint64_t>d
+            return
+    for i in range(ways - 1, 0, -1):
+        e[i] = e[i - 1]
+    e[0] = tag | <uint64_t>d
+
+cdef inline uint64_t *l1_of(machine *m, int32_t c) noexcept nogil:
+    return m.l1 + <int64_t>c * m.w.l1_sets * m.w.l1_ways
+
+cdef inline uint64_t *l2_of(machine *m, int32_t c) noexcept nogil:
+    return m.l2 + <int64_t>c * m.w.l2_sets * m.w.l2_ways
+
+cdef inline void tlb_walk_fill(machine *m, int32_t c, int32_t vp, int d) noexcept nogil:
+    cdef uint64_t tag = tlb_tag(&m.cpu[c], vp)
+    tlb_fill(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, vp, tag, d)
+    tlb_fill(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, vp, tag, d)
+
+cdef inline void flush_tlb_local(machine *m, int32_t c) noexcept nogil:
+    """Everything of the loaded ASID, in O(1)."""
+    cdef cpu_t *p = &m.cpu[c]
+    p.tlb_stamp += 1
+    p.asid_stamp[p.loaded_asid] = p.tlb_stamp
+
+cdef inline void flush_tlb_one_user(machine *m, int32_t c, int32_t vp) noexcept nogil:
+    cdef uint64_t tag = tlb_tag(&m.cpu[c], vp)
+    cdef uint64_t *e = tlb_find(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, vp, tag)
+    if e != NULL:
+        e[0] = 0
+    e = tlb_find(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, vp, tag)
+    if e != NULL:
+        e[0] = 0
+
+
+cdef inline int64_t flush_tlb_func(machine *m, int32_t c, int32_t sender) noexcept nogil:
+    """Run the sender's flush on CPU c; the cost."""
+    cdef cpu_t *p = &m.cpu[c]
+    cdef cpu_t *s = &m.cpu[sender]
+    cdef bint remote = c != sender
+    cdef int32_t loaded = p.loaded_mm
+    cdef uint64_t g, gen
+    if remote:
+        m.counter[CN_nr_tlb_remote_flush_received] += 1
+        if s.fl_mm >= 0 and s.fl_mm != loaded:
+            if m.w.mask_lazy:
+                mask_clear(mm_mask(m, s.fl_mm), c)
+            return m.w.cost[CO_tlb_check]
+    if loaded < 0:
+        return m.w.cost[CO_tlb_check]
+    if p.is_lazy:                     # leave lazy mode: switch to init_mm
+        p.is_lazy = 0
+        if not m.w.mask_lazy:
+            mask_clear(mm_mask(m, loaded), c)
+        p.loaded_mm = MM_INIT
+        return m.w.cost[CO_tlb_check]
+    g = p.asid_gen[p.loaded_asid]
+    if s.fl_gen >= 0 and <uint64_t>s.fl_gen <= g:
+        return m.w.cost[CO_tlb_check]
+    gen = m.mm[loaded].tlb_gen
+    if g == gen:
+        return m.w.cost[CO_tlb_check]
+    p.asid_gen[p.loaded_asid] = gen
+    if s.fl_vp >= 0 and <uint64_t>s.fl_gen == g + 1 and <uint64_t>s.fl_gen == gen:
+        flush_tlb_one_user(m, c, s.fl_vp)
+        if not remote:
+            m.counter[CN_nr_tlb_local_flush_one] += 1
+        return m.w.cost[CO_invlpg]
+    flush_tlb_local(m, c)
+    if not remote:
+        m.counter[CN_nr_tlb_local_flush_all] += 1
+    return m.w.cost[CO_tlb_flush_full]

@@ -1,0 +1,331 @@
+# The structs of the arena's tables and the machine that points into it.
+#
+# Rows hold indices, never pointers; -1 is "none".  Fields are ordered so that no struct has
+# implicit padding: the NumPy dtypes of the views are derived from these declarations.
+
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from reclaim._mm.names cimport *
+
+cdef extern from *:
+    """
+    #define RECLAIM_INF (((int64_t)1) << 62)
+    #define RECLAIM_LEAF_INF INT64_MAX
+    static inline int reclaim_ctz64(uint64_t x) { return __builtin_ctzll(x); }
+    """
+    int64_t INF "RECLAIM_INF"             # a time that never comes
+    int64_t LEAF_INF "RECLAIM_LEAF_INF"
+    int ctz64 "reclaim_ctz64"(uint64_t x) noexcept nogil
+
+cdef enum:
+    NR_ASIDS = 6              # TLB_NR_DYN_ASIDS
+    BATCH = 31                # PAGEVEC_SIZE
+    CLUSTER = 32              # SWAP_CLUSTER_MAX
+    CHARGE_BATCH = 64         # MEMCG_CHARGE_BATCH
+    MAX_RETRIES = 16          # MAX_RECLAIM_RETRIES
+    DEF_PRIORITY = 12
+    PIN_BIAS = 1024           # GUP_PIN_COUNTING_BIAS
+    PTRS_PER_PTE = 512
+    MM_INIT = -1              # init_mm
+    MM_SWITCHING = -2         # LOADED_MM_SWITCHING
+    SLOT_COUNT_MASK = 0x3f
+    SLOT_HAS_CACHE = 0x40
+    SLOT_ZERO = 0x80
+    FAULT_ANON = 0
+    FAULT_COPY = 1
+    FAULT_SWAP = 2
+
+cdef enum:
+    PTE_YOUNG = 1 << 3
+    PTE_DIRTY = 1 << 4
+    PTE_WRITE = 1 << 5
+    PTE_EXCL = 1 << 6
+    PTE_Z = 1 << 7
+    PTE_KIND_MASK = 7
+
+cdef enum:
+    RECHECK_WRITEBACK = 1
+    RECHECK_LRU = 2
+    RECHECK_MAPPED = 4
+    RECHECK_PINNED = 8
+
+cdef struct qlock:            # a fair queued spin lock
+    int32_t holder
+    int32_t head              # first waiting CPU; the rest through cpu.lock_next
+    int32_t tail
+
+cdef struct fifo:             # folios linked through folio.next
+    int32_t head
+    int32_t tail
+    int32_t nr
+
+cdef struct cpu_t:
+    int64_t clock
+    int64_t left
+    int64_t irq_at
+    int64_t tick_at
+    int64_t timer_at
+    uint64_t rng
+    uint64_t sw_gen
+    int64_t fl_gen
+    uint64_t asid_gen[6]
+    uint32_t asid_stamp[6]
+    int32_t asid_mm[6]
+    uint32_t tlb_stamp
+    int32_t current
+    int32_t loaded_mm
+    int32_t istep
+    int32_t sstep
+    int32_t walk_line
+    int32_t rq_head
+    int32_t rq_tail
+    int32_t rq_nr
+    int32_t push
+    int32_t slice_ticks
+    int32_t fl_mm
+    int32_t fl_vp
+    int32_t fl_scan
+    int32_t fl_n
+    int32_t fl_ret
+    int32_t acks
+    int32_t q_head
+    int32_t q_tail
+    int32_t hand
+    int32_t lock_next
+    int32_t stock
+    int32_t nr_lru_add
+    int32_t nr_lru_activate
+    int32_t lru_add[31]
+    int32_t lru_activate[31]
+    uint8_t mode
+    uint8_t in_irq
+    uint8_t last_on
+    uint8_t is_lazy
+    uint8_t need_resched
+    uint8_t drain_req
+    uint8_t loaded_asid
+    uint8_t next_asid
+    uint8_t sw_asid
+    uint8_t sw_flush
+    uint8_t fl_trim
+    uint8_t pad[5]
+
+cdef struct task_t:
+    uint64_t rng
+    int64_t wake_at
+    uint64_t pos
+    int64_t touches
+    uint64_t f_orig
+    uint64_t old_pte
+    int64_t reclaimed_local   # patch 1: where the count lives before ...
+    int64_t reclaimed_stat    # ... and after
+    int32_t mm
+    int32_t cpu
+    int32_t step
+    int32_t pass_no
+    int32_t first_pass
+    int32_t nr_passes
+    int32_t loop_to
+    int32_t rq_next
+    int32_t wait_next
+    int32_t vp
+    int32_t f_pfn
+    int32_t f_old
+    int32_t c_nr
+    int32_t c_ret
+    int32_t c_batch
+    int32_t c_retries
+    int32_t c_reclaimed
+    int32_t prio
+    int32_t sc_reclaimed
+    int32_t sc_scanned
+    int32_t r_nr[2]
+    int32_t r_loop
+    int32_t k_ret
+    int32_t nr_to_scan
+    fifo list
+    fifo ret
+    int32_t taken
+    int32_t scanned
+    int32_t folio
+    int32_t index
+    int32_t ordinal
+    int32_t nr_pageout
+    int32_t nr_activate
+    int32_t nr_free
+    int32_t nr_flush
+    int32_t b_i
+    int32_t b_w
+    int32_t b_ret
+    int32_t freed_ret
+    int32_t d_ret
+    int32_t zap
+    int32_t throttle_next
+    int32_t free_folios[31]
+    int32_t flush_folios[31]
+    uint8_t plan_defer[32]
+    uint8_t plan_flush[32]
+    uint8_t state
+    uint8_t dying
+    uint8_t have
+    uint8_t write
+    uint8_t zero
+    uint8_t f_kind
+    uint8_t f_cached
+    uint8_t c_drained
+    uint8_t c_failed
+    uint8_t full_walk
+    uint8_t force_deact
+    uint8_t skipped_deact
+    uint8_t may_deact
+    uint8_t r_visit
+    uint8_t stalled
+    uint8_t defer
+    uint8_t in_batch
+    uint8_t d_which
+    uint8_t ubc_required
+    uint8_t ubc_writable
+    uint8_t pinned
+    uint8_t restart
+    uint8_t pad[2]
+
+cdef struct mm_t:
+    uint64_t tlb_gen
+    int64_t next_trim
+    uint32_t pending
+    uint32_t flushed
+    int32_t base
+    int32_t nr_pages
+    int32_t first_region
+    int32_t nr_regions
+    int32_t rss
+    int32_t swapents
+    uint8_t recency
+    uint8_t pad[7]
+
+cdef struct folio_t:
+    uint32_t flags
+    int32_t refcount
+    int32_t mapcount
+    int32_t vp
+    int32_t mm
+    int32_t slot
+    int32_t prev
+    int32_t next
+    int32_t wait_head
+    int32_t wait_tail
+
+cdef struct region_t:
+    qlock ptl
+    int32_t present
+
+cdef struct memcg_t:
+    int64_t usage
+    int64_t kernel
+    int64_t nr_isolated
+    int64_t anon_cost
+    int64_t nonresident_age
+    int64_t refaults_snapshot
+    int64_t touches_left      # user touches until the run ends
+    int32_t lru_head[2]
+    int32_t lru_tail[2]
+    int32_t lru_nr[2]
+    int32_t slots_free
+    int32_t slot_top
+    int32_t slot_fresh        # slots from here on were never used
+    int32_t frames_free
+    int32_t frame_top
+    int32_t frame_fresh
+    int32_t throttle_head
+    int32_t throttle_tail
+    int32_t nr_idle
+    int32_t nr_alive
+    int32_t nr_dying
+    int32_t pad
+    qlock lru_lock
+    int32_t pad2
+
+cdef struct pass_t:
+    uint8_t kind
+    uint8_t write
+    uint8_t zero
+    uint8_t pad
+    uint32_t first
+    uint32_t nr
+    int32_t stride
+    uint64_t count
+    int64_t think
+    uint32_t units
+    uint32_t pad2
+
+cdef struct world_t:          # constants of a run
+    int32_t nr_cpus
+    int32_t nr_tasks
+    int32_t nr_mms
+    int32_t nr_regions
+    int32_t nr_vps
+    int32_t nr_folios
+    int32_t nr_slots
+    int32_t nr_passes
+    int32_t words             # 64-bit words in a CPU mask
+    int32_t cpus_per_socket
+    int32_t l1_sets
+    int32_t l1_ways
+    int32_t l2_sets
+    int32_t l2_ways
+    int32_t slice_ticks
+    int32_t swappiness
+    int32_t cgroup
+    int32_t pcid
+    int32_t mask_lazy
+    int32_t trim
+    int32_t swapin_cached
+    int32_t pgrefill_global
+    int64_t limit
+    int64_t tick
+    uint64_t migrate_threshold
+    int64_t trace_len
+    int64_t cost[64]
+
+cdef struct machine:
+    world_t w
+    # tables of the arena
+    cpu_t *cpu
+    task_t *task
+    mm_t *mm
+    folio_t *folio
+    region_t *region
+    memcg_t *cg
+    uint64_t *pte
+    uint64_t *slot_entry
+    uint8_t *slot_count
+    uint64_t *mm_cpumask      # [mm][word]
+    uint64_t *ubc_mask        # [task][word]
+    uint64_t *fl_mask         # [cpu][word]
+    uint64_t *fl_ipi          # [cpu][word]
+    uint64_t *l1              # [cpu][set][way]
+    uint64_t *l2
+    int16_t *csd_next         # [target][sender]
+    # meters, in the arena too
+    int64_t *counter
+    int64_t *time             # [cpu][category]
+    int64_t *hist_batch       # [33]
+    int64_t *hist_targets     # [nr_cpus]
+    # read-only inputs
+    const pass_t *passes
+    const uint32_t *trace
+    # outside the arena: the winner tree and what one action leaves behind
+    int64_t *tree
+    int32_t tree_size
+    int32_t c                 # the acting CPU
+    int32_t row_step
+    int32_t rekeyed
+    int32_t in_run            # a run of touches may stay on this CPU up to ...
+    int64_t now
+    int64_t row_cost
+    int64_t horizon           # ... this key (exclusive)
+    uint8_t irq_on[128]       # the column irq of every step
+    int32_t bad               # an invariant of the model broke: which
+    int32_t flush_keeps
+    int32_t flush_rechecks
+    int32_t flush_remainder

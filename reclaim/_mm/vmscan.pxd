@@ -1,0 +1,756 @@
+# Direct reclaim: shrink_lruvec, shrink_folio_list, pageout and its batch
+# (mm/vmscan.c, mm/swap.c; docs/model.md 5.4 to 5.6).
+#
+# Steps that ask a strategy return -1 if it raised, before they wrote anything.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from reclaim._policy cimport *
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+from reclaim._mm.clock cimport *
+from reclaim._mm.pte cimport *
+from reclaim._mm.folio cimport *
+from reclaim._mm.tlb cimport mask_any_but, mm_mask
+from reclaim._mm.smp cimport flush
+from reclaim._mm.sched cimport *
+from reclaim._mm.memory cimport drain, drain_all
+
+
+# --- priorities and scan targets
+
+cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """try_to_free_mem_cgroup_pages"""
+    m.counter[CN_direct_reclaims] += 1
+    t.prio = DEF_PRIORITY
+    t.sc_reclaimed = 0
+    t.full_walk = 0
+    t.force_deact = 0
+    t.skipped_deact = 0
+    t.step = ST_R_PRIO
+
+cdef inline int64_t scan_target(machine *m, task_t *t, int lru) noexcept nogil:
+    """get_scan_count for an anon list, with empty file lists"""
+    cdef int64_t size = m.cg.lru_nr[lru], a, f, total, ap, fp
+    cdef int64_t swappiness = m.w.swappiness
+    if m.cg.slots_free == 0 or swappiness == 0:
+        return 0                    # SCAN_FILE
+    if t.prio == 0:
+        return size                 # SCAN_EQUAL
+    a = 2 * m.cg.anon_cost
+    f = m.cg.anon_cost
+    total = a + f
+    ap = swappiness * (total + 1) // (a + 1)
+    fp = (200 - swappiness) * (total + 1) // (f + 1)
+    return (size >> t.prio) * ap // (ap + fp)
+
+cdef inline void step_R_PRIO(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """prepare_scan_control, get_scan_count"""
+    spend(m, TM_scan, m.w.cost[CO_reclaim_prio])
+    t.sc_scanned = 0
+    t.may_deact = (t.force_deact != 0
+                   or m.counter[CN_workingset_activate_anon] != m.cg.refaults_snapshot
+                   or inactive_is_low(m))
+    t.r_nr[0] = <int32_t>scan_target(m, t, 0)
+    t.r_nr[1] = <int32_t>scan_target(m, t, 1)
+    t.r_visit = 0
+    t.r_loop = 0
+    t.step = ST_R_LIST
+
+cdef inline void shrink_active(machine *m, task_t *t, int32_t nr, int32_t ret) noexcept nogil:
+    t.nr_to_scan = nr
+    t.k_ret = ret
+    m.counter[CN_shrink_active_list_calls] += 1
+    drain_all(m, t, ST_K_LOCK)
+
+cdef inline void step_R_LIST(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """shrink_lruvec: one list at a time"""
+    cdef int32_t n
+    if t.r_visit == 0:
+        if t.r_nr[0] == 0:
+            t.step = ST_R_AGE
+            return
+        n = min(t.r_nr[0], CLUSTER)
+        t.r_nr[0] -= n
+        t.nr_to_scan = n
+        t.r_visit = 1
+        t.stalled = 0
+        t.step = ST_I_START
+    elif t.r_visit == 1:
+        t.r_visit = 2
+        n = min(t.r_nr[1], CLUSTER)
+        t.r_nr[1] -= n
+        if n > 0 and t.may_deact:
+            shrink_active(m, t, n, ST_R_LIST)
+        elif n > 0:
+            t.skipped_deact = 1
+    else:
+        if resched_guard(m, p, t):
+            return
+        t.r_visit = 0
+        if t.r_loop >= CLUSTER:
+            t.step = ST_R_AGE
+
+cdef inline void step_R_AGE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    t.sc_reclaimed += t.r_loop
+    t.step = ST_R_END
+    if m.w.nr_slots > 0 and inactive_is_low(m):
+        shrink_active(m, t, CLUSTER, ST_R_END)
+
+cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """do_try_to_free_pages"""
+    t.step = ST_R_PRIO
+    if t.sc_reclaimed < CLUSTER:
+        if t.prio > 0:
+            t.prio -= 1
+            return
+        m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+        if t.sc_reclaimed == 0:
+            if not t.full_walk:
+                t.full_walk = 1
+                t.prio = DEF_PRIORITY
+                return
+            if t.skipped_deact:
+                t.prio = DEF_PRIORITY
+                t.force_deact = 1
+                t.skipped_deact = 0
+                return
+    m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+    t.c_reclaimed = t.sc_reclaimed
+    t.step = ST_C_AFTER
+
+
+# --- isolation and put-back
+
+cdef inline void isolate_lru_folios(machine *m, task_t *t, int lru) noexcept nogil:
+    cdef int32_t f
+    fifo_init(&t.list)
+    fifo_init(&t.ret)
+    while t.list.nr < t.nr_to_scan:
+        f = m.cg.lru_tail[lru]
+        if f < 0:
+            break
+        lruvec_del_folio(m, f)
+        m.folio[f].flags &= ~<uint32_t>PG_lru
+        m.folio[f].refcount += 1
+        fifo_push(m, &t.list, f)
+    t.taken = t.list.nr
+    t.scanned = t.list.nr
+    m.cg.nr_isolated += t.taken
+    spend(m, TM_scan, m.w.cost[CO_lru_lock] + m.w.cost[CO_lru_isolate] * t.taken)
+
+cdef inline int64_t move_folios_to_lru(machine *m, task_t *t) noexcept nogil:
+    """All of t.ret back to its list; how many were moved (the others were freed)."""
+    cdef int32_t f
+    cdef folio_t *q
+    cdef int64_t moved = 0, n = t.ret.nr
+    while t.ret.nr > 0:
+        f = fifo_pop(m, &t.ret)
+        q = &m.folio[f]
+        q.flags |= PG_lru
+        q.refcount -= 1
+        if q.refcount == 0:
+            q.flags &= ~<uint32_t>(PG_lru | PG_active)
+            m.cg.usage -= 1
+            free_frame(m, f)
+            continue
+        lruvec_add_folio(m, f)
+        moved += 1
+        if q.flags & PG_active:
+            m.cg.nonresident_age += 1
+    m.cg.nr_isolated -= t.taken
+    spend(m, TM_scan, m.w.cost[CO_lru_lock] + m.w.cost[CO_lru_putback] * n)
+    return moved
+
+cdef inline void step_I_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """shrink_inactive_list: too_many_isolated, lru_add_drain"""
+    if t.dying:
+        t.r_loop += CLUSTER
+        t.step = ST_R_LIST
+        return
+    if m.w.cgroup == 2 and m.cg.nr_isolated > m.cg.lru_nr[0] >> 3:
+        if t.stalled:
+            t.step = ST_R_LIST
+            return
+        t.stalled = 1
+        t.wake_at = m.now + <int64_t>20000000000
+        m.counter[CN_throttled] += 1
+        throttle_sleep(m, p.current)
+        if t.wake_at < p.timer_at:
+            p.timer_at = t.wake_at
+        block(m, p, t)
+        return
+    if m.cg.throttle_head >= 0:
+        throttle_wake(m, -1)
+    drain_all(m, t, ST_I_LOCK)
+
+cdef inline void step_I_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if not lock_lru(m):
+        return
+    isolate_lru_folios(m, t, 0)
+    m.counter[CN_pgscan_anon] += t.scanned
+    t.step = ST_I_UNLOCK
+
+cdef inline void step_I_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    unlock(m, &m.cg.lru_lock)
+    t.step = ST_S_PLAN if t.taken > 0 else ST_R_LIST
+
+cdef inline void step_I_PUT(machine *m, cpu_t *p, task_t *t, Policies s) noexcept nogil:
+    if not lock_lru(m):
+        return
+    move_folios_to_lru(m, t)
+    m.counter[CN_pgsteal_anon] += s.accounting.count(t.reclaimed_local, t.reclaimed_stat)
+    t.step = ST_I_PUT_UNLOCK
+
+cdef inline void step_I_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t, Policies s) noexcept nogil:
+    cdef int64_t n = s.accounting.count(t.reclaimed_local, t.reclaimed_stat)
+    unlock(m, &m.cg.lru_lock)
+    lru_note_cost(m, t.nr_pageout, t.scanned - n)
+    t.r_loop += <int32_t>n
+    t.folio = -1
+    t.step = ST_R_LIST
+
+
+# --- shrink_active_list
+
+cdef inline void step_K_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if not lock_lru(m):
+        return
+    isolate_lru_folios(m, t, 1)
+    m.counter[CN_memcg_pgrefill] += t.taken
+    if m.w.pgrefill_global:
+        m.counter[CN_pgrefill] += t.taken
+    t.step = ST_K_UNLOCK
+
+cdef inline void step_K_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    unlock(m, &m.cg.lru_lock)
+    t.step = ST_K_NEXT
+
+cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    cdef int32_t f
+    cdef folio_t *q
+    cdef qlock *ptl
+    if resched_guard(m, p, t):
+        return
+    if t.list.nr == 0:
+        t.step = ST_K_PUT
+        return
+    f = t.list.head
+    t.folio = f
+    q = &m.folio[f]
+    if q.mapcount > 0:
+        ptl = &pte_region(m, q.mm, q.vp).ptl
+        if not lock(m, ptl):
+            return
+        fifo_pop(m, &t.list)
+        if m.mm[q.mm].recency:
+            m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
+        unlock(m, ptl)
+        spend(m, TM_scan, m.w.cost[CO_rmap])
+    else:
+        fifo_pop(m, &t.list)
+    q.flags = (q.flags & ~<uint32_t>PG_active) | PG_workingset
+    fifo_push(m, &t.ret, f)
+
+cdef inline void step_K_PUT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    cdef int64_t moved
+    if not lock_lru(m):
+        return
+    moved = move_folios_to_lru(m, t)
+    m.counter[CN_pgdeactivate] += moved
+    m.counter[CN_memcg_pgdeactivate] += moved
+    t.step = ST_K_PUT_UNLOCK
+
+cdef inline void step_K_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    unlock(m, &m.cg.lru_lock)
+    t.folio = -1
+    t.step = t.k_ret
+
+
+# --- shrink_folio_list
+
+cdef inline void next_folio(task_t *t) noexcept nogil:
+    t.step = ST_B_OUT if t.in_batch else ST_S_NEXT
+
+cdef inline void keep(machine *m, task_t *t) noexcept nogil:
+    fifo_push(m, &t.ret, t.folio)
+    next_folio(t)
+
+cdef inline void keep_locked(machine *m, task_t *t) noexcept nogil:
+    folio_unlock(m, t.folio)
+    keep(m, t)
+
+cdef inline int ask_activation(machine *m, task_t *t, Policies s) except -1 nogil:
+    """The activation slot's verdict on t.folio, as bits of activate_t."""
+    cdef folio_view v
+    cdef folio_t *q = &m.folio[t.folio]
+    v.pfn = t.folio
+    v.flags = q.flags
+    v.refcount = q.refcount
+    v.mapcount = q.mapcount
+    v.pad = 0
+    return s.activation.activate(&v)
+
+cdef inline void activate_locked(machine *m, task_t *t, int verdict) noexcept nogil:
+    """The activate_locked label: folio_active_bounce in v2 and v3, folio_activate_locked in v4."""
+    cdef int32_t f = t.folio
+    if verdict & ACTIVATE_FREE_SWAP and folio_test(m, f, PG_swapcache) and swap_full(m):
+        folio_free_swap(m, f)
+    if verdict & ACTIVATE_SET_ACTIVE:
+        folio_set(m, f, PG_active)
+    if verdict & ACTIVATE_COUNT:
+        t.nr_activate += 1
+        m.counter[CN_memcg_pgactivate] += 1
+    keep_locked(m, t)
+
+cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    """What is deferred and when it is flushed, decided once per list (patches 4 and 5)."""
+    cdef list_view v
+    cdef uint8_t defer[32]
+    cdef uint8_t flush_after[32]
+    cdef int32_t f = t.list.head
+    cdef int i
+    v.nr = t.list.nr
+    for i in range(v.nr):
+        v.pfn[i] = f
+        v.flags[i] = m.folio[f].flags
+        defer[i] = 0
+        flush_after[i] = 0
+        f = m.folio[f].next
+    s.unmap.plan(&v, defer)
+    s.flush.plan(&v, flush_after)
+    for i in range(CLUSTER):
+        t.plan_defer[i] = defer[i] != 0 if i < v.nr else 0
+        t.plan_flush[i] = flush_after[i] != 0 if i < v.nr else 0
+    m.counter[CN_shrink_folio_list_calls] += 1
+    t.nr_pageout = 0
+    t.nr_activate = 0
+    t.reclaimed_local = 0
+    t.reclaimed_stat = 0
+    t.index = 0
+    t.ordinal = 0
+    t.nr_free = 0
+    t.nr_flush = 0
+    t.in_batch = 0
+    t.step = ST_S_NEXT
+    return 0
+
+cdef inline void step_S_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if resched_guard(m, p, t):
+        return
+    if t.list.nr == 0:
+        t.folio = -1
+        t.step = ST_S_TAIL
+        return
+    t.folio = fifo_pop(m, &t.list)
+    spend(m, TM_scan, m.w.cost[CO_scan])
+    t.index += 1
+    t.step = ST_S_LOCK
+
+cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if folio_test(m, t.folio, PG_locked):
+        keep(m, t)
+        return
+    folio_set(m, t.folio, PG_locked)
+    t.sc_scanned += 1
+    t.step = ST_S_WB
+
+cdef inline int step_S_WB(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    cdef int verdict
+    if folio_test(m, t.folio, PG_writeback):
+        verdict = ask_activation(m, t, s)
+        folio_set(m, t.folio, PG_reclaim)
+        activate_locked(m, t, verdict)
+    else:
+        t.step = ST_S_REF
+    return 0
+
+cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    """folio_check_references"""
+    cdef folio_t *q = &m.folio[t.folio]
+    cdef qlock *ptl
+    cdef bint young = False, referenced = (q.flags & PG_referenced) != 0
+    cdef int verdict = 0
+    if q.mapcount > 0:
+        young = m.pte[q.vp] & PTE_YOUNG and m.mm[q.mm].recency
+        ptl = &pte_region(m, q.mm, q.vp).ptl
+        if ptl.holder < 0 or ptl.holder == m.c:
+            if young and referenced:
+                verdict = ask_activation(m, t, s)
+        if not lock(m, ptl):
+            return 0
+        if young:
+            m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
+        unlock(m, ptl)
+        spend(m, TM_scan, m.w.cost[CO_rmap])
+    q.flags &= ~<uint32_t>PG_referenced
+    if young:
+        q.flags |= PG_referenced
+        if referenced:
+            activate_locked(m, t, verdict)
+        else:
+            keep_locked(m, t)
+    else:
+        t.step = ST_S_UNMAP if q.flags & PG_swapcache else ST_S_SLOT
+    return 0
+
+cdef inline int step_S_SLOT(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    """folio_alloc_swap"""
+    cdef int verdict
+    if m.folio[t.folio].refcount >= PIN_BIAS:
+        keep_locked(m, t)
+    elif m.cg.slots_free == 0:
+        verdict = ask_activation(m, t, s)
+        activate_locked(m, t, verdict)
+    else:
+        m.folio[t.folio].slot = slot_alloc(m)
+        spend(m, TM_swap, m.w.cost[CO_swap_alloc])
+        t.step = ST_S_ADD
+    return 0
+
+cdef inline void step_S_ADD(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """add_to_swap"""
+    cdef folio_t *q = &m.folio[t.folio]
+    m.slot_entry[q.slot] = (<uint64_t>t.folio << 2) | 2
+    m.slot_count[q.slot] = SLOT_HAS_CACHE
+    q.flags |= PG_swapcache | PG_dirty
+    q.refcount += 1
+    t.step = ST_S_UNMAP
+
+cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """try_to_unmap; the page-table lock stays held until U_SET"""
+    cdef folio_t *q = &m.folio[t.folio]
+    if q.mapcount == 0:
+        t.step = ST_S_PIN
+    elif lock(m, &pte_region(m, q.mm, q.vp).ptl):
+        t.step = ST_U_DEFER
+
+cdef inline void step_U_DEFER(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """should_defer_flush, arch_tlbbatch_should_defer"""
+    t.defer = (t.plan_defer[t.index - 1]
+               and mask_any_but(mm_mask(m, m.folio[t.folio].mm), m.w.words, m.c))
+    t.step = ST_U_CLEAR
+
+cdef inline void step_U_CLEAR(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    cdef int32_t vp = m.folio[t.folio].vp
+    t.old_pte = m.pte[vp]
+    m.pte[vp] &= PTE_Z
+    t.step = ST_U_GEN if t.defer else ST_U_FLUSH
+
+cdef inline void step_U_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """arch_tlbbatch_add_pending: first the generation ..."""
+    m.mm[m.folio[t.folio].mm].tlb_gen += 1
+    t.step = ST_U_MASK
+
+cdef inline void step_U_MASK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """... then the mask; set_tlb_ubc_flush_pending"""
+    cdef int32_t mm = m.folio[t.folio].mm
+    cdef int i
+    for i in range(m.w.words):
+        m.ubc_mask[<int64_t>p.current * m.w.words + i] |= mm_mask(m, mm)[i]
+    t.ubc_required = 1
+    m.mm[mm].pending += 1
+    if t.old_pte & PTE_DIRTY:
+        t.ubc_writable = 1
+    t.step = ST_U_SET
+
+cdef inline void step_U_FLUSH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """ptep_clear_flush"""
+    flush(m, p, t, m.folio[t.folio].mm, m.folio[t.folio].vp, ST_U_SET)
+
+cdef inline void step_U_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """the rest of try_to_unmap_one"""
+    cdef folio_t *q = &m.folio[t.folio]
+    cdef mm_t *mm = &m.mm[q.mm]
+    if q.slot < 0:
+        m.bad = 2
+        return
+    if t.old_pte & PTE_DIRTY:
+        q.flags |= PG_dirty
+    m.slot_count[q.slot] += 1
+    m.pte[q.vp] = pte_make(PTE_SWAP, q.slot, (t.old_pte & PTE_EXCL) | (m.pte[q.vp] & PTE_Z))
+    mm.rss -= 1
+    mm.swapents += 1
+    q.mapcount = 0
+    q.refcount -= 1
+    unlock(m, &pte_region(m, q.mm, q.vp).ptl)
+    spend(m, TM_unmap, m.w.cost[CO_unmap])
+    t.step = ST_S_PIN
+
+cdef inline int step_S_PIN(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    """folio_maybe_dma_pinned"""
+    cdef int verdict
+    if m.folio[t.folio].refcount >= PIN_BIAS:
+        verdict = ask_activation(m, t, s)
+        activate_locked(m, t, verdict)
+    else:
+        t.step = ST_S_DIRTY
+    return 0
+
+cdef inline void try_to_unmap_flush_dirty(machine *m, cpu_t *p, task_t *t, int32_t ret) noexcept nogil:
+    m.counter[CN_try_to_unmap_flush_dirty_calls] += 1
+    if t.ubc_writable:
+        m.counter[CN_try_to_unmap_flush_dirty_effective] += 1
+        flush(m, p, t, -1, -1, ret)
+    else:
+        t.step = ret
+
+cdef inline void step_S_DIRTY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    cdef int32_t k
+    if not folio_test(m, t.folio, PG_dirty):
+        t.step = ST_S_FREE
+        return
+    k = t.ordinal
+    t.ordinal += 1
+    if t.plan_flush[k] and t.nr_flush == 0 and m.flush_keeps:
+        try_to_unmap_flush_dirty(m, p, t, ST_P_OUT)
+        return
+    t.flush_folios[t.nr_flush] = t.folio
+    t.nr_flush += 1
+    if not m.flush_keeps:
+        folio_unlock(m, t.folio)
+    if t.nr_flush == BATCH or t.plan_flush[k]:
+        t.b_ret = ST_S_NEXT
+        t.step = ST_B_START
+    else:
+        t.step = ST_S_NEXT
+
+
+# --- pageout and the dispatch of its result (patch 3)
+
+cdef inline int dispatch(machine *m, task_t *t, Policies s, int result) except -1 nogil:
+    """Ask the free slot what to do about a result of pageout(), and do it."""
+    cdef int what = s.free.dispatch(result, m.folio[t.folio].flags), verdict
+    if what == DO_ACTIVATE_LOCKED:
+        verdict = ask_activation(m, t, s)
+        activate_locked(m, t, verdict)
+    elif what == DO_FREE:
+        t.step = ST_S_FREE
+    elif what == DO_KEEP:
+        keep(m, t)
+    else:
+        keep_locked(m, t)
+    return what
+
+cdef inline int step_P_OUT(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    """pageout, up to the write"""
+    cdef folio_t *q = &m.folio[t.folio]
+    if q.refcount != 2 or not q.flags & PG_swapcache:
+        dispatch(m, t, s, PAGE_KEEP)
+        m.counter[CN_putback_refcount] += 1
+        return 0
+    q.flags = (q.flags & ~<uint32_t>PG_dirty) | PG_reclaim
+    m.counter[CN_nr_vmscan_write] += 1
+    spend(m, TM_swap, m.w.cost[CO_pageout])
+    t.step = ST_P_WRITE
+    return 0
+
+cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """swap_writepage"""
+    cdef folio_t *q = &m.folio[t.folio]
+    t.step = ST_P_DISPATCH
+    if q.slot < 0:                 # only a strategy that gave the lock away gets here
+        m.bad = 2
+    elif slot_maps(m, q.slot) == 0:
+        folio_free_swap(m, t.folio)
+        q.flags &= ~<uint32_t>PG_reclaim
+        folio_unlock(m, t.folio)
+    elif m.pte[q.vp] & PTE_Z:
+        m.slot_count[q.slot] |= SLOT_ZERO
+        m.counter[CN_swpout_zero] += 1
+        q.flags &= ~<uint32_t>PG_reclaim
+        folio_unlock(m, t.folio)
+    else:
+        m.slot_count[q.slot] &= ~SLOT_ZERO
+        m.counter[CN_pswpout] += 1
+        q.flags |= PG_writeback
+        folio_unlock(m, t.folio)
+        spend(m, TM_swap, m.w.cost[CO_zram_write])
+        t.step = ST_P_END
+
+cdef inline void step_P_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """folio_end_writeback: isolated, so it misses the rotation"""
+    m.folio[t.folio].flags &= ~<uint32_t>(PG_writeback | PG_reclaim)
+    t.step = ST_P_DISPATCH
+
+cdef inline int step_P_DISPATCH(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    if dispatch(m, t, s, PAGE_SUCCESS) == DO_FREE:
+        folio_set(m, t.folio, PG_locked)
+    t.nr_pageout += 1
+    return 0
+
+cdef inline int step_S_FREE(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
+    """__remove_mapping and the free_it label (patch 3's folio_free)"""
+    cdef folio_t *q = &m.folio[t.folio]
+    cdef int32_t slot = q.slot
+    if not q.flags & PG_swapcache or q.refcount != 2 or q.flags & PG_dirty:
+        keep_locked(m, t)
+        return 0
+    s.accounting.free(&t.reclaimed_local, &t.reclaimed_stat, 1)
+    m.slot_entry[slot] = (<uint64_t>m.cg.nonresident_age << 3) | 1
+    if q.flags & PG_workingset:
+        m.slot_entry[slot] |= 4
+    m.cg.nonresident_age += 1
+    m.slot_count[slot] &= ~SLOT_HAS_CACHE
+    if slot_maps(m, slot) == 0:
+        slot_free(m, slot)
+    q.refcount = 0
+    q.flags &= ~<uint32_t>PG_swapcache
+    q.slot = -1
+    folio_unlock(m, t.folio)
+    t.free_folios[t.nr_free] = t.folio
+    t.nr_free += 1
+    spend(m, TM_scan, m.w.cost[CO_free])
+    next_folio(t)
+    if t.nr_free == BATCH:
+        m.cg.usage -= BATCH
+        t.freed_ret = t.step
+        if t.ubc_required:
+            m.counter[CN_flush_before_free_effective] += 1
+            flush(m, p, t, -1, -1, ST_S_FREE_FLUSHED)
+        else:
+            t.step = ST_S_FREE_FLUSHED
+    return 0
+
+cdef inline void free_unref_folios(machine *m, task_t *t) noexcept nogil:
+    cdef int i
+    for i in range(t.nr_free):
+        free_frame(m, t.free_folios[i])
+    t.nr_free = 0
+
+cdef inline void step_S_FREE_FLUSHED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    free_unref_folios(m, t)
+    t.folio = -1
+    t.step = t.freed_ret
+
+cdef inline void step_S_TAIL(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """patch 5: the remainder of the batch"""
+    t.step = ST_S_END
+    if t.nr_flush > 0 and m.flush_remainder:
+        t.b_ret = ST_S_END
+        t.step = ST_B_START
+
+cdef inline void step_S_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    m.counter[CN_pgactivate] += t.nr_activate
+    m.cg.usage -= t.nr_free
+    if t.ubc_required:
+        m.counter[CN_flush_at_list_end_effective] += 1
+        flush(m, p, t, -1, -1, ST_S_END_FLUSHED)
+    else:
+        t.step = ST_S_END_FLUSHED
+
+cdef inline void step_S_END_FLUSHED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    free_unref_folios(m, t)
+    t.step = ST_I_PUT
+
+
+# --- pageout_batch (patch 5)
+
+cdef inline void batch_done(task_t *t) noexcept nogil:
+    t.nr_flush = 0
+    t.in_batch = 0
+    t.folio = -1
+    t.step = t.b_ret
+
+cdef inline void step_B_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    m.counter[CN_flush_batches] += 1
+    m.counter[CN_folios_batched] += t.nr_flush
+    m.hist_batch[t.nr_flush] += 1
+    t.in_batch = 1
+    t.b_i = 0
+    t.b_w = 0
+    t.folio = -1
+    if m.flush_keeps:
+        t.b_w = t.nr_flush
+        try_to_unmap_flush_dirty(m, p, t, ST_B_OUT)
+    else:
+        t.step = ST_B_LOCK
+
+cdef inline bint recheck_fails(machine *m, const folio_t *q) noexcept nogil:
+    if m.flush_rechecks & RECHECK_WRITEBACK and q.flags & PG_writeback:
+        m.counter[CN_putback_writeback] += 1
+    elif m.flush_rechecks & RECHECK_LRU and q.flags & PG_lru:
+        m.counter[CN_putback_lru] += 1
+    elif m.flush_rechecks & RECHECK_MAPPED and q.mapcount > 0:
+        m.counter[CN_putback_mapped] += 1
+    elif m.flush_rechecks & RECHECK_PINNED and q.refcount >= PIN_BIAS:
+        m.counter[CN_putback_pinned] += 1
+    else:
+        return False
+    return True
+
+cdef inline void step_B_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """lock again and look again, one folio a step"""
+    cdef int32_t f
+    cdef folio_t *q
+    if t.b_i == t.nr_flush:
+        if t.b_w == 0:
+            batch_done(t)
+        else:
+            t.nr_flush = t.b_w
+            t.b_i = 0
+            try_to_unmap_flush_dirty(m, p, t, ST_B_OUT)
+        return
+    f = t.flush_folios[t.b_i]
+    q = &m.folio[f]
+    t.folio = f
+    t.b_i += 1
+    spend(m, TM_scan, m.w.cost[CO_relock])
+    if q.flags & PG_locked:
+        m.counter[CN_putback_locked] += 1
+        fifo_push(m, &t.ret, f)
+    else:
+        q.flags |= PG_locked
+        if recheck_fails(m, q):
+            folio_unlock(m, f)
+            fifo_push(m, &t.ret, f)
+        else:
+            t.flush_folios[t.b_w] = f
+            t.b_w += 1
+
+cdef inline void step_B_OUT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """pageout_one on the next folio of the batch"""
+    if t.b_i == t.b_w:
+        batch_done(t)
+    else:
+        t.folio = t.flush_folios[t.b_i]
+        t.b_i += 1
+        t.step = ST_P_OUT
+
+
+# --- draining the per-CPU folio batches (mm/swap.c)
+
+cdef inline void step_D_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    cdef int i
+    cdef int32_t f
+    cdef folio_t *q
+    cdef int64_t n = 0
+    if not lock_lru(m):
+        return
+    if t.d_which & 1:
+        for i in range(p.nr_lru_add):
+            q = &m.folio[p.lru_add[i]]
+            q.flags |= PG_lru
+            lruvec_add_folio(m, p.lru_add[i])
+            folio_put(m, p.lru_add[i])
+        n += p.nr_lru_add
+        p.nr_lru_add = 0
+    if t.d_which & 2:
+        for i in range(p.nr_lru_activate):
+            f = p.lru_activate[i]
+            q = &m.folio[f]
+            if q.flags & PG_lru and not q.flags & PG_active:
+                lruvec_del_folio(m, f)
+                q.flags |= PG_active
+                lruvec_add_folio(m, f)
+                m.counter[CN_pgactivate] += 1
+                m.counter[CN_memcg_pgactivate] += 1
+            folio_put(m, f)
+        n += p.nr_lru_activate
+        p.nr_lru_activate = 0
+    spend(m, TM_scan, m.w.cost[CO_lru_lock] + m.w.cost[CO_lru_add] * n)
+    t.step = ST_D_UNLOCK
+
+cdef inline void step_D_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    unlock(m, &m.cg.lru_lock)
+    t.step = t.d_ret

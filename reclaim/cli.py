@@ -1,0 +1,243 @@
+"""The command line: parse, call the library, print.
+
+Data go to stdout, talk to stderr.  NumPy and the core are imported only by what runs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from reclaim import __version__
+from reclaim.errors import ReclaimError, did_you_mean
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INPUT = 0, 1, 2, 3
+EXIT_INTERRUPTED, EXIT_PIPE = 130, 141     # as a shell reports SIGINT and SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with a suggestion for a mistyped option."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False,
+                         formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        parsed, rest = self.parse_known_args(*args, **kwargs)
+        if rest:
+            parser = parsed.parser
+            options = [o for action in parser._actions for o in action.option_strings]
+            parser.error(f"unrecognized argument {rest[0]!r}"
+                         + did_you_mean(rest[0].partition("=")[0], options))
+        return parsed
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv`; the exit code."""
+    try:
+        args = _parser().parse_args(argv)
+        return _call(args)
+    except BrokenPipeError:
+        # Whoever read stdout has left; keep the interpreter from flushing into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+
+
+def _call(args: argparse.Namespace) -> int:
+    try:
+        code = args.func(args)
+        sys.stdout.flush()
+        return int(code)
+    except BrokenPipeError:
+        raise
+    except ReclaimError as err:
+        return _complain(str(err), EXIT_INPUT)
+    except KeyboardInterrupt:
+        return _complain("interrupted before there was anything to print", EXIT_INTERRUPTED)
+    except MemoryError:
+        return _complain("out of memory: the scenario needs less memory.total, memcg.limit, "
+                         "swap.size or workload.bytes", EXIT_FAILED)
+    except (ImportError, OSError) as err:
+        return _complain(str(err), EXIT_FAILED)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"reclaim: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="reclaim",
+        description="Simulates Linux page reclaim and TLB shootdowns, before and after a patch.",
+        epilog="exit codes: 0 ok, 2 usage, 3 bad input, 130 interrupted (what there is is printed)\n"
+               "examples:\n  reclaim compare batch-tlb-flush --seconds 5\n"
+               "  reclaim run small --policy stage5 --json")
+    parser.add_argument("--version", action="version", version=f"reclaim {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND",
+                                     parser_class=_Parser)
+    _add_compare(commands)
+    _add_run(commands)
+    for name, func, text in (("policies", _policies, "list the policies"),
+                             ("scenarios", _scenarios, "list the packaged scenarios"),
+                             ("profiles", _profiles, "list the machine profiles")):
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        command.set_defaults(func=func, parser=command)
+    return parser
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare", help="two policies side by side, beside what was published",
+        description="Run two policies over a scenario and print the table of the series.",
+        epilog="example: reclaim compare batch-tlb-flush --after v2:4 --seeds 3")
+    compare.add_argument("scenario", nargs="?", default="batch-tlb-flush", metavar="SCENARIO",
+                         help="packaged name or TOML file (default: %(default)s)")
+    compare.add_argument("--before", default="stage0", metavar="POLICY", help="default: %(default)s")
+    compare.add_argument("--after", default="stage5", metavar="POLICY", help="default: %(default)s")
+    compare.add_argument("--seeds", type=_integer, default=1, metavar="N",
+                         help="runs of each policy; medians are printed (default: 1)")
+    _add_common(compare)
+    compare.set_defaults(func=_compare, parser=compare)
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run", help="one policy", description="Run one policy over a scenario or a trace.",
+        epilog="examples:\n  reclaim run small --policy stage5\n"
+               "  valgrind --tool=lackey --trace-mem=yes --log-file=sort.txt sort FILE\n"
+               "  reclaim run --trace sort.txt --policy stage5")
+    run.add_argument("scenario", nargs="?", metavar="SCENARIO",
+                     help="packaged name or TOML file; with --trace it may be left out")
+    run.add_argument("--policy", default="stage0", metavar="NAME", help="default: %(default)s")
+    run.add_argument("--seed", type=_integer, metavar="N", help="instead of the scenario's")
+    run.add_argument("--trace", metavar="FILE",
+                     help="replay these memory references; without SCENARIO on the machine of "
+                          "'small' with a limit of half of the trace's pages")
+    _add_common(run)
+    run.set_defaults(func=_run, parser=run)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seconds", type=_seconds, metavar="S",
+                         help="simulated time, instead of the scenario's: 5, 200ms")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text, 10)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+
+
+def _seconds(text: str) -> float:
+    from reclaim.units import parse_time
+    try:
+        return float(text)   # its range is the scenario's to judge
+    except ValueError:
+        try:
+            return parse_time(text)
+        except ValueError as err:
+            raise argparse.ArgumentTypeError(str(err)) from None
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from reclaim.comparison import compare
+    scenario = _with_seconds(_load(args.scenario), args.seconds)
+    with _Progress() as progress:
+        table = compare(scenario, args.before, args.after, seeds=args.seeds,
+                        progress=progress.callback)
+    return _print(table, args.json)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from reclaim.comparison import simulate
+    from reclaim.scenario import Scenario
+    if args.scenario is not None:
+        scenario = _load(args.scenario)
+        if args.trace is not None:
+            scenario = scenario.replace(
+                workload={"kind": "trace", "workers": 1, "file": args.trace}, where="--trace")
+    elif args.trace is not None:
+        scenario = Scenario.for_trace(args.trace)
+    else:
+        args.parser.error("give a SCENARIO, or --trace FILE")
+    if args.seed is not None:
+        scenario = scenario.replace(seed=args.seed, where="--seed")
+    scenario = _with_seconds(scenario, args.seconds)
+    with _Progress() as progress:
+        result = simulate(scenario, args.policy, progress=progress.callback)
+    return _print(result, args.json)
+
+
+def _load(name: str) -> Any:
+    from reclaim.scenario import Scenario
+    return Scenario.load(name)
+
+
+def _with_seconds(scenario: Any, seconds: float | None) -> Any:
+    return scenario if seconds is None else scenario.replace(seconds=seconds, where="--seconds")
+
+
+def _print(result: Any, as_json: bool) -> int:
+    """Print a Result or Comparison, whole; the exit code."""
+    print(json.dumps(result.to_dict(), indent=1, allow_nan=False) if as_json else repr(result))
+    if result.partial:
+        return _complain("interrupted: this is partial", EXIT_INTERRUPTED)
+    return EXIT_OK
+
+
+def _policies(args: argparse.Namespace) -> int:
+    from reclaim.policies import available
+    return _print_list(available())
+
+
+def _scenarios(args: argparse.Namespace) -> int:
+    from reclaim.scenario import Scenario
+    scenarios = [Scenario.load(name) for name in Scenario.names()]
+    return _print_list((s.name, f"{s.seconds:g} s, {s.machine.cpus} CPUs, {s.workload.workers} workers "
+                                f"of {s.workload.kind}, memcg {s.memcg.to_dict()['limit']}")
+                       for s in scenarios)
+
+
+def _profiles(args: argparse.Namespace) -> int:
+    from reclaim.machine import Profile, profile_names
+    return _print_list((name, Profile.load(name).description) for name in profile_names())
+
+
+def _print_list(pairs: Any) -> int:
+    pairs = list(pairs)
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, text in pairs:
+        print(f"{name:<{width}}  {text}".rstrip())
+    return EXIT_OK
+
+
+class _Progress:
+    """A line on stderr, if that is a terminal, that shows how far a run is."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+        self.callback = self._show if self._tty else None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._tty:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _show(self, share: float, simulated_s: float) -> None:
+        now = time.monotonic()
+        if now - self._last < 0.1:
+            return
+        self._last = now
+        left = (now - self._start) * (1 / share - 1) if share > 0 else 0.0
+        print(f"\r\x1b[K{share:4.0%}  {simulated_s:.3g} s simulated, {left:.0f} s to go",
+              end="", file=sys.stderr, flush=True)

@@ -1,0 +1,287 @@
+"""Before and after: two policies over the same scenario and seeds, beside what was published."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reclaim.errors import ScenarioError
+from reclaim.result import Result, html_table, ratio, show_number
+from reclaim.scenario import Scenario
+
+Progress = Callable[[float, float], object]   # (share done, 0 to 1; simulated seconds)
+
+# The rows of the series' own table.
+COUNTS = ("bogo_ops_per_s", "tlb_shootdowns", "function_call_ipis", "pgscan_anon", "pgsteal_anon")
+
+# Counts per reclaimed page and other ratios, which do not depend on throughput:
+# row -> (counter above the line, counter below it).
+RATIOS = {
+    "tlb_shootdowns_per_page": ("tlb_shootdowns", "pgsteal_anon"),
+    "function_call_ipis_per_page": ("function_call_ipis", "pgsteal_anon"),
+    "steal_per_scan": ("pgsteal_anon", "pgscan_anon"),
+    "ipis_per_shootdown": ("function_call_ipis", "tlb_shootdowns"),
+}
+SPEED = "simulated_s_per_wall_s"
+TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
+MAX_SEEDS = 10_000
+
+
+def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | None = None,
+             seconds: float | None = None, progress: Progress | None = None) -> Result:
+    """Run `policy` over `scenario` to its end.
+
+    Parameters
+    ----------
+    scenario : a `Scenario`, a packaged name or the path of a TOML file.
+    policy : name or instance.
+    seed : instead of the scenario's.
+    seconds : instead of the scenario's [s].
+    progress : called with the share done and the simulated seconds.
+
+    Raises
+    ------
+    ReclaimError : bad input.
+    """
+    from reclaim.simulation import Simulation
+    scenario = _scenario(scenario, seconds)
+    if seed is not None:
+        scenario.replace(seed=seed, where="seed")   # refuses a bad one
+    result: Result = Simulation(scenario, policy, seed=seed).run(progress=progress)
+    return result
+
+
+@dataclass(frozen=True)
+class Side:
+    """One policy's runs.
+
+    policy : its name.
+    counters : the median of each counter over the runs; the digest of several runs is the
+        BLAKE2b of theirs.
+    runs : one per seed.
+    """
+
+    policy: str
+    counters: dict[str, Any]
+    runs: tuple[Result, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``compare --json`` holds it."""
+        return {"policy": self.policy, "counters": self.counters,
+                "runs": [run.to_dict() for run in self.runs]}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric; None where it has no value."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    published_before: float | None = None
+    published_after: float | None = None
+
+    @property
+    def delta_pct(self) -> float | None:
+        """The change from before to after [%]."""
+        return _delta(self.before, self.after)
+
+    @property
+    def published_delta_pct(self) -> float | None:
+        """The published change [%]."""
+        return _delta(self.published_before, self.published_after)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``compare --json`` holds it."""
+        return {"metric": self.metric, "before": self.before, "after": self.after,
+                "delta_pct": self.delta_pct, "published_before": self.published_before,
+                "published_after": self.published_after}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The table of two policies.  All numbers but the published ones are simulated.
+
+    scenario : what ran.
+    before, after : the two sides.
+    rows : the table.
+    partial : interrupted; the sides hold the runs that were made.
+    """
+
+    scenario: Scenario
+    before: Side
+    after: Side
+    rows: tuple[Row, ...]
+    partial: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``compare --json`` prints it."""
+        data = {"scenario": self.scenario.name, "seconds": self.scenario.seconds,
+                "before": self.before.to_dict(), "after": self.after.to_dict(),
+                "rows": [row.to_dict() for row in self.rows]}
+        return data | {"partial": True} if self.partial else data
+
+    def notes(self) -> list[str]:
+        """Sentences below the table: what does not match what was published, and the speed."""
+        notes = [miss for row in self.rows if row.metric in RATIOS for miss in _miss(row)]
+        published_s = self.scenario.published.get("seconds")
+        if published_s and published_s != self.scenario.seconds:
+            notes.append(f"The published counts are of {published_s:g} s, these of "
+                         f"{self.scenario.seconds:g} s: compare the rates and ratios only.")
+        runs = self.before.runs + self.after.runs
+        simulated, wall = sum(run.seconds for run in runs), sum(run.wall_s for run in runs)
+        touches = sum(run.counters.get("page_touches", 0) for run in runs)
+        if wall:
+            notes.append(f"Simulated {simulated:.4g} s of {self.scenario.machine.cpus} CPUs and "
+                         f"{touches:,} page touches in {wall:.3g} s.")
+        return notes
+
+    def _title(self) -> str:
+        nr = max(len(self.before.runs), len(self.after.runs))
+        return (f"{self.scenario.name}: {self.scenario.seconds:g} s, simulated, "
+                + (f"medians of {nr} seeds" if nr > 1 else "one run each")
+                + (", PARTIAL: interrupted" if self.partial else ""))
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        published = any(row.published_before is not None or row.published_after is not None
+                        for row in self.rows)
+        head = ["simulated", self.before.policy, self.after.policy, "change"]
+        if published:
+            head += ["published before", "after", "change"]
+        table = []
+        for row in self.rows:
+            cells = [row.metric, show_number(row.before), show_number(row.after),
+                     _percent(row.delta_pct)]
+            if published:
+                cells += [show_number(row.published_before), show_number(row.published_after),
+                          _percent(row.published_delta_pct)]
+            table.append(cells)
+        return head, table
+
+    def __repr__(self) -> str:
+        head, table = self._cells()
+        widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
+        lines = [self._title(), ""]
+        for line in [head, *table]:
+            first, *rest = (cell.ljust(width) if i == 0 else cell.rjust(width)
+                            for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+            lines.append("  ".join([first, *rest]).rstrip())
+        return "\n".join([*lines, "", *self.notes()])
+
+    def _repr_html_(self) -> str:
+        head, table = self._cells()
+        return html_table(" ".join([self._title() + ".", *self.notes()]), head, table)
+
+
+def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stage5", *,
+            seeds: int | Iterable[int] = 1, seconds: float | None = None,
+            progress: Progress | None = None) -> Comparison:
+    """Run two policies over `scenario` with the same seeds, and set them side by side.
+
+    Parameters
+    ----------
+    scenario : a `Scenario`, a packaged name or the path of a TOML file.
+    before, after : policies, by name or instance.
+    seeds : how many, counted up from the scenario's, or the seeds themselves.
+    seconds : instead of the scenario's [s].
+    progress : called with the share of all runs done and the simulated seconds of this one.
+
+    Returns
+    -------
+    Comparison : partial, with the runs made so far, after a KeyboardInterrupt.
+
+    Raises
+    ------
+    ReclaimError : bad input.
+    """
+    from reclaim.simulation import Simulation
+    scenario = _scenario(scenario, seconds)
+    jobs = [(seed, side) for seed in _seeds(scenario, seeds) for side in (0, 1)]
+    policies, partial = (before, after), False
+    runs: tuple[list[Result], list[Result]] = ([], [])
+    try:
+        for done, (seed, side) in enumerate(jobs):
+            report = None if progress is None else _part(progress, done, len(jobs))
+            result = Simulation(scenario, policies[side], seed=seed).run(progress=report)
+            runs[side].append(result)
+            if result.partial:
+                partial = True
+                break
+    except KeyboardInterrupt:   # between two runs: Simulation.run catches its own
+        if not any(runs):
+            raise
+        partial = True
+    sides = [_side(policy, tuple(results)) for policy, results in zip(policies, runs, strict=True)]
+    return Comparison(scenario, sides[0], sides[1], _rows(scenario, *sides), partial)
+
+
+def _scenario(scenario: Scenario | str, seconds: float | None) -> Scenario:
+    if not isinstance(scenario, Scenario):
+        scenario = Scenario.load(scenario)
+    return scenario if seconds is None else scenario.replace(seconds=seconds, where="seconds")
+
+
+def _seeds(scenario: Scenario, seeds: int | Iterable[int]) -> list[int]:
+    if isinstance(seeds, int):
+        if not 1 <= seeds <= MAX_SEEDS:
+            raise ScenarioError(f"seeds = {seeds}: must be 1 to {MAX_SEEDS}, or a list of seeds")
+        return [(scenario.seed + i) % 2**64 for i in range(seeds)]
+    chosen = [scenario.replace(seed=seed, where="seeds").seed for seed in seeds]
+    if not chosen:
+        raise ScenarioError("seeds is empty: give one at least")
+    return chosen
+
+
+def _part(progress: Progress, done: int, total: int) -> Progress:
+    return lambda share, simulated_s: progress((done + share) / total, simulated_s)
+
+
+def _side(policy: Any, runs: tuple[Result, ...]) -> Side:
+    name = runs[0].policy if runs else str(getattr(policy, "name", policy))
+    counters: dict[str, Any] = {}
+    for metric in runs[0].counters if runs else ():
+        values = [run.counters[metric] for run in runs]
+        counters[metric] = (_digest(values) if metric == "digest" else statistics.median(values))
+    return Side(name, counters, runs)
+
+
+def _digest(digests: list[str]) -> str:
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.blake2b("\n".join(digests).encode(), digest_size=32).hexdigest()
+
+
+def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
+    published = [scenario.published.get(side, {}) for side in ("before", "after")]
+    rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
+                published[0].get(metric), published[1].get(metric)) for metric in COUNTS]
+    for metric, (over, under) in RATIOS.items():
+        rows.append(Row(metric, *(ratio(c.get(over), c.get(under))
+                                  for c in (before.counters, after.counters, *published))))
+    rows.append(Row(SPEED, *(ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
+                             for side in (before, after))))
+    return tuple(rows)
+
+
+def _delta(before: float | None, after: float | None) -> float | None:
+    change = ratio(after, before)
+    return None if change is None else (change - 1) * 100
+
+
+def _percent(delta: float | None) -> str:
+    return "-" if delta is None else f"{delta:+.1f}%"
+
+
+def _miss(row: Row) -> list[str]:
+    """The sentence that names `row` a miss, if either side is one."""
+    pairs: Mapping[str, tuple[float | None, float | None]] = {
+        "before": (row.before, row.published_before), "after": (row.after, row.published_after)}
+    off = []
+    for side, (got, published) in pairs.items():
+        change = _delta(published, got)
+        if change is not None and abs(change) > TOLERANCE * 100:
+            off.append(f"{side} {show_number(got)} for {show_number(published)} ({change:+.0f}%)")
+    return [f"{row.metric} does not match the published value: {', '.join(off)}."] if off else []

@@ -1,0 +1,61 @@
+"""What `reclaim` raises, all of it a `ValueError`: bad input, never a crash."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ReclaimError(ValueError):
+    """Any bad input or misuse that `reclaim` noticed."""
+
+
+class ScenarioError(ReclaimError):
+    """One or more faults of a scenario or profile, all those found at once.
+
+    Each argument is a sentence with the value, where it was read (file and key), the allowed
+    range and what to do.
+
+    Attributes
+    ----------
+    faults : tuple of str, the sentences.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)   # keeps the exception picklable
+        self.faults = faults
+
+    def __str__(self) -> str:
+        if len(self.faults) == 1:
+            return self.faults[0]
+        return "\n  ".join([f"{len(self.faults)} faults:", *self.faults])
+
+
+class NotModelledError(ScenarioError):
+    """Every fault of the scenario is a feature that `reclaim` knows but does not model yet."""
+
+
+class WorldError(ReclaimError):
+    """A `reclaim.world.World` that the core could not run safely."""
+
+
+class SimulationError(ReclaimError):
+    """A run that cannot go on, because a strategy broke an invariant of the model."""
+
+
+class PolicyError(ReclaimError):
+    """An unknown policy, or one that broke the contract of its slot."""
+
+
+class SnapshotError(ReclaimError):
+    """A snapshot that does not fit this world or this version."""
+
+
+class TraceError(ReclaimError):
+    """A malformed trace; the message holds file, line or offset, and what was expected."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """``"; did you mean 'limit'?"`` for the choice nearest to `name`, or an empty string."""
+    near = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,97 @@
+"""The sections ``[kernel]``, ``[memcg]``, ``[memory]`` and ``[swap]`` of a scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reclaim.keys import Section, boolean, byte_size, choice, integer, key, time
+from reclaim.units import PAGE_SIZE
+
+MIN_LIMIT = 1 << 16      # bytes: sixteen pages
+MAX_SIZE = 1 << 40       # bytes: every frame, page and slot number fits 32 bits with room
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelRules:
+    """What a kernel version sets besides the keys of ``[kernel]``.
+
+    mask_lazy : a bit of mm_cpumask stays at switch-out (after v6.12; by v6.18).
+    trim : flush_tlb_mm_range() trims mm_cpumask once a second.
+    swapin_cached : synchronous swap-in goes through the swap cache.
+    pgrefill_global : cgroup reclaim counts pgrefill in /proc/vmstat too.
+
+    The last three are known for a tree after v7.0 and for v6.12, but not dated: 6.18 is taken
+    to be as 6.12 in them, and 7.0 as the later tree.
+    """
+
+    mask_lazy: bool
+    trim: bool
+    swapin_cached: bool
+    pgrefill_global: bool
+
+
+VERSIONS = {
+    "6.12": KernelRules(mask_lazy=False, trim=False, swapin_cached=False, pgrefill_global=False),
+    "6.18": KernelRules(mask_lazy=True, trim=False, swapin_cached=False, pgrefill_global=False),
+    "7.0": KernelRules(mask_lazy=True, trim=True, swapin_cached=True, pgrefill_global=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel(Section):
+    """The variant of the kernel; `version` sets what the other keys and `rules` do not say."""
+
+    version: str = key("7.0", choice(*VERSIONS))
+    lru: str = key("classic", choice("classic", later=("mglru",)))
+    mm_cpumask: str = key("auto", choice("auto", "eager", "lazy"))
+    cgroup: str = key("v2", choice("v1", "v2"))
+    thp: bool = key(False, boolean(later=True))
+
+    @property
+    def rules(self) -> KernelRules:
+        """What `version` sets."""
+        return VERSIONS[self.version]
+
+    @property
+    def mask_lazy(self) -> bool:
+        """Whether mm_cpumask keeps its bit at switch-out: `mm_cpumask`, or what `version` says."""
+        return self.rules.mask_lazy if self.mm_cpumask == "auto" else self.mm_cpumask == "lazy"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memcg(Section):
+    """The memory cgroup of the workload.  Sizes are bytes.
+
+    kernel : kernel memory charged before the start, or "auto": `KERNEL_PAGES` per process.
+    """
+
+    limit: int = key(512 << 20, byte_size(MIN_LIMIT, MAX_SIZE))
+    swappiness: int = key(60, integer(0, 200))
+    kernel: int | str = key("auto", byte_size(0, MAX_SIZE, auto=True))
+
+
+# Charged for each process besides its last-level page tables, which are charged as they are made:
+# a stack of 4 pages, 4 upper page tables and 24 pages of slab (task, mm, VMAs, files; assumed).
+KERNEL_PAGES = 4 + 4 + 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory(Section):
+    """The machine's RAM in bytes: only the bound of the memcg's limit, kswapd is not modelled."""
+
+    total: int = key(31834 << 20, byte_size(1 << 20, MAX_SIZE))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swap(Section):
+    """The swap device.  `size` is bytes, `latency` seconds, `bandwidth` bytes per second.
+
+    `rotational`, `depth`, `latency` and `bandwidth` are read by asynchronous devices only.
+    """
+
+    kind: str = key("zram", choice("zram", "none", later=("ssd", "nvme")))
+    size: int = key(8 << 30, byte_size(PAGE_SIZE, MAX_SIZE))
+    rotational: bool = key(False, boolean())
+    depth: int = key(64, integer(1, 65536))
+    latency: float = key(80e-6, time(0.0, 10.0))
+    bandwidth: int = key(2 << 30, byte_size(1024, MAX_SIZE, per_second=True))

@@ -1,0 +1,126 @@
+"""The names that the specification, the core, the twin and the tools share; no logic.
+
+``docs/model.md`` says what each name means.  The order of every tuple is its numbering:
+``python -m reclaim.names`` prints the C enumerations of ``_mm/names.pxd`` from it.
+"""
+
+# Micro-steps, in the order of the tables of docs/model.md.
+STEPS = (
+    # user accesses
+    "TOUCH", "POPULATE",
+    # faults (mm/memory.c)
+    "F_READ", "F_PT", "F_PT_SET", "F_ZERO", "F_ALLOC", "F_CHARGED", "F_FILL", "F_MAP",
+    "F_WP", "F_WP_REUSE", "F_WP_CLEAR", "F_WP_SET",
+    "F_CACHE", "F_PREPARE", "F_SWAP_READ", "F_LOCK", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
+    # charging (mm/memcontrol.c)
+    "C_TRY", "C_AFTER",
+    # direct reclaim (mm/vmscan.c)
+    "R_START", "R_PRIO", "R_LIST", "R_AGE", "R_END",
+    "I_START", "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK",
+    "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT", "K_PUT_UNLOCK",
+    # shrink_folio_list
+    "S_PLAN", "S_NEXT", "S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP",
+    "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET",
+    "S_PIN", "S_DIRTY", "S_FREE", "S_FREE_FLUSHED", "S_TAIL", "S_END", "S_END_FLUSHED",
+    # pageout and its batch
+    "P_OUT", "P_WRITE", "P_END", "P_DISPATCH",
+    "B_START", "B_LOCK", "B_OUT",
+    # draining the per-CPU folio batches (mm/swap.c)
+    "D_LOCK", "D_UNLOCK",
+    # flushing (arch/x86/mm/tlb.c, kernel/smp.c)
+    "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE",
+    # interrupts on the target
+    "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER",
+    # scheduling (kernel/sched, switch_mm_irqs_off)
+    "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK",
+    # exit of an OOM victim
+    "E_ZAP", "E_FREE", "E_UNLOCK", "E_DONE",
+)
+
+# Entries of a cost profile; nanoseconds in TOML, picoseconds in the core.
+COSTS = (
+    "tlb_l2_hit", "walk_warm", "walk_cold",
+    "fault_entry", "fault_anon", "fault_zero", "fault_swap", "page_copy", "page_zero", "gup_page",
+    "charge", "lru_lock", "lru_isolate", "lru_putback", "lru_add",
+    "reclaim_prio", "scan", "rmap", "swap_alloc", "unmap", "pageout", "relock", "free",
+    "zram_write", "zram_read",
+    "flush_fixed", "ipi_send", "ipi_delivery", "ipi_delivery_cross",
+    "irq_entry", "irq_exit", "tlb_check", "tlb_flush_full", "invlpg", "csd_ack",
+    "lock_handoff", "context_switch", "wakeup", "kworker", "tick", "zap_pte",
+)
+
+# Where a CPU's time goes; the parts sum to its clock.
+TIMES = ("user", "walk", "fault", "scan", "unmap", "flush", "flush_wait", "interrupt",
+         "lock_wait", "swap", "sched", "idle")
+
+# Counters, the kernel's names where the kernel has one.
+COUNTERS = (
+    "pgscan_anon", "pgsteal_anon", "pswpin", "pswpout", "pgfault", "pgmajfault",
+    "pgactivate", "pgdeactivate", "pgrefill", "pgrotated", "pgreuse",
+    "workingset_refault_anon", "workingset_activate_anon", "workingset_restore_anon",
+    "swpin_zero", "swpout_zero", "nr_vmscan_write",
+    "nr_tlb_remote_flush", "nr_tlb_remote_flush_received",
+    "nr_tlb_local_flush_all", "nr_tlb_local_flush_one",
+    "function_call_ipis",
+    "memcg_max", "memcg_oom_kill", "memcg_pgrefill", "memcg_pgactivate", "memcg_pgdeactivate",
+    "page_touches", "bogo_units", "shrink_folio_list_calls", "shrink_active_list_calls",
+    "direct_reclaims",
+    "try_to_unmap_flush_dirty_calls", "try_to_unmap_flush_dirty_effective",
+    "flush_before_free_effective", "flush_at_list_end_effective",
+    "arch_tlbbatch_flush_remote", "arch_tlbbatch_flush_targets", "arch_tlbbatch_flush_local",
+    "flush_mm_remote", "flush_mm_targets", "flush_mm_local",
+    "flush_batches", "folios_batched",
+    "putback_locked", "putback_writeback", "putback_lru", "putback_mapped", "putback_pinned",
+    "putback_refcount",
+    "context_switches", "migrations", "ticks", "throttled", "drain_all_stock", "lock_waits",
+    "lru_lock_waits", "restarts",
+)
+
+PTE_KINDS = ("NONE", "PRESENT", "SWAP", "ZERO", "ZAPPED")
+FOLIO_FLAGS = ("LOCKED", "LRU", "ACTIVE", "REFERENCED", "DIRTY", "SWAPCACHE", "WRITEBACK",
+               "RECLAIM", "WORKINGSET", "WAITERS")
+TASK_STATES = ("RUNNING", "QUEUED", "BLOCKED", "DEAD")
+CPU_MODES = ("RUN", "SPIN_ACK", "SPIN_LOCK", "IDLE")
+PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE")
+LISTS = ("INACTIVE", "ACTIVE")
+
+# The columns of the digest, in its order (docs/model.md, "Digest").
+DIGEST = (
+    ("cpu", ("clock", "mode", "in_irq", "istep", "sstep", "current", "irq_at", "tick_at",
+             "timer_at", "left", "loaded_mm", "loaded_asid", "is_lazy", "next_asid",
+             "need_resched", "slice_ticks", "rq_nr", "stock", "drain_req", "acks",
+             "nr_lru_add", "nr_lru_activate", "walk_line", "rng")),
+    ("cpu_queue", ()), ("cpu_runqueue", ()), ("cpu_lru_add", ()), ("cpu_lru_activate", ()),
+    ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),
+    ("task", ("state", "cpu", "step", "dying", "pass", "pos", "rng", "touches")),
+    ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim")),
+    ("mm_cpumask", ()),
+    ("pte", ()), ("pt_present", ()),
+    ("folio", ("flags", "refcount", "mapcount", "vp", "slot")),
+    ("lru_inactive", ()), ("lru_active", ()),
+    ("slot_entry", ()), ("slot_count", ()),
+    ("memcg", ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
+               "refaults_snapshot", "slots_free", "frames_free")),
+    ("counter", ()), ("time", ()),
+)
+
+_ENUMS = (("step", "ST_", STEPS), ("cost", "CO_", COSTS), ("timecat", "TM_", TIMES),
+          ("counter_id", "CN_", COUNTERS), ("pte_kind", "PTE_", PTE_KINDS),
+          ("task_state", "TASK_", TASK_STATES), ("cpu_mode", "CPU_", CPU_MODES),
+          ("pass_kind", "PASS_", PASS_KINDS))
+
+
+def as_pxd() -> str:
+    """The C enumerations of these names, as the text of ``_mm/names.pxd``."""
+    lines = ["# Written by `python -m reclaim.names`; do not edit.", ""]
+    for name, prefix, members in _ENUMS:
+        lines.append(f"cdef enum:   # {name}")
+        lines += [f"    {prefix}{m} = {i}" for i, m in enumerate(members)]
+        lines += [f"    {prefix}NR = {len(members)}", ""]
+    lines.append("cdef enum:   # folio_flag")
+    lines += [f"    PG_{m.lower()} = {1 << i}" for i, m in enumerate(FOLIO_FLAGS)]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(as_pxd(), end="")

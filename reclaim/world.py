@@ -1,0 +1,181 @@
+"""`World`: a scenario lowered to integers and arrays, the only input of the core and the twin.
+
+Nothing here knows a file format, a workload's name or a policy: see ``scenario.py``,
+``workloads/`` and ``policies/``.  ``docs/model.md`` ("World") is the specification.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from reclaim.errors import WorldError
+from reclaim.names import COSTS, PASS_KINDS
+
+PASS_DTYPE = np.dtype([
+    ("kind", "u1"),      # index into names.PASS_KINDS
+    ("write", "u1"),     # 0 reads, 1 writes, 2 each touch draws one of the two
+    ("zero", "u1"),      # 1: what a write leaves is a page of zeros
+    ("pad", "u1"),
+    ("first", "u4"),     # first page of the range, within the mm [pages]
+    ("nr", "u4"),        # pages in the range, >= 1
+    ("stride", "i4"),    # SEQ: distance of two touches [pages], not 0
+    ("count", "u8"),     # touches in the pass, >= 1
+    ("think", "i8"),     # user time of one touch [ps], >= 0
+    ("units", "u4"),     # bogo units (of 1/4096 bogo op) that one touch adds
+    ("pad2", "u4"),
+])
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One simulated machine with its work, in integers.
+
+    Sizes are 4 KiB pages, times are picoseconds.
+    """
+
+    nr_cpus: int                       # 1 to 512
+    cpus_per_socket: int               # CPU c is on socket c // cpus_per_socket
+    pcid: bool
+    l1_sets: int                       # a power of two, as l2_sets
+    l1_ways: int
+    l2_sets: int
+    l2_ways: int
+    limit: int                         # memory.max [pages]
+    kernel_pages: int                  # charged before the start [pages]
+    nr_folios: int                     # page frames
+    nr_slots: int                      # swap slots; 0: no swap
+    swappiness: int                    # 0 to 200
+    cgroup: int                        # 1 or 2
+    mask_lazy: bool                    # mm_cpumask rule
+    trim: bool                         # flush_tlb_mm_range trims once a second (7.0)
+    swapin_cached: bool                # synchronous swap-in goes through the swap cache (7.0)
+    pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
+    tick: int                          # [ps]
+    slice_ticks: int                   # ticks in a time slice
+    jiffy: int                         # [ps]
+    migrate_threshold: int             # a tick migrates if a 64-bit draw is below it
+    seed: int                          # 0 to 2**64 - 1
+    costs: tuple[int, ...]             # one per names.COSTS [ps]
+    passes: np.ndarray                 # PASS_DTYPE, shape (n,)
+    task_mm: tuple[int, ...]           # the mm of each task
+    task_cpu: tuple[int, ...]          # where it starts
+    task_pinned: tuple[bool, ...]
+    task_first_pass: tuple[int, ...]   # its program is passes[first : first + nr]
+    task_nr_passes: tuple[int, ...]
+    task_loop_to: tuple[int, ...]      # pass (within the program) after the last; -1: it ends
+    task_restart: tuple[bool, ...]     # an OOM victim starts anew
+    mm_pages: tuple[int, ...]          # virtual pages of each mm, >= 1
+    mm_recency: tuple[bool, ...]       # False after MADV_RANDOM or MADV_SEQUENTIAL
+    trace: np.ndarray = field(default_factory=lambda: np.zeros(0, "<u4"))
+    # trace: page << 1 | write, read by TRACE passes: touch i of the pass is trace[first + i]
+
+
+def _fault(name: str, value, allowed: str) -> WorldError:
+    return WorldError(f"World.{name} is {value!r}; it must be {allowed}")
+
+
+def _int(world: World, name: str, low: int, high: int) -> int:
+    value = getattr(world, name)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise _fault(name, value, f"an integer from {low} to {high}")
+    return int(value)
+
+
+def _each(world: World, name: str, length: int, low: int, high: int) -> None:
+    values = getattr(world, name)
+    if len(values) != length:
+        raise _fault(name, f"of length {len(values)}", f"of length {length}")
+    for i, value in enumerate(values):
+        if not isinstance(value, (int, np.integer, np.bool_)) or not low <= value <= high:
+            raise _fault(f"{name}[{i}]", value, f"an integer from {low} to {high}")
+
+
+def check(world: World) -> None:
+    """Refuse a world that the core could not run safely.
+
+    Raises
+    ------
+    reclaim.errors.WorldError : naming the field, its value and the allowed range.
+    """
+    cpus = _int(world, "nr_cpus", 1, 512)
+    tasks, mms = len(world.task_mm), len(world.mm_pages)
+    if not 1 <= tasks <= 65535:
+        raise _fault("task_mm", f"of length {tasks}", "of length 1 to 65535")
+    if mms != tasks or sorted(world.task_mm) != list(range(tasks)):
+        raise _fault("task_mm", world.task_mm, "each mm once: threads of one mm are not modelled yet")
+    _int(world, "cpus_per_socket", 1, 512)
+    for level in ("l1", "l2"):
+        sets = _int(world, f"{level}_sets", 1, 65536)
+        if sets & (sets - 1):
+            raise _fault(f"{level}_sets", sets, "a power of two")
+        _int(world, f"{level}_ways", 1, 64)
+    _int(world, "limit", 1, 2**30)
+    _int(world, "kernel_pages", 0, world.limit)
+    need = world.limit + 64 * tasks + 64
+    _int(world, "nr_folios", need, 2**30)
+    _int(world, "nr_slots", 0, 2**30)
+    _int(world, "swappiness", 0, 200)
+    _int(world, "cgroup", 1, 2)
+    _int(world, "tick", 1, 10**12)
+    _int(world, "jiffy", 1, 10**12)
+    _int(world, "slice_ticks", 1, 10**6)
+    _int(world, "migrate_threshold", 0, 2**64 - 1)
+    _int(world, "seed", 0, 2**64 - 1)
+    _each(world, "costs", len(COSTS), 0, 10**15)
+    _each(world, "mm_pages", tasks, 1, 2**30)
+    if sum(world.mm_pages) >= 2**31 - 512:
+        raise _fault("mm_pages", f"{sum(world.mm_pages)} pages in all", "below 2**31 - 512 in all")
+    _each(world, "mm_recency", tasks, 0, 1)
+    _each(world, "task_cpu", tasks, 0, cpus - 1)
+    _each(world, "task_pinned", tasks, 0, 1)
+    _each(world, "task_restart", tasks, 0, 1)
+    _check_programs(world, tasks)
+
+
+def _check_programs(world: World, tasks: int) -> None:
+    passes = np.asarray(world.passes)
+    if passes.dtype != PASS_DTYPE or passes.ndim != 1 or not 1 <= len(passes) < 2**31:
+        raise _fault("passes", f"{passes.dtype}, shape {passes.shape}", "PASS_DTYPE, shape (n,), n >= 1")
+    trace = np.asarray(world.trace)
+    if trace.ndim != 1 or trace.dtype != np.dtype("<u4"):
+        raise _fault("trace", f"{trace.dtype}, shape {trace.shape}", "<u4, shape (n,)")
+    _each(world, "task_first_pass", tasks, 0, len(passes) - 1)
+    _each(world, "task_nr_passes", tasks, 1, len(passes))
+    for name, low, high in (("kind", 0, len(PASS_KINDS) - 1), ("write", 0, 2), ("zero", 0, 1),
+                            ("nr", 1, 2**30), ("count", 1, 2**62), ("think", 0, 10**15),
+                            ("units", 0, 2**31)):
+        bad = (passes[name] < low) | (passes[name] > high)
+        if bad.any():
+            i = int(bad.argmax())
+            raise _fault(f"passes[{i}][{name!r}]", passes[name][i], f"from {low} to {high}")
+    if (passes["stride"] == 0).any():
+        i = int((passes["stride"] == 0).argmax())
+        raise _fault(f"passes[{i}]['stride']", 0, "not 0")
+    ends = passes["first"].astype(np.int64) + passes["nr"].astype(np.int64)
+    is_trace = passes["kind"] == PASS_KINDS.index("TRACE")
+    for t in range(tasks):
+        first, nr = int(world.task_first_pass[t]), int(world.task_nr_passes[t])
+        if first + nr > len(passes):
+            raise _fault(f"task_nr_passes[{t}]", nr, f"at most {len(passes) - first}")
+        if not -1 <= world.task_loop_to[t] < nr:
+            raise _fault(f"task_loop_to[{t}]", world.task_loop_to[t], f"from -1 to {nr - 1}")
+        pages = int(world.mm_pages[world.task_mm[t]])
+        own = slice(first, first + nr)
+        for i in np.flatnonzero(is_trace[own]) + first:
+            start, count = int(passes["first"][i]), int(passes["count"][i])
+            if start + count > len(trace):
+                raise _fault(f"passes[{i}]", f"a trace up to entry {start + count}",
+                             f"within the trace of {len(trace)} entries")
+            top = int((trace[start:start + count] >> 1).max())
+            if top >= pages:
+                raise _fault(f"passes[{i}]", f"a trace that touches page {top}",
+                             f"within the mm's {pages} pages")
+        wrong = ~is_trace[own] & (ends[own] > pages)
+        if wrong.any():
+            i = int(wrong.argmax()) + first
+            raise _fault(f"passes[{i}]", f"a range up to page {int(ends[i])}",
+                         f"within the mm's {pages} pages")
+    if len(world.task_loop_to) != tasks:
+        raise _fault("task_loop_to", f"of length {len(world.task_loop_to)}", f"of length {tasks}")
