@@ -37,12 +37,15 @@ extensions = [
 setup(
     ext_modules=cythonize(
         extensions,
-        build_dir="build/cython",   # keeps the generated C out of the tree and the packages
+        # Keeps the generated C out of the tree and the packages; Cython sees no change of
+        # directives by itself, so each set has its own.
+        build_dir=f"build/cython{'-debug' * debug}{'-trace' * trace}",
         annotate=debug,
         compiler_directives={
             "language_level": 3, "wraparound": False, "cdivision": True,
             "boundscheck": debug, "initializedcheck": debug, "nonecheck": debug,
             "linetrace": trace, "embedsignature": True, "freethreading_compatible": False,
         }),
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+    # Always from the start: build_ext does not see a change of flags either.
+    options={"build_ext": {"parallel": os.cpu_count() or 1, "force": True}},
 )

@@ -24,5 +24,5 @@ cdef class Core:
     cdef int64_t[::1] tree
     cdef int act(self) except -1 nogil
     cdef void enter_irq(self, int64_t now, int64_t at) noexcept nogil
-    cdef int task_step(self, cpu_t *p, task_t *t) except -1 nogil
+    cdef int step(self, cpu_t *p) except -1 nogil
     cdef int loop(self, int64_t end, int64_t budget, bint fuse) except -1 nogil

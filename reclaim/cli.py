@@ -61,7 +61,7 @@ def _call(args: argparse.Namespace) -> int:
     except MemoryError:
         return _complain("out of memory: the scenario needs less memory.total, memcg.limit, "
                          "swap.size or workload.bytes", EXIT_FAILED)
-    except (ImportError, OSError) as err:
+    except OSError as err:
         return _complain(str(err), EXIT_FAILED)
 
 
@@ -193,8 +193,8 @@ def _print(result: Any, as_json: bool) -> int:
 
 
 def _policies(args: argparse.Namespace) -> int:
-    from reclaim.policies import available
-    return _print_list(available())
+    from reclaim.policies import stages
+    return _print_list((name, stages.describe(name)) for name in stages.names())
 
 
 def _scenarios(args: argparse.Namespace) -> int:

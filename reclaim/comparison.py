@@ -12,7 +12,7 @@ from reclaim.errors import ScenarioError
 from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
 
-Progress = Callable[[float, float], object]   # (share done, 0 to 1; simulated seconds)
+Progress = Callable[[float, float], None]   # (share done, 0 to 1; simulated seconds)
 
 # The rows of the series' own table.
 COUNTS = ("bogo_ops_per_s", "tlb_shootdowns", "function_call_ipis", "pgscan_anon", "pgsteal_anon")
@@ -49,7 +49,7 @@ def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | No
     from reclaim.simulation import Simulation
     scenario = _scenario(scenario, seconds)
     if seed is not None:
-        scenario.replace(seed=seed, where="seed")   # refuses a bad one
+        seed = scenario.replace(seed=seed, where="seed").seed   # refuses a bad one
     result: Result = Simulation(scenario, policy, seed=seed).run(progress=progress)
     return result
 
@@ -225,10 +225,10 @@ def _scenario(scenario: Scenario | str, seconds: float | None) -> Scenario:
 
 
 def _seeds(scenario: Scenario, seeds: int | Iterable[int]) -> list[int]:
-    if isinstance(seeds, int):
-        if not 1 <= seeds <= MAX_SEEDS:
+    if not isinstance(seeds, Iterable):
+        if not 1 <= seeds <= MAX_SEEDS or seeds != int(seeds):
             raise ScenarioError(f"seeds = {seeds}: must be 1 to {MAX_SEEDS}, or a list of seeds")
-        return [(scenario.seed + i) % 2**64 for i in range(seeds)]
+        return [(scenario.seed + i) % 2**64 for i in range(int(seeds))]
     chosen = [scenario.replace(seed=seed, where="seeds").seed for seed in seeds]
     if not chosen:
         raise ScenarioError("seeds is empty: give one at least")

@@ -42,7 +42,7 @@ COSTS = (
     "tlb_l2_hit", "walk_warm", "walk_cold",
     "fault_entry", "fault_anon", "fault_zero", "fault_swap", "page_copy", "page_zero", "gup_page",
     "charge", "lru_lock", "lru_isolate", "lru_putback", "lru_add",
-    "reclaim_prio", "scan", "rmap", "swap_alloc", "unmap", "pageout", "relock", "free",
+    "reclaim_prio", "scan", "rmap", "unmap", "pageout", "relock", "free",
     "zram_write", "zram_read",
     "flush_fixed", "ipi_send", "ipi_delivery", "ipi_delivery_cross",
     "irq_entry", "irq_exit", "tlb_check", "tlb_flush_full", "invlpg", "csd_ack",

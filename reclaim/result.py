@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from reclaim.scenario import Scenario
+    from reclaim.world import World
 
 BOGO_UNITS = 4096    # bogo units of one stress-ng bogo op
 
@@ -27,7 +28,7 @@ SHOWN = ("bogo_ops_per_s", "tlb_shootdowns", "tlb_flushes", "function_call_ipis"
 class Result:
     """One run of one policy.  All numbers are simulated.
 
-    scenario : the `Scenario` that ran.
+    scenario : the `Scenario` that ran, or the `World` of a low-level run, which has no name.
     policy : name of the policy.
     seed : of its random draws.
     counters : by name: the core's (`reclaim.names.COUNTERS`) and those derived from them:
@@ -42,7 +43,7 @@ class Result:
     wall_s : time the simulation took [s].
     """
 
-    scenario: Scenario
+    scenario: Scenario | World
     policy: str
     seed: int
     counters: Mapping[str, Any]
@@ -65,9 +66,14 @@ class Result:
         counters["digest"] = self.digest
         object.__setattr__(self, "counters", counters)
 
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return str(getattr(self.scenario, "name", "world"))
+
     def to_dict(self) -> dict[str, Any]:
         """As ``run --json`` prints it."""
-        data = {"scenario": self.scenario.name, "policy": self.policy, "seed": self.seed,
+        data = {"scenario": self.name, "policy": self.policy, "seed": self.seed,
                 "seconds": float(self.seconds), "counters": dict(self.counters)}
         return data | {"partial": True} if self.partial else data
 
@@ -79,7 +85,7 @@ class Result:
 
     def _title(self) -> str:
         partial = ", PARTIAL: interrupted" if self.partial else ""
-        return (f"{self.scenario.name}, {self.policy}, seed {self.seed}: "
+        return (f"{self.name}, {self.policy}, seed {self.seed}: "
                 f"{self.seconds:g} s simulated{partial}")
 
     def __repr__(self) -> str:

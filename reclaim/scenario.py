@@ -150,12 +150,9 @@ class Scenario(Section):
         ------
         TraceError : the trace cannot be read.
         """
-        import numpy as np
-
         from reclaim.workloads import KINDS as COMPILERS
         workload = Workload(kind="trace", workers=1, file=os.fspath(file))
-        program = COMPILERS["trace"](workload, seed=1)
-        distinct = int(np.unique(np.asarray(program.trace) >> 1).size)
+        distinct = sum(COMPILERS["trace"](workload, seed=1).mm_pages)   # numbered without gaps
         limit = max(MIN_LIMIT, distinct // 2 * PAGE_SIZE)
         return cls.load("small").replace({
             "name": os.path.basename(workload.file), "seconds": MAX_SECONDS, "workload": workload,
@@ -353,8 +350,8 @@ def _check_together(values: dict[str, Any], where: str, faults: list[Fault]) -> 
             return _default(SECTIONS[section], name)
         return getattr(values[section], name, None)   # None: refused already
 
-    def fault(path: str, shown: Any, rest: str) -> None:
-        faults.append(Fault(f"{place(where, path)} = {show_value(shown)}: {rest}"))
+    def fault(path: str, shown: Any, rest: str, later: bool = False) -> None:
+        faults.append(Fault(f"{place(where, path)} = {show_value(shown)}: {rest}", later))
 
     seconds, warmup = values.get("seconds", 60.0), values.get("warmup", 0.0)
     if None not in (seconds, warmup) and warmup >= seconds:
@@ -382,6 +379,21 @@ def _check_workload(value: Any, fault: Any) -> None:
         if None not in (workers, nbytes) and nbytes < workers * PAGE_SIZE:
             fault("workload.bytes", units.format_size(nbytes),
                   f"must be at least a page of {PAGE_SIZE} bytes for each of {workers} workers")
+    if kind == "stress_ng.vm":
+        _check_stress_ng(value, fault)
+
+
+def _check_stress_ng(value: Any, fault: Any) -> None:
+    if value("workload", "keep") is False:
+        fault("workload.keep", False, "not modelled yet; must be true", later=True)
+    for name, default, table in (("method", "all", "METHODS"), ("madvise", "default", "ADVICE")):
+        chosen = value("workload", name)
+        if chosen not in (None, default):   # the defaults need no NumPy
+            from reclaim.workloads import stress_ng
+            choices = (default, *getattr(stress_ng, table))
+            if chosen not in choices:
+                fault(f"workload.{name}", chosen, f"must be one of {', '.join(choices)}"
+                                                  f"{did_you_mean(chosen, choices)}")
 
 
 def _default(cls: type, name: str) -> Any:

@@ -30,7 +30,8 @@ cdef inline int64_t cpu_key(const cpu_t *p) noexcept nogil:
         return t if t < p.clock else p.clock
     if p.mode == CPU_SPIN_LOCK and not p.last_on:
         return INF
-    return irq_time(p)
+    t = irq_time(p)
+    return t if t > p.clock else p.clock
 
 
 cdef inline int64_t leaf_of(const machine *m, int32_t c) noexcept nogil:

@@ -24,7 +24,6 @@ cdef inline bint consume_stock(cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_C_TRY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef memcg_t *g = m.cg
-    spend(m, TM_fault, m.w.cost[CO_charge] if m.w.cost[CO_charge] > 0 else 1)
     while True:
         if consume_stock(p, t):
             t.step = t.c_ret
@@ -40,6 +39,7 @@ cdef inline void step_C_TRY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         if t.c_batch == t.c_nr:
             break
         t.c_batch = t.c_nr
+    spend(m, TM_fault, m.w.cost[CO_charge] if m.w.cost[CO_charge] > 0 else 1)
     if t.dying:
         t.c_failed = 1
         t.step = t.c_ret

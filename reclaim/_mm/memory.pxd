@@ -78,8 +78,6 @@ cdef inline void complete(machine *m, task_t *t, const pass_t *a, int64_t think)
     t.have = 0
     advance(t, a)
     spend(m, TM_user, think)
-    if m.row_cost == 0:
-        spend(m, TM_user, 1)
 
 cdef inline void walk_cost(machine *m, cpu_t *p, int32_t vp) noexcept nogil:
     if vp >> 3 == p.walk_line:
@@ -89,12 +87,17 @@ cdef inline void walk_cost(machine *m, cpu_t *p, int32_t vp) noexcept nogil:
         spend(m, TM_walk, m.w.cost[CO_walk_cold])
 
 cdef inline void step_TOUCH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if resched_guard(m, p, t):
+        return
+    touch(m, p, t)
+    if m.row_cost == 0:               # so that simulated time always passes
+        spend(m, TM_user, 1)
+
+cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef const pass_t *a
     cdef uint64_t *e
     cdef uint64_t tag, pte
     cdef int kind
-    if resched_guard(m, p, t):
-        return
     if t.dying:
         t.step = ST_E_ZAP
         return
@@ -431,6 +434,7 @@ cdef inline void step_F_SWAP_READ(machine *m, cpu_t *p, task_t *t) noexcept nogi
     else:
         m.counter[CN_pswpin] += 1
         spend(m, TM_swap, m.w.cost[CO_zram_read])
+    spend(m, TM_fault, m.w.cost[CO_fault_swap])
     t.step = ST_F_SWAP_MAP
 
 cdef inline void step_F_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -455,6 +459,7 @@ cdef inline void step_F_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_F_RECHECK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef folio_t *q = &m.folio[t.f_pfn]
+    spend(m, TM_fault, m.w.cost[CO_fault_swap])
     if not q.flags & PG_swapcache or q.slot != pte_index(t.f_orig):
         folio_unlock(m, t.f_pfn)
         folio_put(m, t.f_pfn)
@@ -508,7 +513,6 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     m.mm[t.mm].swapents -= 1
     unlock(m, ptl)
     folio_unlock(m, t.f_pfn)
-    spend(m, TM_fault, m.w.cost[CO_fault_swap])
     t.step = ST_F_WP if t.write and not pte & PTE_WRITE else ST_F_DONE
 
 cdef inline void step_F_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:

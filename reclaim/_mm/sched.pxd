@@ -164,6 +164,7 @@ cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     else:
         n = newidle_balance(m)
     p.need_resched = 0
+    p.push = -1
     p.current = n
     if n < 0:
         p.mode = CPU_IDLE

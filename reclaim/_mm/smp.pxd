@@ -23,7 +23,6 @@ cdef inline void step_FL_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef uint64_t *source
     cdef mm_t *mm
     cdef bint others, batch = p.fl_mm < 0
-    spend(m, TM_flush, m.w.cost[CO_flush_fixed])
     p.acks = 0
     p.fl_scan = 0
     p.fl_n = 0
@@ -95,7 +94,7 @@ cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef uint64_t *ipi = m.fl_ipi + <int64_t>m.c * words
     cdef int32_t socket = m.c // m.w.cpus_per_socket
     cdef int32_t j = mask_next(ipi, words, 0)
-    cdef int64_t sent = 0, at
+    cdef int64_t sent = m.w.cost[CO_flush_fixed], at
     if p.fl_mm < 0:
         m.hist_targets[p.fl_n] += 1
     while j >= 0:
@@ -122,9 +121,10 @@ cdef inline void step_FL_WAIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.step = ST_FL_DONE
     if p.acks > 0:
         p.mode = CPU_SPIN_ACK
+    else:
+        spend(m, TM_flush, m.w.cost[CO_csd_ack] * p.fl_n)
 
 cdef inline void step_FL_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    spend(m, TM_flush, m.w.cost[CO_csd_ack] * p.fl_n)
     t.step = p.fl_ret
 
 
@@ -149,11 +149,21 @@ cdef inline void step_Q_ACK(machine *m, cpu_t *p) noexcept nogil:
     p.hand = m.csd_next[<int64_t>m.c * m.w.nr_cpus + s]
     m.cpu[s].acks -= 1
     if m.cpu[s].acks == 0 and m.cpu[s].mode == CPU_SPIN_ACK:
-        wake_cpu(m, s, 0, TM_flush_wait)
+        wake_cpu(m, s, m.w.cost[CO_csd_ack] * m.cpu[s].fl_n, TM_flush_wait)
     p.istep = ST_Q_FUNC if p.hand >= 0 else ST_Q_EXIT
 
+cdef inline int irq_entry_step(const cpu_t *p, int64_t at) noexcept nogil:
+    """The first step of the interrupt that came at `at`."""
+    if p.irq_at == at:
+        return ST_Q_ENTRY
+    return ST_T_TICK if p.tick_at == at else ST_T_TIMER
+
 cdef inline void step_Q_EXIT(machine *m, cpu_t *p) noexcept nogil:
+    cdef int64_t at = irq_time(p)
     spend(m, TM_interrupt, m.w.cost[CO_irq_exit])
+    if at <= p.clock:                 # another one is pending: taken at once
+        p.istep = irq_entry_step(p, at)
+        return
     p.in_irq = 0
     p.istep = -1
     p.last_on = 1

@@ -320,10 +320,8 @@ cdef struct machine:
     int32_t c                 # the acting CPU
     int32_t row_step
     int32_t rekeyed
-    int32_t in_run            # a run of touches may stay on this CPU up to ...
     int64_t now
     int64_t row_cost
-    int64_t horizon           # ... this key (exclusive)
     uint8_t irq_on[128]       # the column irq of every step
     int32_t bad               # an invariant of the model broke: which
     int32_t flush_keeps

@@ -213,6 +213,15 @@ cdef inline void step_I_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t, Policies s) 
 
 # --- shrink_active_list
 
+cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
+    """The page-table lock over f's page if this CPU waited for it and has it now, else NULL."""
+    cdef folio_t *q = &m.folio[f]
+    cdef qlock *ptl
+    if q.vp < 0:
+        return NULL
+    ptl = &pte_region(m, q.mm, q.vp).ptl
+    return ptl if ptl.holder == m.c else NULL
+
 cdef inline void step_K_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if not lock_lru(m):
         return
@@ -229,26 +238,27 @@ cdef inline void step_K_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t f
     cdef folio_t *q
-    cdef qlock *ptl
-    if resched_guard(m, p, t):
+    cdef qlock *ptl = NULL
+    f = t.list.head if t.list.nr > 0 else -1
+    if f >= 0:
+        ptl = ptl_handed_over(m, f)
+    if ptl == NULL and resched_guard(m, p, t):
         return
-    if t.list.nr == 0:
+    if f < 0:
         t.step = ST_K_PUT
         return
-    f = t.list.head
     t.folio = f
     q = &m.folio[f]
     if q.mapcount > 0:
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if not lock(m, ptl):
             return
-        fifo_pop(m, &t.list)
         if m.mm[q.mm].recency:
             m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
-        unlock(m, ptl)
         spend(m, TM_scan, m.w.cost[CO_rmap])
-    else:
-        fifo_pop(m, &t.list)
+    if ptl != NULL:
+        unlock(m, ptl)
+    fifo_pop(m, &t.list)
     q.flags = (q.flags & ~<uint32_t>PG_active) | PG_workingset
     fifo_push(m, &t.ret, f)
 
@@ -343,12 +353,12 @@ cdef inline void step_S_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_S_TAIL
         return
     t.folio = fifo_pop(m, &t.list)
-    spend(m, TM_scan, m.w.cost[CO_scan])
     t.index += 1
     t.step = ST_S_LOCK
 
 cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if folio_test(m, t.folio, PG_locked):
+        spend(m, TM_scan, m.w.cost[CO_scan])
         keep(m, t)
         return
     folio_set(m, t.folio, PG_locked)
@@ -359,6 +369,7 @@ cdef inline int step_S_WB(machine *m, cpu_t *p, task_t *t, Policies s) except -1
     cdef int verdict
     if folio_test(m, t.folio, PG_writeback):
         verdict = ask_activation(m, t, s)
+        spend(m, TM_scan, m.w.cost[CO_scan])
         folio_set(m, t.folio, PG_reclaim)
         activate_locked(m, t, verdict)
     else:
@@ -371,7 +382,11 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
     cdef qlock *ptl
     cdef bint young = False, referenced = (q.flags & PG_referenced) != 0
     cdef int verdict = 0
-    if q.mapcount > 0:
+    if q.mapcount == 0:
+        ptl = ptl_handed_over(m, t.folio)
+        if ptl != NULL:
+            unlock(m, ptl)
+    else:
         young = m.pte[q.vp] & PTE_YOUNG and m.mm[q.mm].recency
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if ptl.holder < 0 or ptl.holder == m.c:
@@ -383,6 +398,7 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
             m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
         unlock(m, ptl)
         spend(m, TM_scan, m.w.cost[CO_rmap])
+    spend(m, TM_scan, m.w.cost[CO_scan])
     q.flags &= ~<uint32_t>PG_referenced
     if young:
         q.flags |= PG_referenced
@@ -404,7 +420,6 @@ cdef inline int step_S_SLOT(machine *m, cpu_t *p, task_t *t, Policies s) except 
         activate_locked(m, t, verdict)
     else:
         m.folio[t.folio].slot = slot_alloc(m)
-        spend(m, TM_swap, m.w.cost[CO_swap_alloc])
         t.step = ST_S_ADD
     return 0
 
@@ -420,7 +435,11 @@ cdef inline void step_S_ADD(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_unmap; the page-table lock stays held until U_SET"""
     cdef folio_t *q = &m.folio[t.folio]
+    cdef qlock *ptl
     if q.mapcount == 0:
+        ptl = ptl_handed_over(m, t.folio)
+        if ptl != NULL:
+            unlock(m, ptl)
         t.step = ST_S_PIN
     elif lock(m, &pte_region(m, q.mm, q.vp).ptl):
         t.step = ST_U_DEFER
@@ -541,7 +560,6 @@ cdef inline int step_P_OUT(machine *m, cpu_t *p, task_t *t, Policies s) except -
         return 0
     q.flags = (q.flags & ~<uint32_t>PG_dirty) | PG_reclaim
     m.counter[CN_nr_vmscan_write] += 1
-    spend(m, TM_swap, m.w.cost[CO_pageout])
     t.step = ST_P_WRITE
     return 0
 
@@ -549,6 +567,7 @@ cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """swap_writepage"""
     cdef folio_t *q = &m.folio[t.folio]
     t.step = ST_P_DISPATCH
+    spend(m, TM_swap, m.w.cost[CO_pageout])
     if q.slot < 0:                 # only a strategy that gave the lock away gets here
         m.bad = 2
     elif slot_maps(m, q.slot) == 0:
@@ -649,6 +668,8 @@ cdef inline void step_S_END_FLUSHED(machine *m, cpu_t *p, task_t *t) noexcept no
 cdef inline void batch_done(task_t *t) noexcept nogil:
     t.nr_flush = 0
     t.in_batch = 0
+    t.b_i = 0
+    t.b_w = 0
     t.folio = -1
     t.step = t.b_ret
 

@@ -93,7 +93,7 @@ METHODS: dict[str, tuple[PassMaker, ...]] = {
     "wrrd128nt": (P, _w(1448, 64), _r(1321)),
     "prime-0": (P, _w(_FILL, zero=True), _w(10.5, 1, sweeps=8 * 4096), P, _r(10870)),
     "prime-1": (P, _w(_FILL), _w(10.1, 1, sweeps=8 * 4096), P, _r(19140)),
-    "prime-gray-0": (P, _w(_FILL, zero=True), _w(11.0, 1, sweeps=2 * 4096), P, _r(14080)),
+    "prime-gray-0": (P, _w(_FILL, zero=True), _w(11.6, 1, sweeps=2 * 4096), P, _r(14870)),
     "prime-gray-1": (P, _w(_FILL), _w(10.0, 1, sweeps=4096), P, _w(10.7, 1, sweeps=4096), P,
                      _r(16210)),
     "prime-incdec": (P, _w(_FILL, zero=True), _w(11066, 4096, zero=True), P,

@@ -1,0 +1,117 @@
+"""The digest of a state: BLAKE2b of named columns (docs/model.md 7).
+
+It knows nothing of the layout of the arena; the twin of the test suite hashes the same
+columns with its own code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from reclaim import names
+
+_FIELDS = {("task", "pass"): "pass_no"}
+
+
+def columns(sim) -> list[tuple[str, np.ndarray]]:
+    """The columns of `names.DIGEST` as int64 arrays, in order."""
+    found = []
+    for table, fields in names.DIGEST:
+        if fields:
+            rows = sim.view(table)
+            found += [(f"{table}.{f}", _int64(rows[_FIELDS.get((table, f), f)])) for f in fields]
+        else:
+            found.append((table, _int64(_WHOLE[table](sim))))
+    return found
+
+
+def digest_of(found: Iterable[tuple[str, np.ndarray]]) -> str:
+    """The hash of such columns, 64 hexadecimal digits."""
+    h = hashlib.blake2b(digest_size=32)
+    for name, values in found:
+        h.update(name.encode("ascii") + b"\0" + len(values).to_bytes(8, "little"))
+        h.update(np.ascontiguousarray(values, dtype="<i8").data)
+    return h.hexdigest()
+
+
+def _int64(values) -> np.ndarray:
+    values = np.ravel(values)
+    if values.dtype == np.uint64:
+        return values.view(np.int64) if values.flags.c_contiguous else values.copy().view(np.int64)
+    return values.astype("<i8")
+
+
+def _per_cpu(sim, lists) -> np.ndarray:
+    return np.concatenate([np.array([len(x), *x], dtype=np.int64) for x in lists])
+
+
+def _queues(sim):
+    nr = len(sim.view("cpu"))
+    after = sim.view("csd_next").reshape(nr, nr)
+
+    def queue(c, head):
+        while head >= 0:
+            yield head
+            head = int(after[c, head])
+
+    return _per_cpu(sim, [list(queue(c, int(h))) for c, h in enumerate(sim.view("cpu")["q_head"])])
+
+
+def _runqueues(sim):
+    after = sim.view("task")["rq_next"]
+
+    def queue(head):
+        while head >= 0:
+            yield head
+            head = int(after[head])
+
+    return _per_cpu(sim, [list(queue(int(h))) for h in sim.view("cpu")["rq_head"]])
+
+
+def _batch(name):
+    def column(sim):
+        cpu = sim.view("cpu")
+        return _per_cpu(sim, [row[name][:row[f"nr_{name}"]].tolist() for row in cpu])
+
+    return column
+
+
+def _tlb(name):
+    def column(sim):
+        cpu = sim.view("cpu")
+        entries = sim.view(name).reshape(len(cpu), -1)
+        stamps = entries >> np.uint64(32)
+        live = (stamps[:, :, None] == cpu["asid_stamp"][:, None, :]).any(axis=2) & (stamps != 0)
+        return np.where(live, (entries & np.uint64(0xffffffff)) + np.uint64(1), np.uint64(0))
+
+    return column
+
+
+def _lru(which):
+    def column(sim):
+        order = sim._core.lru_order(which)
+        return np.concatenate([[len(order)], order])
+
+    return column
+
+
+_WHOLE = {
+    "cpu_queue": _queues, "cpu_runqueue": _runqueues,
+    "cpu_lru_add": _batch("lru_add"), "cpu_lru_activate": _batch("lru_activate"),
+    "asid_mm": lambda sim: sim.view("cpu")["asid_mm"],
+    "asid_gen": lambda sim: sim.view("cpu")["asid_gen"],
+    "tlb_l1": _tlb("tlb_l1"), "tlb_l2": _tlb("tlb_l2"),
+    "mm_cpumask": lambda sim: sim.view("mm_cpumask"),
+    "pte": lambda sim: sim.view("pte"),
+    "pt_present": lambda sim: sim.view("region")["present"],
+    "lru_inactive": _lru(0), "lru_active": _lru(1),
+    # a free slot's entry links the free stack
+    "slot_entry": lambda sim: np.where(sim.view("slot_count") == 0, np.uint64(0),
+                                       sim.view("slot_entry")),
+    "slot_count": lambda sim: sim.view("slot_count"),
+    "counter": lambda sim: sim.view("counter"),
+    "time": lambda sim: sim.view("time").reshape(-1, len(names.TIMES)).T,
+}

@@ -1,0 +1,272 @@
+"""`Simulation`: a scenario, a policy and a seed, running in the core."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from reclaim import __version__, _core, names, policies
+from reclaim.audit import audit, verify
+from reclaim.digest import columns, digest_of
+from reclaim.errors import SnapshotError
+from reclaim.result import Result
+from reclaim.scenario import Scenario
+from reclaim.world import World
+
+PS_PER_S = 10**12
+_CHUNK = 1 << 20          # actions between two looks at signals and progress: about 30 ms
+
+
+class Snapshot:
+    """The state of a simulation at one moment; give it to `Simulation.restore`.
+
+    Made in this process it is trusted; pickled and read back it is audited before use.
+    """
+
+    def __init__(self, data: bytes, layout: str, trusted: bool) -> None:
+        self._data, self._layout, self._trusted = data, layout, trusted
+
+    def __reduce__(self):
+        return (Snapshot, (self._data, self._layout, False))
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {len(self._data)} bytes, layout {self._layout[:8]}>"
+
+
+class Simulation:
+    """One simulated machine running one workload under one policy.
+
+    Parameters
+    ----------
+    scenario : Scenario or World
+        What to simulate.  A `World` is the low-level input that scenarios are lowered to.
+    policy : str, Policy, strategy or mapping
+        As `reclaim.policies.get` takes it.
+    seed : int, optional
+        0 to 2**64 - 1; the scenario's if not given.
+
+    Notes
+    -----
+    Not to be shared between threads; one object per thread runs in parallel (the GIL is
+    released).  Same scenario, policy and seed: same digest, on every machine.
+    """
+
+    def __init__(self, scenario, policy="stage0", *, seed: int | None = None) -> None:
+        self.scenario = scenario
+        self.policy = policies.get(policy)
+        if isinstance(scenario, World):
+            self.world = scenario
+            self.seed = scenario.seed
+        else:
+            self.seed = scenario.seed if seed is None else seed
+            self.world = scenario.lower(seed=self.seed)
+        self._core = _core.Core(self.world, self.policy.bind())
+        self._wall = 0.0
+        self._stop = False
+        self._stopped = ""
+        self._base = None           # counters and times at the end of the warm-up
+        self._measured_from = 0     # its time [ps]
+
+    # --- running
+
+    def run(self, seconds: float | None = None, *, touches: int | None = None,
+            progress: Callable[[float, float], None] | None = None, fuse: bool = True):
+        """Run until simulated time `seconds`, counted from the start, and give the result.
+
+        Parameters
+        ----------
+        seconds : float, optional
+            The scenario's if not given.  [s]
+        touches : int, optional
+            Stop after that many page touches in all; the scenario's if not given, 0 for none.
+        progress : callable, optional
+            Called now and then with (fraction done, simulated seconds).
+        fuse : bool
+            False makes one action at a time; the digest is the same.
+
+        Returns
+        -------
+        reclaim.result.Result : marked partial after Ctrl-C or `stop`.
+        """
+        end = self._end(seconds)
+        limit = self._scenario_value("touches", 0) if touches is None else touches
+        warmup = round(self._scenario_value("warmup", 0.0) * PS_PER_S)
+        self._stop = False
+        partial = False
+        started = time.perf_counter()
+        try:
+            if 0 < warmup < end and self._base is None:
+                self._advance(warmup, limit, progress, end, fuse)
+                self._base = self._meters()
+                self._measured_from = warmup
+            self._advance(end, limit, progress, end, fuse)
+        except KeyboardInterrupt:
+            partial = True
+        finally:
+            self._wall += time.perf_counter() - started
+        return self.result(end=end, partial=partial or self._stop)
+
+    def _advance(self, end, limit, progress, whole, fuse) -> None:
+        while not self._stop:
+            self._stopped = self._core.run(end, actions=_CHUNK, touches=limit, fuse=fuse)
+            if progress is not None:
+                now = min(self.now_ps, whole)
+                done = now / whole
+                if limit:
+                    done = max(done, int(self.view("counter")[_TOUCHES]) / limit)
+                progress(min(done, 1.0), now / PS_PER_S)
+            if self._stopped != "budget":
+                return
+
+    def step(self):
+        """Make one action; a row (now [ps], cpu, step name, folio, cost [ps]), or None at the end."""
+        rows, _ = self._core.run_log((1 << 53) - 1, actions=1)
+        if not len(rows):
+            return None
+        row = rows[0]
+        return (int(row["now"]), int(row["cpu"]), names.STEPS[row["step"]], int(row["folio"]),
+                int(row["cost"]))
+
+    def log(self, seconds: float | None = None, *, actions: int = 1 << 16) -> np.ndarray:
+        """Run as `run`, but return the actions made, a structured array (`_core.LOG_DTYPE`)."""
+        rows, self._stopped = self._core.run_log(
+            self._end(seconds), actions=actions, touches=self._scenario_value("touches", 0))
+        return rows
+
+    def stop(self) -> None:
+        """Make `run` return soon, with what it has; from `progress` or another thread."""
+        self._stop = True
+
+    def _scenario_value(self, key, default):
+        return getattr(self.scenario, key, default)
+
+    def _end(self, seconds) -> int:
+        if seconds is None:
+            seconds = self._scenario_value("seconds", None)
+            if seconds is None:
+                raise ValueError("seconds must be given for a World")
+        if not 0 <= seconds <= 9000:
+            raise ValueError(f"seconds must be 0 to 9000, got {seconds}")
+        return round(seconds * PS_PER_S)
+
+    # --- looking
+
+    @property
+    def now_ps(self) -> int:
+        """Simulated time of the next action [ps]; the latest clock when nothing is left to do."""
+        now = self._core.now
+        return int(self.view("cpu")["clock"].max()) if now is None else now
+
+    @property
+    def tables(self) -> list[str]:
+        """Names for `view`."""
+        return list(self._core.tables)
+
+    def view(self, table: str) -> np.ndarray:
+        """A table of the arena as a live, read-only, zero-copy array."""
+        return self._core.view(table)
+
+    def verify(self) -> None:
+        """Audit every index, list, lock and count.
+
+        Raises
+        ------
+        reclaim.errors.SnapshotError : what is wrong and where.
+        """
+        verify(self)
+
+    def columns(self) -> list[tuple[str, np.ndarray]]:
+        """What the digest is made of, in its order (docs/model.md 7)."""
+        return columns(self)
+
+    def digest(self) -> str:
+        """BLAKE2b over `columns`, 64 hexadecimal digits."""
+        return digest_of(self.columns())
+
+    def _meters(self):
+        return self.view("counter").copy(), self.view("time").copy()
+
+    def result(self, *, end: int | None = None, partial: bool = False) -> Result:
+        """What was counted since the end of the warm-up, up to now.
+
+        A CPU that waits when the run ends has waited until then: its `times` say so.
+        """
+        end = self.now_ps if end is None else end
+        stopped_at = end if self._stopped == "end" and not partial else min(self.now_ps, end)
+        counters, times = (now - then for now, then in zip(self._meters(), self._base or (0, 0),
+                                                            strict=True))
+        times = times.reshape(-1, len(names.TIMES)).copy()
+        for c, cpu in enumerate(self.view("cpu")):
+            wait = _WAITS.get(names.CPU_MODES[cpu["mode"]])
+            if wait is not None and not cpu["in_irq"] and cpu["clock"] < stopped_at:
+                times[c, wait] += stopped_at - int(cpu["clock"])
+        return Result(
+            scenario=self.scenario, policy=self.policy.name, seed=self.seed,
+            counters=dict(zip(names.COUNTERS, counters.tolist(), strict=True)),
+            times={name: times[:, i] / 1000 for i, name in enumerate(names.TIMES)},
+            histograms={"flush_batch_size": self.view("hist_batch").copy(),
+                        "targets_per_flush": self.view("hist_targets").copy()},
+            seconds=(stopped_at - self._measured_from) / PS_PER_S, partial=partial,
+            provenance=self.provenance(), digest=self.digest(), wall_s=self._wall)
+
+    def provenance(self) -> dict:
+        """What is needed to make this result again, and where it was made."""
+        scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
+        return {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
+                "policy": {"name": self.policy.name, "slots": self.policy.describe()},
+                "seed": self.seed, "python": platform.python_version(),
+                "numpy": np.__version__, "platform": platform.platform()}
+
+    # --- snapshots
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the whole state."""
+        return Snapshot(self._core.snapshot(), self._core.layout, True)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this or an equal simulation.
+
+        Raises
+        ------
+        reclaim.errors.SnapshotError : of another world, layout or version, or it does not pass
+            the audit; the simulation is then as before.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise SnapshotError(f"expected a Snapshot, got {type(snapshot).__name__}")
+        if snapshot._layout != self._core.layout:
+            raise SnapshotError("the snapshot is of another world, policy layout or version of "
+                                "reclaim; make it again with this one")
+        if not isinstance(snapshot._data, bytes):
+            raise SnapshotError("the snapshot does not hold bytes")
+        if not snapshot._trusted:
+            audit(self, snapshot._data)
+        self._core.restore(snapshot._data)
+
+    def __getstate__(self):
+        return {"scenario": self.scenario, "policy": self.policy, "seed": self.seed,
+                "snapshot": self.snapshot(), "wall": self._wall, "base": self._base,
+                "from": self._measured_from, "stopped": self._stopped}
+
+    def __setstate__(self, state):
+        try:
+            scenario, policy, seed = state["scenario"], state["policy"], state["seed"]
+            snapshot = state["snapshot"]
+        except (TypeError, KeyError) as err:
+            raise SnapshotError(f"not a pickled Simulation: {err}") from None
+        self.__init__(scenario, policy, seed=seed)
+        self.restore(snapshot)
+        self._wall, self._base = state["wall"], state["base"]
+        self._measured_from, self._stopped = state["from"], state["stopped"]
+
+    def __repr__(self) -> str:
+        name = getattr(self.scenario, "name", "a world")
+        return (f"<Simulation of {name!r} under {self.policy.name!r}, seed {self.seed}, "
+                f"at {self.now_ps / PS_PER_S:.6f} s>")
+
+
+_WAITS = {"SPIN_ACK": names.TIMES.index("flush_wait"),
+          "SPIN_LOCK": names.TIMES.index("lock_wait"), "IDLE": names.TIMES.index("idle")}
+_TOUCHES = names.COUNTERS.index("page_touches")

@@ -1,0 +1,47 @@
+"""The slow twin: the simulator of docs/model.md once more, in plain Python.
+
+It is written from that text alone; no line of the core was read for it.  `Reference(world, policy)`
+is the machine, `act`, `run`, `digest` and `check` are what the tests use.  Points where the text
+left a choice: AMBIGUITIES.md.
+"""
+
+from ._load import names
+from .charge import Charge
+from .digest import Digest
+from .faults import Faults
+from .flushing import Flushing
+from .invariants import Invariants
+from .machine import Machine
+from .memory import Memory
+from .rows import NUMBER
+from .sched import Sched
+from .shrink import Shrink
+from .state import State
+from .user import User
+
+__all__ = ["Reference", "STAGE0", "BATCH31", "names"]
+
+_ALL = frozenset({"writeback", "lru", "mapped", "pinned"})
+STAGE0 = {"activation": "kernel", "unmap": "kernel", "flush_every": 1, "keeps_locks": True,
+          "rechecks": _ALL, "remainder": True}
+BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
+
+
+class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, Sched, Digest,
+                Invariants):
+    """One machine; see docs/model.md."""
+
+    def __init__(self, world, policy=STAGE0):
+        assert set(policy) == set(STAGE0), f"policy keys {sorted(policy)}"
+        assert policy["activation"] in ("kernel", "never")
+        assert policy["unmap"] in ("kernel", "immediate")
+        assert policy["flush_every"] >= 1 and set(policy["rechecks"]) <= _ALL
+        self.policy = dict(policy)
+        self.build(world)
+        self.steps = {name: getattr(self, f"step_{name}") for name in NUMBER}
+
+    def counters(self):
+        return dict(self.counter)
+
+    def times(self):
+        return {cat: list(values) for cat, values in self.time.items()}

@@ -1,0 +1,308 @@
+"""Charging and direct reclaim (docs/model.md, sections 5.3 and 5.4)."""
+
+from .state import (ACTIVE, DEAD, IDLE, INF, KIND, K_PRESENT, LRU, NONE, WORKINGSET, YOUNG)
+
+_TWENTY_MS = 20 * 10**9             # [ps]
+
+
+class Charge:
+
+    def start_charge(self, t, ret):
+        t.c_nr, t.c_ret = 1, ret
+        t.c_batch, t.c_retries, t.c_drained, t.c_failed = max(64, t.c_nr), 16, 0, 0
+        t.unpaid = 1
+        t.step = "C_TRY"
+
+    def step_C_TRY(self, c, t):
+        m, limit = self.memcg, self.world.limit
+        self.spend(max(1, self.cost["charge"]))
+        while True:
+            if c.stock >= t.c_nr:
+                c.stock -= t.c_nr
+                break
+            if m.usage + t.c_batch <= limit:
+                m.usage += t.c_batch
+                c.stock += t.c_batch - t.c_nr
+                if c.stock > 64:
+                    m.usage -= c.stock
+                    c.stock = 0
+                break
+            if t.c_batch > t.c_nr:
+                t.c_batch = t.c_nr
+                continue
+            if t.dying:
+                t.c_failed = 1
+                t.step = t.c_ret
+                return
+            self.counter["memcg_max"] += 1
+            t.step = "R_START"
+            return
+        t.unpaid = 0
+        t.step = t.c_ret
+
+    def step_C_AFTER(self, c, t):
+        m = self.memcg
+        t.step = "C_TRY"
+        margin = self.world.limit - m.usage
+        if margin >= t.c_nr:
+            return
+        if not t.c_drained:
+            t.c_drained = 1
+            self.counter["drain_all_stock"] += 1
+            for i in self.cpus:
+                if i.stock > 0:
+                    if i is c or i.mode == IDLE:
+                        m.usage -= i.stock
+                        i.stock = 0
+                    else:
+                        i.drain_req = 1
+            return
+        if t.c_reclaimed > 0 and t.c_nr <= 8:
+            return
+        if t.c_retries > 0:
+            t.c_retries -= 1
+            return
+        self.out_of_memory()
+        t.c_retries = 16
+
+    def out_of_memory(self):
+        living = [u for u in self.tasks if u.state != DEAD]
+        if any(u.dying for u in living):
+            return
+        victim = max(living, key=lambda u: (u.mm.rss + u.mm.swapents, -u.nr))
+        victim.dying = 1
+        self.counter["memcg_oom_kill"] += 1
+
+    # -- priorities -----------------------------------------------------------------------------
+
+    def step_R_START(self, c, t):
+        self.counter["direct_reclaims"] += 1
+        t.prio, t.sc_reclaimed = 12, 0
+        t.full_walk = t.force_deact = t.skipped_deact = 0
+        t.step = "R_PRIO"
+
+    def step_R_PRIO(self, c, t):
+        m = self.memcg
+        self.spend(self.cost["reclaim_prio"])
+        t.sc_scanned = 0
+        t.may_deact = (t.force_deact
+                       or self.counter["workingset_activate_anon"] != m.refaults_snapshot
+                       or self.inactive_is_low())
+        t.r_nr = [self.scan_target(len(lru), t.prio) for lru in (self.inactive, self.active)]
+        t.r_visit = t.r_loop = 0
+        t.step = "R_LIST"
+
+    def scan_target(self, size, prio):
+        """get_scan_count for one list."""
+        swappiness = self.world.swappiness
+        if not self.free_slots or swappiness == 0:
+            return 0
+        if prio == 0:
+            return size
+        cost = self.memcg.anon_cost
+        a, f = 2 * cost, cost
+        total = a + f
+        ap = swappiness * (total + 1) // (a + 1)
+        fp = (200 - swappiness) * (total + 1) // (f + 1)
+        return (size >> prio) * ap // (ap + fp)
+
+    def step_R_LIST(self, c, t):
+        if t.r_visit == 0:
+            if t.r_nr[0] == 0:
+                t.step = "R_AGE"
+                return
+            n = min(32, t.r_nr[0])
+            t.r_nr[0] -= n
+            t.nr_to_scan = n
+            t.r_visit, t.stalled = 1, 0
+            t.step = "I_START"
+        elif t.r_visit == 1:
+            t.r_visit = 2
+            t.step = "R_LIST"
+            if t.r_nr[1] > 0:
+                n = min(32, t.r_nr[1])
+                t.r_nr[1] -= n
+                if t.may_deact:
+                    t.nr_to_scan = n
+                    self.start_active(c, t, "R_LIST")
+                else:
+                    t.skipped_deact = 1
+        else:
+            if self.resched_guard(c, t):
+                return
+            t.r_visit = 0
+            t.step = "R_AGE" if t.r_loop >= 32 else "R_LIST"
+
+    def step_R_AGE(self, c, t):
+        t.sc_reclaimed += t.r_loop
+        if self.world.nr_slots > 0 and self.inactive_is_low():
+            t.nr_to_scan = 32
+            self.start_active(c, t, "R_END")
+        else:
+            t.step = "R_END"
+
+    def step_R_END(self, c, t):
+        m = self.memcg
+        t.step = "R_PRIO"
+        if t.sc_reclaimed < 32:
+            if t.prio > 0:
+                t.prio -= 1
+                return
+            m.refaults_snapshot = self.counter["workingset_activate_anon"]
+            if t.sc_reclaimed == 0:
+                if not t.full_walk:
+                    t.full_walk, t.prio = 1, 12
+                    return
+                if t.skipped_deact:
+                    t.prio, t.force_deact, t.skipped_deact = 12, 1, 0
+                    return
+        m.refaults_snapshot = self.counter["workingset_activate_anon"]
+        t.c_reclaimed = t.sc_reclaimed
+        t.step = "C_AFTER"
+
+    # -- the inactive list ----------------------------------------------------------------------
+
+    def step_I_START(self, c, t):
+        m = self.memcg
+        if t.dying:
+            t.r_loop += 32
+            t.step = "R_LIST"
+            return
+        if self.world.cgroup == 2 and m.nr_isolated > len(self.inactive) >> 3:
+            if t.stalled:
+                t.step = "R_LIST"
+                return
+            t.stalled = 1
+            t.wake_at = self.now + _TWENTY_MS
+            self.counter["throttled"] += 1
+            m.throttled.append(t)
+            c.timer_at = min(c.timer_at, t.wake_at)
+            self.block(c, t)
+            return
+        while m.throttled:
+            u = m.throttled.popleft()
+            self.cpus[u.cpu].timer_at = INF
+            self.wake_task(u)
+        t.step = "I_LOCK"
+        if c.lru_add or c.lru_activate:
+            self.start_drain(t, 3, "I_LOCK")
+
+    def isolate(self, t, lru):
+        """isolate_lru_folios; the number taken."""
+        n = min(t.nr_to_scan, len(lru))
+        for _ in range(n):
+            _, f = lru.popitem(last=False)      # the tail
+            f.flags &= ~LRU
+            f.refcount += 1
+            t.list.append(f)
+        t.taken = t.scanned = n
+        self.memcg.nr_isolated += n
+        self.spend(self.cost["lru_lock"] + self.cost["lru_isolate"] * n)
+        return n
+
+    def step_I_LOCK(self, c, t):
+        if not self.lock(self.lru_lock):
+            return
+        self.counter["pgscan_anon"] += self.isolate(t, self.inactive)
+        t.step = "I_UNLOCK"
+
+    def step_I_UNLOCK(self, c, t):
+        self.unlock(self.lru_lock)
+        t.step = "S_PLAN" if t.taken else "R_LIST"
+
+    def putback(self, t):
+        """move_folios_to_lru of `ret`; the number moved (not those freed)."""
+        n, moved = len(t.ret), 0
+        while t.ret:
+            f = t.ret.popleft()
+            f.flags |= LRU
+            f.refcount -= 1
+            if f.refcount == 0:
+                f.flags &= ~(LRU | ACTIVE)
+                self.uncharge(1)
+                self.free_frame(f)
+            else:
+                moved += 1
+                self.lru_insert(f)
+                if f.flags & ACTIVE:
+                    self.memcg.nonresident_age += 1
+        self.memcg.nr_isolated -= t.taken
+        self.spend(self.cost["lru_lock"] + self.cost["lru_putback"] * n)
+        return moved
+
+    def step_I_PUT(self, c, t):
+        if not self.lock(self.lru_lock):
+            return
+        self.putback(t)
+        self.counter["pgsteal_anon"] += t.nr_reclaimed
+        t.step = "I_PUT_UNLOCK"
+
+    def step_I_PUT_UNLOCK(self, c, t):
+        self.unlock(self.lru_lock)
+        self.note_cost(t.nr_pageout, t.scanned - t.nr_reclaimed)
+        t.r_loop += t.nr_reclaimed
+        t.folio = None
+        t.step = "R_LIST"
+
+    # -- the active list ------------------------------------------------------------------------
+
+    def start_active(self, c, t, ret):
+        t.k_ret = ret
+        self.counter["shrink_active_list_calls"] += 1
+        t.step = "K_LOCK"
+        if c.lru_add or c.lru_activate:
+            self.start_drain(t, 3, "K_LOCK")
+
+    def step_K_LOCK(self, c, t):
+        if not self.lock(self.lru_lock):
+            return
+        n = self.isolate(t, self.active)
+        self.counter["memcg_pgrefill"] += n
+        if self.world.pgrefill_global:
+            self.counter["pgrefill"] += n
+        t.step = "K_UNLOCK"
+
+    def step_K_UNLOCK(self, c, t):
+        self.unlock(self.lru_lock)
+        t.step = "K_NEXT"
+
+    def step_K_NEXT(self, c, t):
+        if self.resched_guard(c, t):
+            return
+        if not t.list:
+            t.step = "K_PUT"
+            return
+        t.folio = f = t.list[0]
+        if f.mapcount:
+            ptl = self.ptl_of(f.vp)
+            if not self.lock(ptl):
+                return
+            self.clear_young(f)
+            self.unlock(ptl)
+            self.spend(self.cost["rmap"])
+        t.list.popleft()
+        f.flags &= ~ACTIVE
+        f.flags |= WORKINGSET
+        t.ret.append(f)
+
+    def clear_young(self, f):
+        """folio_referenced, under the PTL; true if the page was young and its mm minds."""
+        if not self.mm_of[f.vp].recency:
+            return False
+        pte = self.pte[f.vp]
+        assert pte & KIND == K_PRESENT, "a mapped folio without a PTE under the PTL"
+        self.pte[f.vp] = pte & ~YOUNG
+        return bool(pte & YOUNG)
+
+    def step_K_PUT(self, c, t):
+        if not self.lock(self.lru_lock):
+            return
+        moved = self.putback(t)
+        self.counter["pgdeactivate"] += moved
+        self.counter["memcg_pgdeactivate"] += moved
+        t.step = "K_PUT_UNLOCK"
+
+    def step_K_PUT_UNLOCK(self, c, t):
+        self.unlock(self.lru_lock)
+        t.folio = None
+        t.step = t.k_ret

@@ -1,0 +1,305 @@
+"""Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
+
+from .state import (ACTIVE, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO,
+                    LOCKED, LRU, PAYLOAD, SLOT_ZERO, SWAPCACHE, WAITERS, WORKINGSET, WRITE,
+                    WRITEBACK, YOUNG, Z, NONE)
+
+_FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
+
+
+class Faults:
+
+    def step_F_READ(self, c, t):
+        t.f_orig = pte = self.pte[t.vp]
+        t.f_old = t.f_pfn = None
+        t.f_cached = 0
+        kind = pte & KIND
+        if not self.pt_present[self.region_of[t.vp]]:
+            t.step = "F_PT"
+        elif kind == K_PRESENT:
+            t.step = "F_WP" if t.write and not pte & WRITE else "F_DONE"
+        elif kind == K_NONE:
+            t.f_kind = "ANON" if t.write else t.f_kind
+            t.step = "F_ALLOC" if t.write else "F_ZERO"
+        elif kind == K_ZERO:
+            t.f_kind = "COPY" if t.write else t.f_kind
+            t.step = "F_ALLOC" if t.write else "F_DONE"
+        else:
+            assert kind == K_SWAP
+            t.step = "F_CACHE"
+
+    def step_F_PT(self, c, t):
+        self.start_charge(t, "F_PT_SET")
+
+    def step_F_PT_SET(self, c, t):
+        if t.c_failed:
+            t.step = "F_DONE"
+            return
+        self.pt_present[self.region_of[t.vp]] = 1
+        self.memcg.kernel += 1
+        t.step = "F_READ"
+
+    def step_F_ZERO(self, c, t):
+        ptl = self.ptl_of(t.vp)
+        if not self.lock(ptl):
+            return
+        if self.pte[t.vp] == t.f_orig:
+            self.pte[t.vp] = K_ZERO | YOUNG | Z
+        self.unlock(ptl)
+        self.spend(self.cost["fault_zero"])
+        t.step = "F_DONE"
+
+    def step_F_ALLOC(self, c, t):
+        t.f_pfn = self.alloc()
+        self.start_charge(t, "F_CHARGED")
+
+    def step_F_CHARGED(self, c, t):
+        if t.c_failed:
+            self.free_frame(t.f_pfn)
+            t.f_pfn = None
+            if t.f_old is not None:
+                self.put(t.f_old)
+            t.step = "F_DONE"
+        else:
+            t.step = "F_PREPARE" if t.f_kind == "SWAP" else "F_FILL"
+
+    def step_F_FILL(self, c, t):
+        self.spend(self.cost["fault_anon"])
+        if t.f_old is not None:
+            self.spend(self.cost["page_copy"])
+        t.step = "F_MAP" if t.f_kind == "ANON" else "F_WP_CLEAR"
+
+    def map_fresh(self, t):
+        """PTE, folio and batch of a new page; true if the batch is full."""
+        f = t.f_pfn
+        self.set_pte(t.vp, _FRESH | f.nr << PAYLOAD)
+        f.vp, f.mapcount = t.vp, 1
+        return self.batch_add(f)
+
+    def step_F_MAP(self, c, t):
+        ptl = self.ptl_of(t.vp)
+        if not self.lock(ptl):
+            return
+        if self.pte[t.vp] != t.f_orig:
+            self.unlock(ptl)
+            self.put(t.f_pfn)
+            t.step = "F_DONE"
+            return
+        full = self.map_fresh(t)
+        t.mm.rss += 1
+        self.unlock(ptl)
+        t.step = "F_DONE"
+        if full:
+            self.start_drain(t, 1, "F_DONE")
+
+    def step_F_WP(self, c, t):
+        ptl = self.ptl_of(t.vp)
+        if not self.lock(ptl):
+            return
+        pte = self.pte[t.vp]
+        if pte & KIND != K_PRESENT or pte & WRITE:
+            self.unlock(ptl)
+            t.step = "F_DONE"
+            return
+        t.f_old = old = self.folios[pte >> PAYLOAD]
+        t.f_orig = pte
+        if pte & EXCLUSIVE:
+            self.pte[t.vp] = pte | WRITE | DIRTY_PTE | YOUNG
+            self.counter["pgreuse"] += 1
+            self.unlock(ptl)
+            t.f_old = None
+            t.step = "F_DONE"
+        elif old.refcount > 3:
+            old.refcount += 1
+            self.unlock(ptl)
+            t.f_kind = "COPY"
+            t.step = "F_ALLOC"
+        elif not old.flags & LRU and (c.lru_add or c.lru_activate):
+            self.start_drain(t, 3, "F_WP_REUSE")
+        else:
+            t.step = "F_WP_REUSE"
+
+    def step_F_WP_REUSE(self, c, t):
+        f = t.f_old
+        ptl = self.ptl_of(t.vp)
+        cached = 1 if f.flags & SWAPCACHE else 0
+        reuse = f.refcount <= 1 + cached and not f.flags & LOCKED
+        if reuse:
+            f.flags |= LOCKED
+            if f.flags & SWAPCACHE:
+                self.folio_free_swap(f)
+            if f.refcount != 1:
+                reuse = False
+            self.folio_unlock(f)
+        if reuse:
+            self.pte[t.vp] |= WRITE | DIRTY_PTE | YOUNG | EXCLUSIVE
+            self.counter["pgreuse"] += 1
+            self.unlock(ptl)
+            t.f_old = None
+            t.step = "F_DONE"
+        else:
+            f.refcount += 1
+            self.unlock(ptl)
+            t.f_kind = "COPY"
+            t.step = "F_ALLOC"
+
+    def step_F_WP_CLEAR(self, c, t):
+        ptl = self.ptl_of(t.vp)
+        if not self.lock(ptl):
+            return
+        if self.pte[t.vp] != t.f_orig:
+            self.unlock(ptl)
+            self.put(t.f_pfn)
+            if t.f_old is not None:
+                self.put(t.f_old)
+            t.step = "F_DONE"
+            return
+        self.set_pte(t.vp, 0)
+        self.flush(t.mm, t.vp, "F_WP_SET")
+
+    def step_F_WP_SET(self, c, t):
+        ptl, old = self.ptl_of(t.vp), t.f_old
+        full = self.map_fresh(t)
+        if old is not None:
+            old.mapcount -= 1
+            old.refcount -= 1
+            self.unlock(ptl)
+            if old.flags & SWAPCACHE and not old.mapcount and not old.flags & LOCKED:
+                self.folio_free_swap(old)
+            self.put(old)
+        else:
+            t.mm.rss += 1
+            self.unlock(ptl)
+        t.f_old = None
+        t.step = "F_DONE"
+        if full:
+            self.start_drain(t, 1, "F_DONE")
+
+    # -- swap-in --------------------------------------------------------------------------------
+
+    def slot_of(self, t):
+        return t.f_orig >> PAYLOAD
+
+    def step_F_CACHE(self, c, t):
+        f = self.slot_folio(self.slot_of(t))
+        if f is not None:
+            t.f_pfn = f
+            f.refcount += 1
+            t.f_cached = 1
+            t.step = "F_LOCK"
+        else:
+            t.f_kind = "SWAP"
+            t.step = "F_ALLOC"
+
+    def step_F_PREPARE(self, c, t):
+        s, f = self.slot_of(t), t.f_pfn
+        if self.pte[t.vp] != t.f_orig or self.slot_count[s] & HAS_CACHE:
+            self.put(f)
+            t.f_pfn = None
+            t.step = "F_READ"
+            return
+        self.slot_count[s] |= HAS_CACHE
+        f.flags |= LOCKED
+        f.slot, f.vp = s, t.vp
+        self.counter["pgmajfault"] += 1
+        if self.slot_entry[s] & 3 == 1:
+            self.workingset_refault(f, self.slot_entry[s])
+        if self.world.swapin_cached:
+            self.slot_entry[s] = f.nr * 4 + 2
+            f.flags |= SWAPCACHE
+            f.refcount += 1
+        full = self.batch_add(f)
+        t.step = "F_SWAP_READ"
+        if full:
+            self.start_drain(t, 1, "F_SWAP_READ")
+
+    def workingset_refault(self, f, shadow):
+        """5.2.1"""
+        m, counter = self.memcg, self.counter
+        counter["workingset_refault_anon"] += 1
+        distance = m.nonresident_age - (shadow >> 3)
+        size = len(self.active) if self.free_slots else 0
+        if distance <= size:
+            f.flags |= ACTIVE
+            m.nonresident_age += 1
+            counter["workingset_activate_anon"] += 1
+            if shadow & 4:
+                f.flags |= WORKINGSET
+                self.note_cost(1, 0)
+                counter["workingset_restore_anon"] += 1
+
+    def step_F_SWAP_READ(self, c, t):
+        if self.slot_count[self.slot_of(t)] & SLOT_ZERO:
+            self.counter["swpin_zero"] += 1
+            self.spend(self.cost["page_zero"])
+        else:
+            self.counter["pswpin"] += 1
+            self.spend(self.cost["zram_read"])
+        t.step = "F_SWAP_MAP"
+
+    def step_F_LOCK(self, c, t):
+        f = t.f_pfn
+        if f.flags & LOCKED:
+            f.waiters.append(t)
+            f.flags |= WAITERS
+            self.put(f)
+            t.f_pfn = None
+            self.counter["lock_waits"] += 1
+            t.step = "F_READ"
+            self.block(c, t)
+        else:
+            f.flags |= LOCKED
+            t.step = "F_RECHECK"
+
+    def step_F_RECHECK(self, c, t):
+        f = t.f_pfn
+        if not f.flags & SWAPCACHE or f.slot != self.slot_of(t):
+            self.folio_unlock(f)
+            self.put(f)
+            t.step = "F_DONE"
+        elif t.write and not f.flags & LRU and (c.lru_add or c.lru_activate):
+            self.start_drain(t, 3, "F_SWAP_MAP")
+        else:
+            t.step = "F_SWAP_MAP"
+
+    def step_F_SWAP_MAP(self, c, t):
+        ptl, f, s = self.ptl_of(t.vp), t.f_pfn, self.slot_of(t)
+        if not self.lock(ptl):
+            return
+        if self.pte[t.vp] != t.f_orig:
+            self.unlock(ptl)
+            self.folio_unlock(f)
+            self.put(f)
+            t.step = "F_DONE"
+            return
+        excl = t.f_orig & EXCLUSIVE
+        if not t.f_cached:
+            excl = 1
+        elif f.flags & WRITEBACK:
+            excl = 0
+        assert self.map_count(s)
+        self.slot_count[s] -= 1
+        if not self.world.swapin_cached and not t.f_cached:
+            self.slot_entry[s] = 0
+            self.drop_cache_bit(s)
+            f.slot = NONE
+        elif self.world.swapin_cached or self.swap_full() or (t.write and f.refcount == 2):
+            self.folio_free_swap(f)
+        pte = K_PRESENT | YOUNG | f.nr << PAYLOAD
+        if excl or f.refcount == 1:
+            pte |= EXCLUSIVE | WRITE
+            if t.write:
+                pte |= DIRTY_PTE
+        self.set_pte(t.vp, pte)
+        f.vp, f.mapcount = t.vp, 1
+        t.mm.rss += 1
+        t.mm.swapents -= 1
+        self.unlock(ptl)
+        self.folio_unlock(f)
+        self.spend(self.cost["fault_swap"])
+        t.step = "F_WP" if t.write and not pte & WRITE else "F_DONE"
+
+    def step_F_DONE(self, c, t):
+        self.counter["pgfault"] += 1
+        t.f_pfn = None
+        t.step = "TOUCH"

@@ -1,0 +1,233 @@
+"""Draining, flushing and interrupts (docs/model.md, sections 5.6 to 5.8)."""
+
+from .state import ACTIVE, INF, LRU, NONE, RUN, SPIN_ACK, SWITCHING
+
+_SECOND = 10**12                    # [ps]
+
+
+class Flushing:
+
+    # -- draining -------------------------------------------------------------------------------
+
+    def start_drain(self, t, which, ret):
+        t.d_which, t.d_ret = which, ret
+        t.step = "D_LOCK"
+
+    def step_D_LOCK(self, c, t):
+        if not self.lock(self.lru_lock):
+            return
+        n = 0
+        if t.d_which & 1:
+            for f in c.lru_add:
+                n += 1
+                f.flags |= LRU
+                self.lru_insert(f)
+                f.refcount -= 1
+                if f.refcount == 0:
+                    self.lru_del(f)
+                    f.flags &= ~(LRU | ACTIVE)
+                    self.uncharge(1)
+                    self.free_frame(f)
+            c.lru_add.clear()
+        if t.d_which & 2:
+            for f in c.lru_activate:
+                n += 1
+                if f.flags & LRU and not f.flags & ACTIVE:
+                    self.lru_del(f)
+                    f.flags |= ACTIVE
+                    self.lru_insert(f)
+                    self.counter["pgactivate"] += 1
+                    self.counter["memcg_pgactivate"] += 1
+                self.put(f)
+            c.lru_activate.clear()
+        self.spend(self.cost["lru_lock"] + self.cost["lru_add"] * n)
+        t.step = "D_UNLOCK"
+
+    def step_D_UNLOCK(self, c, t):
+        self.unlock(self.lru_lock)
+        t.step = t.d_ret
+
+    # -- the sender -----------------------------------------------------------------------------
+
+    def count_flush(self, c, what):
+        self.counter[("arch_tlbbatch_flush_" if c.fl_mm == NONE else "flush_mm_") + what] += 1
+
+    def step_FL_START(self, c, t):
+        self.spend(self.cost["flush_fixed"])
+        c.acks = c.fl_scan = c.fl_n = c.fl_ipi = 0
+        if c.fl_mm != NONE:
+            mm = self.mms[c.fl_mm]
+            mm.tlb_gen += 1
+            c.fl_gen = mm.tlb_gen
+            c.fl_mask = mm.cpumask
+            c.fl_trim = 1 if (self.world.trim and self.now > mm.next_trim
+                              and self.others(c.fl_mask)) else 0
+            if c.fl_trim:
+                mm.next_trim = self.now + _SECOND
+            here = c.loaded_mm == c.fl_mm
+        else:
+            c.fl_gen = NONE
+            c.fl_mask = t.ubc_mask
+            t.ubc_mask = t.ubc_required = t.ubc_writable = 0
+            here = c.fl_mask & c.bit
+        if self.others(c.fl_mask):
+            self.counter["nr_tlb_remote_flush"] += 1
+            self.count_flush(c, "remote")
+            t.step = "FL_QUEUE"
+        elif here:
+            self.count_flush(c, "local")
+            t.step = "FL_LOCAL"
+        else:
+            t.step = "FL_DONE"
+
+    def step_FL_QUEUE(self, c, t):
+        for j in self.cpus[c.fl_scan:]:
+            if c.fl_mask & j.bit and j is not c:
+                break
+        else:
+            t.step = "FL_SEND"
+            return
+        c.fl_scan = j.nr + 1
+        if self.should_flush(c, j):
+            if not j.queue:
+                c.fl_ipi |= j.bit
+            j.queue.append(c)
+            c.acks += 1
+            c.fl_n += 1
+            self.count_flush(c, "targets")
+
+    def should_flush(self, c, j):
+        if j.is_lazy:
+            return False
+        if c.fl_mm == NONE:
+            return True
+        return not self.world.trim or j.loaded_mm in (c.fl_mm, SWITCHING) or c.fl_trim
+
+    def step_FL_SEND(self, c, t):
+        k = 0
+        for j in self.cpus:
+            if c.fl_ipi & j.bit:
+                k += 1
+                way = "ipi_delivery" if j.socket == c.socket else "ipi_delivery_cross"
+                j.irq_at = min(j.irq_at, self.now + k * self.cost["ipi_send"] + self.cost[way])
+        self.spend(self.cost["ipi_send"] * k)
+        here = c.fl_mask & c.bit and not c.is_lazy and (c.fl_mm == NONE or c.loaded_mm == c.fl_mm)
+        t.step = "FL_LOCAL" if here else "FL_WAIT"
+
+    def step_FL_LOCAL(self, c, t):
+        self.flush_tlb_func(c, c, False)
+        t.step = "FL_WAIT"
+
+    def step_FL_WAIT(self, c, t):
+        if c.acks > 0:
+            c.mode = SPIN_ACK
+        t.step = "FL_DONE"
+
+    def step_FL_DONE(self, c, t):
+        self.spend(self.cost["csd_ack"] * c.fl_n)
+        t.step = c.fl_ret
+
+    # -- the flush itself -----------------------------------------------------------------------
+
+    def flush_all(self, c):
+        c.tlb_stamp += 1
+        c.asid_stamp[c.loaded_asid] = c.tlb_stamp
+
+    def invlpg(self, c, vp):
+        for level in (c.l1, c.l2):
+            found = self.tlb_find(c, level, vp)
+            if found:
+                ways, way = found
+                ways[way] = None
+
+    def flush_tlb_func(self, c, s, remote):
+        """CPU s's flush, done on CPU c."""
+        loaded, check = c.loaded_mm, self.cost["tlb_check"]
+        if remote:
+            self.counter["nr_tlb_remote_flush_received"] += 1
+            if s.fl_mm != NONE and s.fl_mm != loaded:
+                if self.world.mask_lazy:
+                    self.mms[s.fl_mm].cpumask &= ~c.bit
+                return self.spend(check)
+        if loaded < 0:
+            return self.spend(check)
+        mm = self.mms[loaded]
+        if c.is_lazy:
+            c.is_lazy = 0
+            if not self.world.mask_lazy:
+                mm.cpumask &= ~c.bit
+            c.loaded_mm = NONE
+            return self.spend(check)
+        g = c.asid_gen[c.loaded_asid]
+        if s.fl_gen != NONE and s.fl_gen <= g:
+            return self.spend(check)
+        gen = mm.tlb_gen
+        if g == gen:
+            return self.spend(check)
+        if s.fl_vp != NONE and s.fl_gen == g + 1 and s.fl_gen == gen:
+            self.invlpg(c, s.fl_vp)
+            self.spend(self.cost["invlpg"])
+            if not remote:
+                self.counter["nr_tlb_local_flush_one"] += 1
+        else:
+            self.flush_all(c)
+            self.spend(self.cost["tlb_flush_full"])
+            if not remote:
+                self.counter["nr_tlb_local_flush_all"] += 1
+        c.asid_gen[c.loaded_asid] = gen
+
+    # -- interrupts -----------------------------------------------------------------------------
+
+    def step_Q_ENTRY(self, c, t):
+        self.counter["function_call_ipis"] += 1
+        c.irq_at = INF
+        self.spend(self.cost["irq_entry"])
+        c.istep = "Q_TAKE"
+
+    def step_Q_TAKE(self, c, t):
+        c.hand.extend(c.queue)
+        c.queue.clear()
+        c.istep = "Q_FUNC" if c.hand else "Q_EXIT"
+
+    def step_Q_FUNC(self, c, t):
+        self.flush_tlb_func(c, c.hand[0], True)
+        c.istep = "Q_ACK"
+
+    def step_Q_ACK(self, c, t):
+        s = c.hand.popleft()
+        s.acks -= 1
+        if s.acks == 0 and s.mode == SPIN_ACK:
+            self.wake_cpu(s, 0, "flush_wait")
+        c.istep = "Q_FUNC" if c.hand else "Q_EXIT"
+
+    def step_Q_EXIT(self, c, t):
+        self.spend(self.cost["irq_exit"])
+        c.in_irq, c.istep = 0, None
+        self.last_on = 1
+
+    def step_T_TICK(self, c, t):
+        world = self.world
+        self.counter["ticks"] += 1
+        c.tick_at += world.tick
+        self.spend(self.cost["tick"])
+        if t is not None:
+            c.slice_ticks += 1
+            if c.slice_ticks >= world.slice_ticks and c.runqueue:
+                c.need_resched = 1
+            if (world.migrate_threshold > 0 and world.nr_cpus > 1 and not t.pinned
+                    and c.push == NONE and c.draw64() < world.migrate_threshold):
+                j = c.draw(world.nr_cpus - 1)
+                c.push = j + 1 if j >= c.nr else j
+                c.need_resched = 1
+        c.istep = "Q_EXIT"
+
+    def step_T_TIMER(self, c, t):
+        throttled = self.memcg.throttled
+        due = [u for u in throttled if u.cpu == c.nr and u.wake_at <= self.now]
+        for u in due:
+            throttled.remove(u)
+        left = [u.wake_at for u in throttled if u.cpu == c.nr]
+        c.timer_at = min(left, default=INF)
+        for u in due:
+            self.wake_task(u)
+        c.istep = "Q_EXIT"

@@ -1,0 +1,305 @@
+"""What must hold after every action; derived anew from PTEs, lists and steps."""
+
+from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
+                    LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RUN, RUNNING, QUEUED, SPIN_ACK,
+                    SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WRITEBACK)
+
+_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
+           "F_LOCK", "F_RECHECK", "F_SWAP_MAP"}
+_OLD_HELD = {"F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
+_IN_HAND = {"S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN",
+            "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE", "P_END",
+            "P_DISPATCH", "S_FREE"}
+_UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
+_ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
+_INACTIVE_SIDE = _IN_HAND | {"I_UNLOCK", "S_PLAN", "S_NEXT", "S_FREE_FLUSHED", "S_TAIL", "S_END",
+                             "S_END_FLUSHED", "B_START", "B_LOCK", "B_OUT", "I_PUT"}
+_UNCHARGED = {"S_FREE_FLUSHED", "S_END_FLUSHED"}    # waiting for these: free_folios is uncharged
+
+
+class Invariants:
+
+    def check(self):
+        """Raise AssertionError, with what is wrong, if the state is not consistent."""
+        self._check_times()
+        self._check_tasks()
+        self._check_places()
+        self._check_usage()
+        self._check_slots()
+        self._check_locks()
+        self._check_queues()
+
+    # -- where a task is ------------------------------------------------------------------------
+
+    def _flush_ret(self, t):
+        return self.cpus[t.cpu].fl_ret
+
+    def _inner(self, t):
+        """The step of reclaim (or of the fault) that comes when a drain or a flush is done."""
+        step = t.step
+        while True:
+            if step in ("D_LOCK", "D_UNLOCK"):
+                step = t.d_ret
+            elif step.startswith("FL_"):
+                step = self._flush_ret(t)
+            else:
+                return step
+
+    def _outer(self, t):
+        """The step of the fault that comes when charging is done."""
+        step = self._inner(t)
+        return t.c_ret if step[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_") and not (
+            step == "POPULATE") else step
+
+    # -- the parts ------------------------------------------------------------------------------
+
+    def _check_times(self):
+        for c in self.cpus:
+            total = sum(times[c.nr] for times in self.time.values())
+            clock = c.clock + (c.left if c.in_irq else 0)
+            assert total == clock, f"CPU {c.nr}: its times sum to {total}, its clock is {clock}"
+            assert 0 <= c.stock <= 64, f"CPU {c.nr}: stock {c.stock}"
+            assert (c.istep is not None) == bool(c.in_irq), f"CPU {c.nr}: istep {c.istep}"
+            assert c.mode != IDLE or (c.current is None and c.sstep is None), f"CPU {c.nr}: idle"
+            if c.mode == RUN:
+                assert c.sstep or c.current, f"CPU {c.nr} runs nothing"
+            assert len(c.lru_add) <= BATCH and len(c.lru_activate) <= BATCH, f"CPU {c.nr}: batches"
+
+    def _check_tasks(self):
+        queued = [u for c in self.cpus for u in c.runqueue]
+        assert len(set(queued)) == len(queued), "a task stands in two run queues"
+        waiting = {u for f in self.folios for u in f.waiters}
+        throttled = set(self.memcg.throttled)
+        for t in self.tasks:
+            holders = [c for c in self.cpus if c.current is t and c.sstep != "SW_PICK"]
+            if t.state == RUNNING:
+                assert [c.nr for c in holders] == [t.cpu], f"task {t.nr} runs on {holders}"
+            else:
+                assert not holders, f"task {t.nr} is current, and in state {t.state}"
+            assert (t.state == QUEUED) == (t in queued), f"task {t.nr}: state {t.state}, run queue"
+            if t.state not in (RUNNING, QUEUED, DEAD):
+                assert (t in waiting) != (t in throttled), f"task {t.nr} blocks on nothing"
+                if t in throttled:
+                    c = self.cpus[t.cpu]
+                    assert c.timer_at <= t.wake_at, f"task {t.nr}: no timer on CPU {t.cpu}"
+            else:
+                assert t not in waiting and t not in throttled, f"task {t.nr} waits and does not"
+            if t.state == QUEUED:
+                assert t in self.cpus[t.cpu].runqueue, f"task {t.nr}: queued elsewhere than cpu"
+        assert self.alive == sum(t.state != DEAD for t in self.tasks), "alive"
+
+    def _batch_part(self, t):
+        """The folios of flush_folios that are still there."""
+        ff = t.flush_folios
+        if not t.in_batch:
+            return list(ff)
+        if t.step == "B_LOCK":
+            return ff[:t.b_w] + ff[t.b_i:]
+        return ff[t.b_i:t.b_w]
+
+    def _check_places(self):
+        place, refs, maps = {}, {}, {}
+
+        def put_at(f, where):
+            assert f not in place, f"folio {f.nr} is in {place[f]} and in {where}"
+            place[f] = where
+
+        def add(counts, f, n=1):
+            counts[f] = counts.get(f, 0) + n
+
+        for f in self.free_frames:
+            put_at(f, "the free stack")
+            assert (f.flags, f.refcount, f.mapcount, f.vp, f.slot) == (0, 0, 0, NONE, NONE), (
+                f"free folio {f.nr} is not clean")
+        for name, lru, flag in (("INACTIVE", self.inactive, 0), ("ACTIVE", self.active, ACTIVE)):
+            for f in lru.values():
+                put_at(f, name)
+                assert f.flags & LRU, f"folio {f.nr} is in {name} without LRU"
+                assert f.flags & ACTIVE == flag, f"folio {f.nr} is in {name}: ACTIVE is wrong"
+        for c in self.cpus:
+            for f in c.lru_add:
+                put_at(f, f"lru_add of CPU {c.nr}")
+                add(refs, f)
+            for f in c.lru_activate:
+                add(refs, f)
+        isolated = 0
+        for t in self.tasks:
+            inner, outer = self._inner(t), self._outer(t)
+            parts = [("list", t.list), ("ret", t.ret), ("flush_folios", self._batch_part(t))]
+            if inner in _IN_HAND:
+                parts.append(("hand", [t.folio]))
+            held = 0
+            for where, folios in parts:
+                for f in folios:
+                    put_at(f, f"{where} of task {t.nr}")
+                    add(refs, f)
+                    held += 1
+            for f in t.free_folios:
+                put_at(f, f"free_folios of task {t.nr}")
+            if inner in _ACTIVE_SIDE or inner in _INACTIVE_SIDE:
+                if inner in _INACTIVE_SIDE and inner not in ("I_UNLOCK", "S_PLAN"):
+                    held += t.nr_reclaimed
+                assert held == t.taken, f"task {t.nr}: {held} of {t.taken} isolated folios"
+                isolated += t.taken
+            else:
+                assert held == 0, f"task {t.nr} has {held} isolated folios in {t.step}"
+            if inner in _UNMAPPING:
+                add(refs, t.folio)
+                add(maps, t.folio)
+            if outer in _F_HELD and t.f_pfn is not None:
+                add(refs, t.f_pfn)
+                f = t.f_pfn
+                if f not in place:
+                    in_batch = outer in ("F_SWAP_READ", "F_SWAP_MAP", "F_LOCK", "F_RECHECK")
+                    assert not in_batch, f"folio {f.nr}: nowhere, in {outer} of task {t.nr}"
+                    put_at(f, f"the fault of task {t.nr}")
+            if outer in _OLD_HELD and t.f_old is not None:
+                add(refs, t.f_old)
+                if outer == "F_WP_SET":
+                    add(refs, t.f_old)
+                    add(maps, t.f_old)
+        assert self.memcg.nr_isolated == isolated, (
+            f"nr_isolated {self.memcg.nr_isolated}, counted {isolated}")
+        for mm in self.mms:
+            rss = swapents = 0
+            for vp in range(mm.base, mm.base + mm.pages):
+                pte = self.pte[vp]
+                kind = pte & KIND
+                if kind in (K_PRESENT, K_ZAPPED):
+                    f = self.folios[pte >> PAYLOAD]
+                    assert f.vp == vp, f"folio {f.nr}: vp {f.vp}, mapped at {vp}"
+                    add(refs, f)
+                    if kind == K_PRESENT:
+                        add(maps, f)
+                        rss += 1
+                elif kind == K_SWAP:
+                    swapents += 1
+                if kind != K_NONE:
+                    assert self.pt_present[self.region_of[vp]], f"PTE {vp} without a page table"
+            clearing = sum(1 for t in self.tasks if self._inner(t) in _UNMAPPING
+                           and self.mm_of[t.folio.vp] is mm)
+            clearing += sum(1 for t in self.tasks if self._outer(t) == "F_WP_SET" and t.mm is mm
+                            and t.f_old is not None)
+            assert mm.rss == rss + clearing, f"mm {mm.nr}: rss {mm.rss}, counted {rss + clearing}"
+            assert mm.swapents == swapents, f"mm {mm.nr}: swapents {mm.swapents}, {swapents} PTEs"
+        for f in self.folios:
+            if f.flags & SWAPCACHE:
+                add(refs, f)
+                assert self.slot_entry[f.slot] == f.nr * 4 + 2, f"folio {f.nr}: slot {f.slot}"
+            assert f in place, f"folio {f.nr} is nowhere: flags {f.flags:#x}, refcount {f.refcount}"
+            assert f.refcount == refs.get(f, 0), (
+                f"folio {f.nr} ({place[f]}): refcount {f.refcount}, counted {refs.get(f, 0)}")
+            assert f.mapcount == maps.get(f, 0), (
+                f"folio {f.nr} ({place[f]}): mapcount {f.mapcount}, counted {maps.get(f, 0)}")
+            assert bool(f.flags & LRU) == (place[f] in ("INACTIVE", "ACTIVE")), (
+                f"folio {f.nr}: LRU, and in {place[f]}")
+            assert bool(f.flags & WAITERS) == bool(f.waiters), f"folio {f.nr}: WAITERS"
+            assert f.flags & LOCKED or not f.waiters, f"folio {f.nr}: waiters of an unlocked folio"
+        self._check_folio_locks()
+
+    def _check_folio_locks(self):
+        """LOCKED folios have an owner."""
+        owned = set()
+        for t in self.tasks:
+            inner, outer = self._inner(t), self._outer(t)
+            if inner in _IN_HAND - {"S_LOCK", "P_END", "P_DISPATCH"}:
+                owned.add(t.folio)
+            if outer in ("F_SWAP_READ", "F_SWAP_MAP", "F_RECHECK"):
+                owned.add(t.f_pfn)
+            part = self._batch_part(t)
+            if self.policy["keeps_locks"]:
+                owned.update(part)
+            elif t.in_batch:
+                owned.update(t.flush_folios[:t.b_w] if t.step == "B_LOCK" else part)
+        for f in self.folios:
+            assert bool(f.flags & LOCKED) == (f in owned), (
+                f"folio {f.nr}: LOCKED is {bool(f.flags & LOCKED)}, owned is {f in owned}")
+
+    def _check_usage(self):
+        m = self.memcg
+        pending = sum(1 for t in self.tasks if self._outer(t) == "F_PT_SET" and not t.unpaid)
+        uncharged = 0
+        for t in self.tasks:
+            if self._outer(t) == "F_CHARGED" and t.unpaid:
+                uncharged += 1
+            if self._inner(t) in _UNCHARGED:
+                uncharged += len(t.free_folios)
+        folios = len(self.folios) - len(self.free_frames) - uncharged
+        stocks = sum(c.stock for c in self.cpus)
+        total = m.kernel + stocks + folios + pending
+        assert m.usage == total, (
+            f"usage {m.usage}; kernel {m.kernel} + stocks {stocks} + folios {folios} + {pending}")
+        assert m.kernel == self.world.kernel_pages + sum(self.pt_present), "kernel pages"
+
+    def _check_slots(self):
+        counted = [0] * self.world.nr_slots
+        for pte in self.pte:
+            if pte & KIND == K_SWAP:
+                counted[pte >> PAYLOAD] += 1
+        free = set(self.free_slots)
+        assert len(free) == len(self.free_slots), "a slot is free twice"
+        taken = {t.folio.slot for t in self.tasks if t.step == "S_ADD"}
+        reading = {t.f_pfn.slot for t in self.tasks
+                   if self._outer(t) in ("F_SWAP_READ", "F_SWAP_MAP") and not t.f_cached}
+        for s, n in enumerate(counted):
+            count, entry = self.slot_count[s], self.slot_entry[s]
+            assert count & MAP_COUNT == n, f"slot {s}: map count {count & MAP_COUNT}, {n} PTEs"
+            used = bool(count) or s in taken
+            assert used == (s not in free), f"slot {s}: count {count:#x}, free {s in free}"
+            in_cache = entry & 3 == 2 and not (s in free)
+            if in_cache:
+                f = self.folios[entry >> 2]
+                assert f.flags & SWAPCACHE and f.slot == s, f"slot {s}: its folio {f.nr} is not it"
+            assert bool(count & HAS_CACHE) == (in_cache or s in reading), f"slot {s}: HAS_CACHE"
+
+    def _check_locks(self):
+        def owner_ok(lock, steps, wanted=None):
+            c = lock.holder
+            if c is None:
+                assert not lock.waiters, f"{lock.name} is free and has waiters"
+                return
+            if c.granted is lock:
+                return
+            t = c.current
+            ok = t is not None and t.state == RUNNING and self._holds(t, steps)
+            assert ok, f"{lock.name} is held by CPU {c.nr} for nothing ({t and t.step})"
+            if wanted is not None:
+                assert wanted(t), f"{lock.name}: task {t.nr} in {t.step} holds another one"
+        owner_ok(self.lru_lock, None)
+        for region, lock in enumerate(self.ptl):
+            owner_ok(lock, _PTL_HELD, lambda t, r=region: self._region_held(t) == r)
+        for c in self.cpus:
+            waits = sum(lock.waiters.count(c) for lock in [self.lru_lock, *self.ptl])
+            assert waits == (c.mode == SPIN_LOCK), f"CPU {c.nr}: mode {c.mode}, in {waits} queues"
+        for t in self.tasks:
+            if t.state == RUNNING:
+                if self._inner(t) in _PTL_HELD:
+                    assert self.ptl[self._region_held(t)].holder is self.cpus[t.cpu], (
+                        f"task {t.nr} in {t.step} does not hold its PTL")
+                if t.step in _LRU_HELD:
+                    assert self.lru_lock.holder is self.cpus[t.cpu], (
+                        f"task {t.nr} in {t.step} does not hold the LRU lock")
+
+    def _holds(self, t, steps):
+        return t.step in _LRU_HELD if steps is None else self._inner(t) in steps
+
+    def _region_held(self, t):
+        inner = self._inner(t)
+        if inner.startswith("E_"):
+            return t.mm.first_region + t.zap
+        return self.region_of[t.vp if inner.startswith("F_") else t.folio.vp]
+
+    def _check_queues(self):
+        for s in self.cpus:
+            owed = sum(c.queue.count(s) + c.hand.count(s) for c in self.cpus)
+            assert s.acks == owed, f"CPU {s.nr}: waits for {s.acks} acks, {owed} are on the way"
+            if s.mode == SPIN_ACK:
+                assert s.acks > 0, f"CPU {s.nr} waits for no ack"
+        sending = {j for s in self.cpus if s.current and s.current.step in ("FL_QUEUE", "FL_SEND")
+                   for j in self.cpus if s.fl_ipi & j.bit}
+        for j in self.cpus:
+            if j.queue:
+                coming = j.irq_at < INF or j.istep == "Q_TAKE" or j in sending
+                assert coming, f"CPU {j.nr}: a call is queued and no interrupt will come"

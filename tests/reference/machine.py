@@ -1,0 +1,199 @@
+"""Time, order, interrupts, locks and waking (docs/model.md, sections 1 "Locks", 2 and 3)."""
+
+from .rows import CAT, IRQ_ON, NUMBER
+from .state import BLOCKED, IDLE, INF, LOCKED, NONE, QUEUED, RUN, SPIN_ACK, SPIN_LOCK, WAITERS
+
+_WAIT = {SPIN_ACK: "flush_wait", SPIN_LOCK: "lock_wait", IDLE: "idle"}
+_FOLIO_ROWS = ("S_", "U_", "P_", "B_")
+_LOGS = {name: "folio" if name.startswith(_FOLIO_ROWS) else "f_pfn" if name.startswith("F_") else None
+         for name in NUMBER}
+
+
+class Machine:
+    """The loop.  `now`, `row`, `spent` and `last_on` belong to the action that is being done."""
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def key(self, c):
+        if c.in_irq:
+            return c.clock
+        if c.mode == RUN:
+            return min(c.clock, c.irq_at, c.tick_at, c.timer_at) if c.last_on else c.clock
+        if c.mode == SPIN_LOCK and not c.last_on:
+            return INF
+        return min(c.irq_at, c.tick_at, c.timer_at)
+
+    def least(self):
+        """The CPU that acts next, and its key."""
+        best, best_key = None, INF
+        for c in self.cpus:
+            key = self.key(c)
+            if key < best_key:
+                best, best_key = c, key
+        return best, best_key
+
+    def act(self):
+        """Do one action; its log row, or None if no CPU has a key below INF."""
+        c, key = self.least()
+        return None if c is None else self._act(c, key)
+
+    def run(self, end, max_touches=0, log=True):
+        rows = []
+        while self.alive and not (max_touches and self.counter["page_touches"] >= max_touches):
+            c, key = self.least()
+            if c is None or key >= end:
+                break
+            row = self._act(c, key)
+            if log:
+                rows.append(row)
+        return rows
+
+    def _act(self, c, key):
+        self.now, self.spent, self.last_on = key, 0, None
+        if c.in_irq:
+            row = c.istep
+        elif key < c.clock or c.mode != RUN:
+            row = self.interrupt_entry(c)
+        else:
+            row = c.sstep or c.current.step
+            if IRQ_ON[row] and c.t_irq() <= c.clock:
+                row = self.interrupt_entry(c)
+        self.row, self.c = row, c
+        t = c.current
+        granted = c.granted if not c.in_irq else None
+        self.steps[row](c, t)
+        if granted is not None and c.granted is granted:    # handed over, and not wanted any more
+            c.granted = None
+            self.unlock(granted)
+        c.clock += self.spent
+        c.last_on = IRQ_ON[row] if self.last_on is None else self.last_on
+        if row == "Q_EXIT":
+            if c.mode == RUN:
+                c.clock += c.left
+            c.left = 0
+        shown = _LOGS[row]
+        f = getattr(t, shown) if shown else None
+        return key, c.nr, NUMBER[row], NONE if f is None else f.nr, self.spent
+
+    def interrupt_entry(self, c):
+        now = self.now
+        if c.mode == RUN:
+            c.left = c.clock - now
+        else:
+            c.left = 0
+            self.time[_WAIT[c.mode]][c.nr] += now - c.clock
+        c.clock, c.in_irq = now, 1
+        first = c.t_irq()
+        if c.irq_at == first:
+            c.istep = "Q_ENTRY"
+        elif c.tick_at == first:
+            c.istep = "T_TICK"
+        else:
+            c.istep = "T_TIMER"
+        return c.istep
+
+    def spend(self, cost, cat=None):
+        """Add to the cost of the step, under its row's category unless said."""
+        self.spent += cost
+        self.time[cat or CAT[self.row]][self.c.nr] += cost
+
+    # -- waking ---------------------------------------------------------------------------------
+
+    def wake_cpu(self, w, d, cat):
+        w.mode = RUN
+        times = self.time[cat]
+        if w.in_irq:
+            w.left = d
+            times[w.nr] += d
+        else:
+            u = max(w.clock, self.now)
+            times[w.nr] += u - w.clock + d
+            w.clock = u + d
+
+    def wake_idle(self, w):
+        w.sstep = "SW_PICK"
+        self.wake_cpu(w, self.cost["ipi_delivery"], "idle")
+
+    def wake_task(self, u):
+        """try_to_wake_up"""
+        target = self.cpus[u.cpu]
+        if target.mode != IDLE and not u.pinned:
+            nr = len(self.cpus)
+            for k in range(1, nr):
+                other = self.cpus[(u.cpu + k) % nr]
+                if other.mode == IDLE:
+                    target = other
+                    u.cpu = other.nr
+                    self.counter["migrations"] += 1
+                    break
+        u.state = QUEUED
+        target.runqueue.append(u)
+        if target.mode == IDLE:
+            self.wake_idle(target)
+        self.spend(self.cost["wakeup"], "sched")
+
+    def folio_unlock(self, f):
+        f.flags &= ~LOCKED
+        if f.flags & WAITERS:
+            f.flags &= ~WAITERS
+            while f.waiters:
+                self.wake_task(f.waiters.popleft())
+
+    def block(self, c, t):
+        t.state = BLOCKED
+        c.sstep = "SW_PICK"
+
+    def resched_guard(self, c, t):
+        """True: the step is over."""
+        if c.granted is not None:       # the step waited for a lock and has it now
+            return False
+        if c.drain_req:
+            c.sstep = "W_DRAIN"
+            return True
+        if not (c.need_resched and (c.runqueue or c.push != NONE)):
+            return False
+        t.state = QUEUED
+        if c.push != NONE:
+            j = self.cpus[c.push]
+            c.push = NONE
+            t.cpu = j.nr
+            self.counter["migrations"] += 1
+            j.runqueue.appendleft(t)
+            j.need_resched = 1
+            if j.mode == IDLE:
+                self.wake_idle(j)
+        else:
+            c.runqueue.append(t)
+            for i in self.cpus:
+                if i.mode == IDLE:
+                    self.wake_idle(i)
+                    break
+        c.sstep = "SW_PICK"
+        return True
+
+    # -- locks ----------------------------------------------------------------------------------
+
+    def lock(self, l):
+        """True: this CPU holds it now.  False: it waits, and the step is over."""
+        c = self.c
+        if l.holder is None:
+            l.holder = c
+            return True
+        if l.holder is c:
+            assert c.granted is l, f"CPU {c.nr} takes {l.name} twice in {self.row}"
+            c.granted = None
+            return True
+        l.waiters.append(c)
+        c.mode = SPIN_LOCK
+        if l is self.lru_lock:
+            self.counter["lru_lock_waits"] += 1
+        return False
+
+    def unlock(self, l):
+        assert l.holder is self.c, f"CPU {self.c.nr} does not hold {l.name} in {self.row}"
+        if l.waiters:
+            w = l.waiters.popleft()
+            l.holder, w.granted = w, l
+            self.wake_cpu(w, self.cost["lock_handoff"], "lock_wait")
+        else:
+            l.holder = None

@@ -1,0 +1,123 @@
+"""Helpers of memory (docs/model.md, sections 1 and 4)."""
+
+from math import isqrt
+
+from .state import (ACTIVE, BATCH, DIRTY, HAS_CACHE, LRU, MAP_COUNT, NONE, SWAPCACHE, WRITEBACK,
+                    Z)
+
+
+class Memory:
+
+    # -- frames ---------------------------------------------------------------------------------
+
+    def alloc(self):
+        f = self.free_frames.pop()
+        f.flags, f.refcount, f.mapcount, f.vp, f.slot = 0, 1, 0, NONE, NONE
+        return f
+
+    def free_frame(self, f):
+        assert not f.waiters
+        f.flags = f.refcount = f.mapcount = 0
+        f.vp = f.slot = NONE
+        self.free_frames.append(f)
+
+    def uncharge(self, n):
+        self.memcg.usage -= n
+
+    def put(self, f):
+        f.refcount -= 1
+        if f.refcount == 0:
+            if f.flags & LRU:
+                self.lru_del(f)
+                f.flags &= ~LRU
+            self.uncharge(1)
+            self.free_frame(f)
+
+    # -- LRU lists ------------------------------------------------------------------------------
+
+    def lru_insert(self, f):
+        """lru_add(f): to the head."""
+        (self.active if f.flags & ACTIVE else self.inactive)[f.nr] = f
+
+    def lru_del(self, f):
+        if self.inactive.pop(f.nr, None) is None:
+            del self.active[f.nr]
+
+    def batch_add(self, f):
+        """folio_add_lru; true if the batch is full now."""
+        f.refcount += 1
+        self.c.lru_add.append(f)
+        return len(self.c.lru_add) == BATCH
+
+    def nr_lru(self):
+        return len(self.inactive) + len(self.active)
+
+    def inactive_is_low(self):
+        gb = self.nr_lru() >> 18
+        ratio = isqrt(10 * gb) if gb else 1
+        return len(self.inactive) * ratio < len(self.active)
+
+    def note_cost(self, io, rotated):
+        m = self.memcg
+        m.anon_cost += 32 * io + rotated
+        if m.anon_cost > self.nr_lru() // 4:
+            m.anon_cost //= 2
+
+    # -- swap -----------------------------------------------------------------------------------
+
+    def swap_full(self):
+        nr = self.world.nr_slots
+        return nr > 0 and len(self.free_slots) * 2 < nr
+
+    def map_count(self, s):
+        return self.slot_count[s] & MAP_COUNT
+
+    def slot_folio(self, s):
+        """The folio in the swap cache, or None."""
+        entry = self.slot_entry[s]
+        return self.folios[entry >> 2] if entry & 3 == 2 else None
+
+    def slot_free(self, s):
+        self.slot_count[s] = self.slot_entry[s] = 0
+        self.free_slots.append(s)
+
+    def drop_cache_bit(self, s):
+        """HAS_CACHE cleared; the slot is free if its map count is 0."""
+        self.slot_count[s] &= ~HAS_CACHE
+        if not self.map_count(s):
+            self.slot_free(s)
+
+    def delete_from_swap_cache(self, f):
+        s = f.slot
+        self.slot_entry[s] = 0
+        self.drop_cache_bit(s)
+        f.flags &= ~SWAPCACHE
+        f.slot = NONE
+        f.refcount -= 1
+
+    def folio_free_swap(self, f):
+        if not f.flags & SWAPCACHE or f.flags & WRITEBACK or self.map_count(f.slot):
+            return False
+        self.delete_from_swap_cache(f)
+        f.flags |= DIRTY
+        return True
+
+    # -- page tables ----------------------------------------------------------------------------
+
+    def set_pte(self, vp, value):
+        """Every write of a PTE keeps Z."""
+        self.pte[vp] = value | (self.pte[vp] & Z)
+
+    def ptl_of(self, vp):
+        return self.ptl[self.region_of[vp]]
+
+    def others(self, mask):
+        """Has the mask a CPU other than the acting one?"""
+        return mask & ~self.c.bit != 0
+
+    def flush(self, mm, vp, ret):
+        """mm None: reclaim's batch; vp NONE: all."""
+        c = self.c
+        c.fl_mm = NONE if mm is None else mm.nr
+        c.fl_vp, c.fl_ret = vp, ret
+        c.current.step = "FL_START"

@@ -1,0 +1,194 @@
+"""Scheduling, the kworker and exit (docs/model.md, sections 5.9 and 5.10)."""
+
+from .state import (DEAD, DIRTY, DIRTY_PTE, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP,
+                    K_ZAPPED, LOCKED, NONE, NR_ASIDS, PAYLOAD, RUNNING, SWAPCACHE, SWITCHING)
+
+
+class Sched:
+
+    def unlazy(self, c):
+        if c.is_lazy:
+            c.is_lazy = 0
+            gen = self.mms[c.loaded_mm].tlb_gen
+            if c.asid_gen[c.loaded_asid] != gen:
+                self.flush_all(c)
+                c.asid_gen[c.loaded_asid] = gen
+
+    def newidle(self, c):
+        """A task taken from the busiest other CPU, or None."""
+        best = None
+        for other in self.cpus:
+            if other is c or other.need_resched or not any(not u.pinned for u in other.runqueue):
+                continue
+            if best is None or len(other.runqueue) > len(best.runqueue):
+                best = other
+        if best is None:
+            return None
+        n = next(u for u in best.runqueue if not u.pinned)
+        best.runqueue.remove(n)
+        n.cpu = c.nr
+        self.counter["migrations"] += 1
+        return n
+
+    def step_SW_PICK(self, c, t):
+        n = c.runqueue.popleft() if c.runqueue else self.newidle(c)
+        if n is None:
+            c.current, c.mode, c.tick_at, c.need_resched = None, IDLE, INF, 0
+            if c.loaded_mm >= 0:
+                c.is_lazy = 1
+            c.sstep = None
+            self.last_on = 1
+            return
+        c.current, n.state, n.cpu = n, RUNNING, c.nr
+        c.need_resched = c.slice_ticks = 0
+        self.counter["context_switches"] += 1
+        if c.tick_at == INF:
+            c.tick_at = (self.now // self.world.tick + 1) * self.world.tick
+        if c.loaded_mm == n.mm.nr:
+            self.unlazy(c)
+            self.spend(self.cost["context_switch"])
+            c.sstep = None
+        else:
+            c.sstep = "SW_CLEAR"
+
+    def step_SW_CLEAR(self, c, t):
+        c.is_lazy = 0
+        loaded = c.loaded_mm
+        c.loaded_mm = SWITCHING
+        if loaded >= 0 and not self.world.mask_lazy:
+            self.mms[loaded].cpumask &= ~c.bit
+        c.sstep = "SW_SET"
+
+    def step_SW_SET(self, c, t):
+        t.mm.cpumask |= c.bit
+        c.sstep = "SW_GEN"
+
+    def step_SW_GEN(self, c, t):
+        """choose_new_asid"""
+        c.sw_gen = t.mm.tlb_gen
+        c.sstep = "SW_CR3"
+        if not self.world.pcid:
+            c.sw_asid, c.sw_flush = 0, 1
+            return
+        for a in range(NR_ASIDS):
+            if c.asid_mm[a] == t.mm.nr:
+                c.sw_asid, c.sw_flush = a, 1 if c.asid_gen[a] < c.sw_gen else 0
+                return
+        c.sw_asid = c.next_asid
+        c.next_asid += 1
+        if c.sw_asid >= NR_ASIDS:
+            c.sw_asid, c.next_asid = 0, 1
+        c.sw_flush = 1
+
+    def step_SW_CR3(self, c, t):
+        c.loaded_asid = c.sw_asid
+        self.spend(self.cost["context_switch"])
+        if c.sw_flush:
+            c.asid_mm[c.sw_asid], c.asid_gen[c.sw_asid] = t.mm.nr, c.sw_gen
+            self.flush_all(c)
+            self.spend(self.cost["tlb_flush_full"])
+        c.loaded_mm = t.mm.nr
+        c.sstep = None
+
+    def step_W_DRAIN(self, c, t):
+        c.drain_req = 0
+        self.memcg.usage -= c.stock
+        c.stock = 0
+        if c.loaded_mm >= 0:
+            c.is_lazy = 1
+        self.spend(self.cost["kworker"])
+        c.sstep = "W_BACK"
+
+    def step_W_BACK(self, c, t):
+        if c.loaded_mm == t.mm.nr:
+            self.unlazy(c)
+            c.sstep = None
+        else:
+            c.sstep = "SW_CLEAR"
+
+    # -- exit of an OOM victim ------------------------------------------------------------------
+
+    def zap_region(self, t):
+        """Its number and its virtual pages."""
+        mm = t.mm
+        first = mm.base + t.zap * 512
+        return mm.first_region + t.zap, range(first, min(first + 512, mm.base + mm.pages))
+
+    def step_E_ZAP(self, c, t):
+        mm = t.mm
+        t.have = 0
+        present = [i for i in range(t.zap, mm.nr_regions) if self.pt_present[mm.first_region + i]]
+        if not present:
+            t.step = "E_DONE"
+            return
+        t.zap = present[0]
+        region, pages = self.zap_region(t)
+        if not self.lock(self.ptl[region]):
+            return
+        zapped = 0
+        for vp in pages:
+            pte = self.pte[vp]
+            kind = pte & KIND
+            if kind == K_NONE:
+                continue
+            zapped += 1
+            if kind == K_PRESENT:
+                f = self.folios[pte >> PAYLOAD]
+                if pte & DIRTY_PTE:
+                    f.flags |= DIRTY
+                f.mapcount -= 1
+                mm.rss -= 1
+                self.pte[vp] = K_ZAPPED | f.nr << PAYLOAD
+                continue
+            self.pte[vp] = 0
+            if kind == K_SWAP:
+                self.zap_swap(mm, pte >> PAYLOAD)
+        self.spend(self.cost["zap_pte"] * zapped)
+        self.flush(mm, NONE, "E_FREE")
+
+    def zap_swap(self, mm, s):
+        assert self.map_count(s)
+        self.slot_count[s] -= 1
+        mm.swapents -= 1
+        if self.map_count(s):
+            return
+        f = self.slot_folio(s)
+        if f is not None:
+            if not f.mapcount and not f.flags & LOCKED:
+                self.folio_free_swap(f)
+        elif not self.slot_count[s] & HAS_CACHE:
+            self.slot_free(s)
+
+    def step_E_FREE(self, c, t):
+        if not self.lock(self.lru_lock):
+            return
+        for vp in self.zap_region(t)[1]:
+            pte = self.pte[vp]
+            if pte & KIND == K_ZAPPED:
+                self.pte[vp] = 0
+                f = self.folios[pte >> PAYLOAD]
+                if f.flags & SWAPCACHE and not f.mapcount and not f.flags & LOCKED:
+                    self.folio_free_swap(f)
+                self.put(f)
+        t.step = "E_UNLOCK"
+
+    def step_E_UNLOCK(self, c, t):
+        region, _ = self.zap_region(t)
+        self.unlock(self.lru_lock)
+        self.unlock(self.ptl[region])
+        self.pt_present[region] = 0
+        self.memcg.kernel -= 1
+        self.memcg.usage -= 1
+        t.zap += 1
+        t.step = "E_ZAP"
+
+    def step_E_DONE(self, c, t):
+        t.zap = t.dying = 0
+        if t.restart:
+            self.counter["restarts"] += 1
+            t.pass_ = t.pos = 0
+            t.step = "TOUCH"
+        else:
+            t.state = DEAD
+            self.alive -= 1
+            c.sstep = "SW_PICK"

@@ -1,0 +1,239 @@
+"""The state of one machine (docs/model.md, section 1): plain objects, plain integers."""
+
+from collections import OrderedDict, deque
+
+from ._load import names
+
+NONE = -1
+SWITCHING = -2                      # LOADED_MM_SWITCHING
+INF = 1 << 62
+MASK64 = (1 << 64) - 1
+NR_ASIDS = 6
+BATCH = 31                          # a folio batch
+
+# PTE
+KIND = 7
+K_NONE, K_PRESENT, K_SWAP, K_ZERO, K_ZAPPED = range(5)
+YOUNG, DIRTY_PTE, WRITE, EXCLUSIVE, Z = 8, 16, 32, 64, 128
+PAYLOAD = 8                         # shift of the frame or slot
+
+# Folio flags
+(LOCKED, LRU, ACTIVE, REFERENCED, DIRTY, SWAPCACHE, WRITEBACK, RECLAIM, WORKINGSET,
+ WAITERS) = (1 << i for i in range(len(names.FOLIO_FLAGS)))
+
+# slot_count
+MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
+
+# States are kept as the names' numbers.
+RUNNING, QUEUED, BLOCKED, DEAD = range(4)
+RUN, SPIN_ACK, SPIN_LOCK, IDLE = range(4)
+SEQ, RAND, FWDREV, POPULATE, TRACE = range(5)
+
+
+def splitmix(x):
+    """One SplitMix64 draw: (advanced state, drawn number)."""
+    x = (x + 0x9E3779B97F4A7C15) & MASK64
+    z = x
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK64
+    return x, z ^ (z >> 31)
+
+
+def mix(seed, purpose, index):
+    x, _ = splitmix(seed)
+    x ^= (purpose << 32) + index
+    return splitmix(x)[1]
+
+
+class Stream:
+    """Something with a state `rng`."""
+
+    __slots__ = ()
+
+    def draw64(self):
+        self.rng, z = splitmix(self.rng)
+        return z
+
+    def draw(self, n):
+        return ((self.draw64() >> 32) * n) >> 32
+
+
+class Lock:
+    __slots__ = ("name", "holder", "waiters")
+
+    def __init__(self, name):
+        self.name = name
+        self.holder = None          # Cpu
+        self.waiters = deque()      # Cpus
+
+
+class Folio:
+    __slots__ = ("nr", "flags", "refcount", "mapcount", "vp", "slot", "waiters")
+
+    def __init__(self, nr):
+        self.nr = nr
+        self.flags = self.refcount = self.mapcount = 0
+        self.vp = self.slot = NONE
+        self.waiters = deque()
+
+
+class Mm:
+    __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
+                 "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim")
+
+    def __init__(self, nr, base, pages, recency, first_region):
+        self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
+        self.first_region = first_region
+        self.nr_regions = -(-pages // 512)
+        self.tlb_gen = 1
+        self.cpumask = self.pending = self.flushed = self.rss = self.swapents = self.next_trim = 0
+
+
+class Cpu(Stream):
+    __slots__ = ("nr", "bit", "socket", "clock", "mode", "in_irq", "istep", "sstep", "current",
+                 "last_on", "left", "irq_at", "tick_at", "timer_at",
+                 "loaded_mm", "loaded_asid", "next_asid", "is_lazy",
+                 "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
+                 "l1", "l2", "walk_line",
+                 "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
+                 "lru_add", "lru_activate", "queue", "hand",
+                 "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
+                 "fl_n", "acks", "rng", "granted")
+
+    def __init__(self, nr, world):
+        self.nr = nr
+        self.bit = 1 << nr
+        self.socket = nr // world.cpus_per_socket
+        self.clock = self.in_irq = self.last_on = self.left = 0
+        self.mode = IDLE
+        self.istep = self.sstep = self.current = None
+        self.irq_at = self.tick_at = self.timer_at = INF
+        self.loaded_mm, self.loaded_asid, self.next_asid, self.is_lazy = NONE, 0, 0, 0
+        self.asid_mm = [NONE] * NR_ASIDS
+        self.asid_gen = [0] * NR_ASIDS
+        self.asid_stamp = [0] * NR_ASIDS
+        self.sw_asid = self.sw_gen = self.sw_flush = self.tlb_stamp = 0
+        self.l1 = [[None] * world.l1_ways for _ in range(world.l1_sets)]
+        self.l2 = [[None] * world.l2_ways for _ in range(world.l2_sets)]
+        self.walk_line = NONE
+        self.runqueue = deque()     # Tasks
+        self.need_resched = self.slice_ticks = self.stock = self.drain_req = 0
+        self.push = NONE
+        self.lru_add, self.lru_activate = [], []            # Folios
+        self.queue, self.hand = deque(), deque()            # Cpus
+        self.fl_mm = self.fl_vp = self.fl_gen = NONE
+        self.fl_ret = None
+        self.fl_scan = self.fl_trim = self.fl_mask = self.fl_ipi = self.fl_n = self.acks = 0
+        self.rng = mix(world.seed, 2, nr)
+        self.granted = None         # a Lock handed over, that the waiting step has not taken yet
+
+    def t_irq(self):
+        return min(self.irq_at, self.tick_at, self.timer_at)
+
+
+class Task(Stream):
+    __slots__ = ("nr", "mm", "pinned", "passes", "loop_to", "restart",
+                 "state", "cpu", "step", "dying", "pass_", "pos", "rng", "touches",
+                 "have", "vp", "write", "zero",
+                 "f_pfn", "f_orig", "f_kind", "f_old", "f_cached",
+                 "c_nr", "c_ret", "c_batch", "c_retries", "c_drained", "c_failed", "c_reclaimed",
+                 "unpaid",
+                 "prio", "sc_reclaimed", "sc_scanned", "full_walk", "force_deact", "skipped_deact",
+                 "may_deact", "r_nr", "r_visit", "r_loop", "stalled", "k_ret",
+                 "nr_to_scan", "list", "ret", "taken", "scanned", "folio", "index", "defer",
+                 "old_pte", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
+                 "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
+                 "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret",
+                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap")
+
+    def __init__(self, nr, world, mm):
+        self.nr, self.mm = nr, mm
+        self.pinned = bool(world.task_pinned[nr])
+        first = int(world.task_first_pass[nr])
+        self.passes = range(first, first + int(world.task_nr_passes[nr]))
+        self.loop_to = int(world.task_loop_to[nr])
+        self.restart = bool(world.task_restart[nr])
+        self.state, self.cpu, self.step = QUEUED, int(world.task_cpu[nr]), "TOUCH"
+        self.dying = self.pass_ = self.pos = self.touches = 0
+        self.rng = mix(world.seed, 1, nr)
+        self.have = self.write = self.zero = 0
+        self.vp = NONE
+        self.f_pfn = self.f_old = None                      # Folios
+        self.f_orig = self.f_cached = 0
+        self.f_kind = None
+        self.c_nr = self.c_batch = self.c_retries = self.c_drained = self.c_failed = 0
+        self.c_reclaimed = self.unpaid = 0
+        self.c_ret = self.k_ret = None
+        self.prio = self.sc_reclaimed = self.sc_scanned = self.full_walk = 0
+        self.force_deact = self.skipped_deact = self.may_deact = 0
+        self.r_nr = [0, 0]
+        self.r_visit = self.r_loop = self.stalled = 0
+        self.nr_to_scan = self.taken = self.scanned = 0
+        self.list, self.ret = deque(), deque()
+        self.folio = None
+        self.index = self.defer = self.old_pte = 0
+        self.nr_pageout = self.nr_activate = self.nr_reclaimed = 0
+        self.free_folios, self.flush_folios = [], []
+        self.ordinal = self.b_i = self.b_w = self.in_batch = 0
+        self.b_ret = self.freed_ret = self.d_ret = None
+        self.plan_defer, self.plan_flush = [], []
+        self.d_which = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
+        self.wake_at = self.zap = 0
+
+
+class Pass:
+    __slots__ = ("kind", "write", "zero", "first", "nr", "stride", "count", "think", "units")
+
+    def __init__(self, row):
+        for name in self.__slots__:
+            setattr(self, name, int(row[name]))
+
+
+class Memcg:
+    __slots__ = ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
+                 "refaults_snapshot", "throttled")
+
+    def __init__(self, kernel_pages):
+        self.usage = self.kernel = kernel_pages
+        self.nr_isolated = self.anon_cost = self.nonresident_age = self.refaults_snapshot = 0
+        self.throttled = deque()    # Tasks
+
+
+class State:
+    """Everything of section 1, as it is at the start."""
+
+    def build(self, world):
+        self.world = world
+        self.passes = [Pass(row) for row in world.passes]
+        self.trace = [int(x) for x in world.trace]
+        self.cpus = [Cpu(i, world) for i in range(world.nr_cpus)]
+        self.mms, base, region = [], 0, 0
+        for m, pages in enumerate(world.mm_pages):
+            mm = Mm(m, base, int(pages), bool(world.mm_recency[m]), region)
+            self.mms.append(mm)
+            base += mm.pages
+            region += mm.nr_regions
+        self.tasks = [Task(t, world, self.mms[int(m)]) for t, m in enumerate(world.task_mm)]
+        self.pte = [0] * base
+        self.mm_of = [mm for mm in self.mms for _ in range(mm.pages)]
+        self.region_of = [mm.first_region + i // 512 for mm in self.mms for i in range(mm.pages)]
+        self.pt_present = [0] * region
+        self.ptl = [Lock(f"ptl{r}") for r in range(region)]
+        self.lru_lock = Lock("lru")
+        self.folios = [Folio(f) for f in range(world.nr_folios)]
+        self.free_frames = list(reversed(self.folios))      # the top of the stack is the end
+        # Both lists run from the tail (first) to the head (last).
+        self.inactive, self.active = OrderedDict(), OrderedDict()
+        self.slot_count = [0] * world.nr_slots
+        self.slot_entry = [0] * world.nr_slots
+        self.free_slots = list(range(world.nr_slots))[::-1]
+        self.memcg = Memcg(world.kernel_pages)
+        self.counter = dict.fromkeys(names.COUNTERS, 0)
+        self.time = {cat: [0] * world.nr_cpus for cat in names.TIMES}
+        self.cost = dict(zip(names.COSTS, (int(x) for x in world.costs)))
+        self.batch_size = [0] * (BATCH + 1)
+        self.alive = len(self.tasks)
+        for task in self.tasks:
+            cpu = self.cpus[task.cpu]
+            cpu.runqueue.append(task)
+            cpu.mode, cpu.sstep, cpu.tick_at = RUN, "SW_PICK", world.tick
