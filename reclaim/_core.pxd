@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t
 
 from reclaim._policy cimport Policies
-from reclaim._mm.types cimport cpu_t, machine, task_t
+from reclaim._mm.types cimport machine
 
 cdef class Arena:
     cdef object buffer
@@ -22,7 +22,5 @@ cdef class Core:
     cdef object trace
     cdef bint running
     cdef int64_t[::1] tree
-    cdef int act(self) except -1 nogil
-    cdef void enter_irq(self, int64_t now, int64_t at) noexcept nogil
-    cdef int step(self, cpu_t *p) except -1 nogil
-    cdef int loop(self, int64_t end, int64_t budget, bint fuse) except -1 nogil
+    cdef int loop(self, int64_t end, int64_t budget) except -1 nogil
+    cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil

@@ -200,17 +200,26 @@ cdef inline void irq_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_T_TIMER(m, p)
 
 
-cdef inline bint may_fuse(const machine *m, const cpu_t *p) noexcept nogil:
-    """After a step of no time: is the next action of this CPU its next step, now?"""
+cdef inline void enter_irq(machine *m, cpu_t *p, int64_t now, int64_t at) noexcept nogil:
+    if p.mode == CPU_RUN:
+        p.left = p.clock - now
+    else:
+        p.left = 0
+        m.time[m.c * TM_NR + wait_category(p)] += now - p.clock
+    p.clock = now
+    p.in_irq = 1
+    p.istep = irq_entry_step(p, at)
+
+
+cdef inline bint irq_due(machine *m, cpu_t *p, int64_t at) noexcept nogil:
+    """At the key of a CPU that is not in an interrupt: does one come before its next step?"""
     cdef int32_t step
-    if p.clock != m.now:              # an interrupt exit resumed a step
-        return False
-    if p.in_irq:
+    if p.mode != CPU_RUN or (p.last_on and at < p.clock):
         return True
-    if p.mode != CPU_RUN or (p.sstep < 0 and m.task[p.current].state != TASK_RUNNING):
+    if at > p.clock:
         return False
     step = p.sstep if p.sstep >= 0 else m.task[p.current].step
-    return not m.irq_on[step] or irq_time(p) > p.clock
+    return m.irq_on[step]
 
 
 cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
@@ -230,164 +239,178 @@ cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_W_BACK(m, p)
 
 
-cdef int task_step(machine *m, cpu_t *p, task_t *t, int step, Policies s) except -1 nogil:
-    if step == ST_TOUCH:
-        step_TOUCH(m, p, t)
-    elif step == ST_POPULATE:
-        step_POPULATE(m, p, t)
-    elif step == ST_F_READ:
-        step_F_READ(m, p, t)
-    elif step == ST_F_PT:
-        step_F_PT(m, p, t)
-    elif step == ST_F_PT_SET:
-        step_F_PT_SET(m, p, t)
-    elif step == ST_F_ZERO:
-        step_F_ZERO(m, p, t)
-    elif step == ST_F_ALLOC:
-        step_F_ALLOC(m, p, t)
-    elif step == ST_F_CHARGED:
-        step_F_CHARGED(m, p, t)
-    elif step == ST_F_FILL:
-        step_F_FILL(m, p, t)
-    elif step == ST_F_MAP:
-        step_F_MAP(m, p, t)
-    elif step == ST_F_WP:
-        step_F_WP(m, p, t)
-    elif step == ST_F_WP_REUSE:
-        step_F_WP_REUSE(m, p, t)
-    elif step == ST_F_WP_CLEAR:
-        step_F_WP_CLEAR(m, p, t)
-    elif step == ST_F_WP_SET:
-        step_F_WP_SET(m, p, t)
-    elif step == ST_F_CACHE:
-        step_F_CACHE(m, p, t)
-    elif step == ST_F_PREPARE:
-        step_F_PREPARE(m, p, t)
-    elif step == ST_F_SWAP_READ:
-        step_F_SWAP_READ(m, p, t)
-    elif step == ST_F_LOCK:
-        step_F_LOCK(m, p, t)
-    elif step == ST_F_RECHECK:
-        step_F_RECHECK(m, p, t)
-    elif step == ST_F_SWAP_MAP:
-        step_F_SWAP_MAP(m, p, t)
-    elif step == ST_F_DONE:
-        step_F_DONE(m, p, t)
-    elif step == ST_C_TRY:
-        step_C_TRY(m, p, t)
-    elif step == ST_C_AFTER:
-        step_C_AFTER(m, p, t)
-    elif step == ST_R_START:
-        step_R_START(m, p, t)
-    elif step == ST_R_PRIO:
-        step_R_PRIO(m, p, t)
-    elif step == ST_R_LIST:
-        step_R_LIST(m, p, t)
-    elif step == ST_R_AGE:
-        step_R_AGE(m, p, t)
-    elif step == ST_R_END:
-        step_R_END(m, p, t)
-    elif step == ST_I_START:
-        step_I_START(m, p, t)
-    elif step == ST_I_LOCK:
-        step_I_LOCK(m, p, t)
-    elif step == ST_I_UNLOCK:
-        step_I_UNLOCK(m, p, t)
-    elif step == ST_I_PUT:
-        step_I_PUT(m, p, t, s)
-    elif step == ST_I_PUT_UNLOCK:
-        step_I_PUT_UNLOCK(m, p, t, s)
-    elif step == ST_K_LOCK:
-        step_K_LOCK(m, p, t)
-    elif step == ST_K_UNLOCK:
-        step_K_UNLOCK(m, p, t)
-    elif step == ST_K_NEXT:
-        step_K_NEXT(m, p, t)
-    elif step == ST_K_PUT:
-        step_K_PUT(m, p, t)
-    elif step == ST_K_PUT_UNLOCK:
-        step_K_PUT_UNLOCK(m, p, t)
-    elif step == ST_S_PLAN:
-        return step_S_PLAN(m, p, t, s)
-    elif step == ST_S_NEXT:
-        step_S_NEXT(m, p, t)
-    elif step == ST_S_LOCK:
-        step_S_LOCK(m, p, t)
-    elif step == ST_S_WB:
-        return step_S_WB(m, p, t, s)
-    elif step == ST_S_REF:
-        return step_S_REF(m, p, t, s)
-    elif step == ST_S_SLOT:
-        return step_S_SLOT(m, p, t, s)
-    elif step == ST_S_ADD:
-        step_S_ADD(m, p, t)
-    elif step == ST_S_UNMAP:
-        step_S_UNMAP(m, p, t)
-    elif step == ST_U_DEFER:
-        step_U_DEFER(m, p, t)
-    elif step == ST_U_CLEAR:
-        step_U_CLEAR(m, p, t)
-    elif step == ST_U_GEN:
-        step_U_GEN(m, p, t)
-    elif step == ST_U_MASK:
-        step_U_MASK(m, p, t)
-    elif step == ST_U_FLUSH:
-        step_U_FLUSH(m, p, t)
-    elif step == ST_U_SET:
-        step_U_SET(m, p, t)
-    elif step == ST_S_PIN:
-        return step_S_PIN(m, p, t, s)
-    elif step == ST_S_DIRTY:
-        step_S_DIRTY(m, p, t)
-    elif step == ST_S_FREE:
-        return step_S_FREE(m, p, t, s)
-    elif step == ST_S_FREE_FLUSHED:
-        step_S_FREE_FLUSHED(m, p, t)
-    elif step == ST_S_TAIL:
-        step_S_TAIL(m, p, t)
-    elif step == ST_S_END:
-        step_S_END(m, p, t)
-    elif step == ST_S_END_FLUSHED:
-        step_S_END_FLUSHED(m, p, t)
-    elif step == ST_P_OUT:
-        return step_P_OUT(m, p, t, s)
-    elif step == ST_P_WRITE:
-        step_P_WRITE(m, p, t)
-    elif step == ST_P_END:
-        step_P_END(m, p, t)
-    elif step == ST_P_DISPATCH:
-        return step_P_DISPATCH(m, p, t, s)
-    elif step == ST_B_START:
-        step_B_START(m, p, t)
-    elif step == ST_B_LOCK:
-        step_B_LOCK(m, p, t)
-    elif step == ST_B_OUT:
-        step_B_OUT(m, p, t)
-    elif step == ST_D_LOCK:
-        step_D_LOCK(m, p, t)
-    elif step == ST_D_UNLOCK:
-        step_D_UNLOCK(m, p, t)
-    elif step == ST_FL_START:
-        step_FL_START(m, p, t)
-    elif step == ST_FL_QUEUE:
-        step_FL_QUEUE(m, p, t)
-    elif step == ST_FL_SEND:
-        step_FL_SEND(m, p, t)
-    elif step == ST_FL_LOCAL:
-        step_FL_LOCAL(m, p, t)
-    elif step == ST_FL_WAIT:
-        step_FL_WAIT(m, p, t)
-    elif step == ST_FL_DONE:
-        step_FL_DONE(m, p, t)
-    elif step == ST_E_ZAP:
-        step_E_ZAP(m, p, t)
-    elif step == ST_E_FREE:
-        step_E_FREE(m, p, t)
-    elif step == ST_E_UNLOCK:
-        step_E_UNLOCK(m, p, t)
-    elif step == ST_E_DONE:
-        step_E_DONE(m, p, t)
-    return 0
+cdef int task_steps(machine *m, cpu_t *p, Policies s, int64_t *budget) except -1 nogil:
+    """The next step of the CPU's task, and those after it while the turn cannot pass.
+
+    It may pass (m.turn) once a step took time, waits, gave way or changed another CPU's key;
+    an interrupt that is due comes before a step that has interrupts on.
+    """
+    cdef task_t *t = &m.task[p.current]
+    cdef int64_t at = irq_time(p)
+    cdef int step
+    while True:
+        step = t.step
+        m.row_step = step
+        p.last_on = m.irq_on[step]
+        if step == ST_TOUCH:
+            step_TOUCH(m, p, t)
+        elif step == ST_POPULATE:
+            step_POPULATE(m, p, t)
+        elif step == ST_F_READ:
+            step_F_READ(m, p, t)
+        elif step == ST_F_PT:
+            step_F_PT(m, p, t)
+        elif step == ST_F_PT_SET:
+            step_F_PT_SET(m, p, t)
+        elif step == ST_F_ZERO:
+            step_F_ZERO(m, p, t)
+        elif step == ST_F_ALLOC:
+            step_F_ALLOC(m, p, t)
+        elif step == ST_F_CHARGED:
+            step_F_CHARGED(m, p, t)
+        elif step == ST_F_FILL:
+            step_F_FILL(m, p, t)
+        elif step == ST_F_MAP:
+            step_F_MAP(m, p, t)
+        elif step == ST_F_WP:
+            step_F_WP(m, p, t)
+        elif step == ST_F_WP_REUSE:
+            step_F_WP_REUSE(m, p, t)
+        elif step == ST_F_WP_CLEAR:
+            step_F_WP_CLEAR(m, p, t)
+        elif step == ST_F_WP_SET:
+            step_F_WP_SET(m, p, t)
+        elif step == ST_F_CACHE:
+            step_F_CACHE(m, p, t)
+        elif step == ST_F_PREPARE:
+            step_F_PREPARE(m, p, t)
+        elif step == ST_F_SWAP_READ:
+            step_F_SWAP_READ(m, p, t)
+        elif step == ST_F_LOCK:
+            step_F_LOCK(m, p, t)
+        elif step == ST_F_RECHECK:
+            step_F_RECHECK(m, p, t)
+        elif step == ST_F_SWAP_MAP:
+            step_F_SWAP_MAP(m, p, t)
+        elif step == ST_F_DONE:
+            step_F_DONE(m, p, t)
+        elif step == ST_C_TRY:
+            step_C_TRY(m, p, t)
+        elif step == ST_C_AFTER:
+            step_C_AFTER(m, p, t)
+        elif step == ST_R_START:
+            step_R_START(m, p, t)
+        elif step == ST_R_PRIO:
+            step_R_PRIO(m, p, t)
+        elif step == ST_R_LIST:
+            step_R_LIST(m, p, t)
+        elif step == ST_R_AGE:
+            step_R_AGE(m, p, t)
+        elif step == ST_R_END:
+            step_R_END(m, p, t)
+        elif step == ST_I_START:
+            step_I_START(m, p, t)
+        elif step == ST_I_LOCK:
+            step_I_LOCK(m, p, t)
+        elif step == ST_I_UNLOCK:
+            step_I_UNLOCK(m, p, t)
+        elif step == ST_I_PUT:
+            step_I_PUT(m, p, t, s)
+        elif step == ST_I_PUT_UNLOCK:
+            step_I_PUT_UNLOCK(m, p, t, s)
+        elif step == ST_K_LOCK:
+            step_K_LOCK(m, p, t)
+        elif step == ST_K_UNLOCK:
+            step_K_UNLOCK(m, p, t)
+        elif step == ST_K_NEXT:
+            step_K_NEXT(m, p, t)
+        elif step == ST_K_PUT:
+            step_K_PUT(m, p, t)
+        elif step == ST_K_PUT_UNLOCK:
+            step_K_PUT_UNLOCK(m, p, t)
+        elif step == ST_S_PLAN:
+            step_S_PLAN(m, p, t, s)
+        elif step == ST_S_NEXT:
+            step_S_NEXT(m, p, t)
+        elif step == ST_S_LOCK:
+            step_S_LOCK(m, p, t)
+        elif step == ST_S_WB:
+            step_S_WB(m, p, t, s)
+        elif step == ST_S_REF:
+            step_S_REF(m, p, t, s)
+        elif step == ST_S_SLOT:
+            step_S_SLOT(m, p, t, s)
+        elif step == ST_S_ADD:
+            step_S_ADD(m, p, t)
+        elif step == ST_S_UNMAP:
+            step_S_UNMAP(m, p, t)
+        elif step == ST_U_DEFER:
+            step_U_DEFER(m, p, t)
+        elif step == ST_U_CLEAR:
+            step_U_CLEAR(m, p, t)
+        elif step == ST_U_GEN:
+            step_U_GEN(m, p, t)
+        elif step == ST_U_MASK:
+            step_U_MASK(m, p, t)
+        elif step == ST_U_FLUSH:
+            step_U_FLUSH(m, p, t)
+        elif step == ST_U_SET:
+            step_U_SET(m, p, t)
+        elif step == ST_S_PIN:
+            step_S_PIN(m, p, t, s)
+        elif step == ST_S_DIRTY:
+            step_S_DIRTY(m, p, t)
+        elif step == ST_S_FREE:
+            step_S_FREE(m, p, t, s)
+        elif step == ST_S_FREE_FLUSHED:
+            step_S_FREE_FLUSHED(m, p, t)
+        elif step == ST_S_TAIL:
+            step_S_TAIL(m, p, t)
+        elif step == ST_S_END:
+            step_S_END(m, p, t)
+        elif step == ST_S_END_FLUSHED:
+            step_S_END_FLUSHED(m, p, t)
+        elif step == ST_P_OUT:
+            step_P_OUT(m, p, t, s)
+        elif step == ST_P_WRITE:
+            step_P_WRITE(m, p, t)
+        elif step == ST_P_END:
+            step_P_END(m, p, t)
+        elif step == ST_P_DISPATCH:
+            step_P_DISPATCH(m, p, t, s)
+        elif step == ST_B_START:
+            step_B_START(m, p, t)
+        elif step == ST_B_LOCK:
+            step_B_LOCK(m, p, t)
+        elif step == ST_B_OUT:
+            step_B_OUT(m, p, t)
+        elif step == ST_D_LOCK:
+            step_D_LOCK(m, p, t)
+        elif step == ST_D_UNLOCK:
+            step_D_UNLOCK(m, p, t)
+        elif step == ST_FL_START:
+            step_FL_START(m, p, t)
+        elif step == ST_FL_QUEUE:
+            step_FL_QUEUE(m, p, t)
+        elif step == ST_FL_SEND:
+            step_FL_SEND(m, p, t)
+        elif step == ST_FL_LOCAL:
+            step_FL_LOCAL(m, p, t)
+        elif step == ST_FL_WAIT:
+            step_FL_WAIT(m, p, t)
+        elif step == ST_FL_DONE:
+            step_FL_DONE(m, p, t)
+        elif step == ST_E_ZAP:
+            step_E_ZAP(m, p, t)
+        elif step == ST_E_FREE:
+            step_E_FREE(m, p, t)
+        elif step == ST_E_UNLOCK:
+            step_E_UNLOCK(m, p, t)
+        elif step == ST_E_DONE:
+            step_E_DONE(m, p, t)
+        budget[0] -= 1
+        if m.turn or budget[0] <= 0 or (at <= m.now and m.irq_on[t.step]):
+            return 0
 
 
 cdef class Core:
@@ -585,89 +608,57 @@ cdef class Core:
 
     # --- running
 
-    cdef int act(self) except -1 nogil:
-        """One action of CPU m.c: an interrupt entry, or one step (docs/model.md 2)."""
-        cdef machine *m = &self.m
-        cdef cpu_t *p = &m.cpu[m.c]
-        cdef int64_t at, key
-        cdef int step
-        if not p.in_irq:
-            at = irq_time(p)
-            key = cpu_key(p)
-            if p.mode != CPU_RUN or key < p.clock:
-                self.enter_irq(key, at)
-            elif at <= p.clock:
-                step = p.sstep if p.sstep >= 0 else m.task[p.current].step
-                if m.irq_on[step]:
-                    self.enter_irq(p.clock, at)
-        m.now = p.clock
-        return self.step(p)
-
-    cdef int step(self, cpu_t *p) except -1 nogil:
-        """The step that CPU m.c is at, at m.now."""
-        cdef machine *m = &self.m
-        cdef int step
-        m.row_cost = 0
-        if p.in_irq:
-            step = p.istep
-        elif p.sstep >= 0:
-            step = p.sstep
-        else:
-            step = m.task[p.current].step
-        m.row_step = step
-        p.last_on = m.irq_on[step]
-        if p.in_irq:
-            irq_step(m, p, step)
-        elif p.sstep >= 0:
-            sched_step(m, p, step)
-        else:
-            return task_step(m, p, &m.task[p.current], step, self.policies)
-        return 0
-
-    cdef void enter_irq(self, int64_t now, int64_t at) noexcept nogil:
-        cdef machine *m = &self.m
-        cdef cpu_t *p = &m.cpu[m.c]
-        m.now = now
-        if p.mode == CPU_RUN:
-            p.left = p.clock - now
-        else:
-            p.left = 0
-            m.time[m.c * TM_NR + wait_category(p)] += now - p.clock
-        p.clock = now
-        p.in_irq = 1
-        p.istep = irq_entry_step(p, at)
-
-    cdef int loop(self, int64_t end, int64_t budget, bint fuse) except -1 nogil:
+    cdef int loop(self, int64_t end, int64_t budget) except -1 nogil:
         """Act until the least key reaches `end`, or `budget` actions were made.
 
-        A step that takes no time leaves its CPU the least one (unless it woke another), so
-        `fuse` goes on with the next step at once; the digest is the same.
+        One turn of the loop is an interrupt entry or one or more steps of the CPU with the
+        least key.  A step that takes no time leaves its CPU the least one, so its next step
+        follows at once: with a budget of 1 every action asks the tree, with the same digest.
         """
         cdef machine *m = &self.m
         cdef int64_t limit = end << CPU_BITS
-        cdef int64_t leaf
+        cdef int64_t leaf, at
         cdef cpu_t *p
         while budget > 0:
+            leaf = m.tree[1]
+            if leaf >= limit:
+                return STOP_NO_KEY if leaf == LEAF_INF else STOP_END
             if m.cg.touches_left == 0:
                 return STOP_TOUCHES
             if m.cg.nr_alive == 0:
                 return STOP_DEAD
-            leaf = m.tree[1]
-            if leaf >= limit:
-                return STOP_NO_KEY if leaf == LEAF_INF else STOP_END
             m.c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
-            m.rekeyed = 0
+            m.now = leaf >> CPU_BITS
+            m.turn = 0
+            m.row_cost = 0
             p = &m.cpu[m.c]
-            self.act()
-            budget -= 1
-            while (fuse and m.row_cost == 0 and budget > 0 and not m.rekeyed
-                   and not m.bad and may_fuse(m, p)):
-                self.step(p)
+            if not p.in_irq:
+                at = irq_time(p)
+                if irq_due(m, p, at):
+                    enter_irq(m, p, m.now, at)
+            if p.in_irq:
+                m.row_step = p.istep
+                p.last_on = 0
+                irq_step(m, p, p.istep)
                 budget -= 1
+            elif p.sstep >= 0:
+                m.row_step = p.sstep
+                p.last_on = m.irq_on[p.sstep]
+                sched_step(m, p, p.sstep)
+                budget -= 1
+            else:
+                task_steps(m, p, self.policies, &budget)
             tree_set(m, m.c, leaf_of(m, m.c))
             if m.bad:
                 break
         return STOP_BUDGET
+
+    cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil:
+        cdef int why = STOP_BUDGET
+        while budget > 0 and why == STOP_BUDGET and not self.m.bad:
+            why = self.loop(end, 1)
+            budget -= 1
+        return why
 
     def run(self, int64_t end, *, int64_t actions=1 << 20, int64_t touches=0, bint fuse=True):
         """Run until simulated time `end`, or for `actions` actions.
@@ -698,7 +689,7 @@ cdef class Core:
         self.running = True
         try:
             with nogil:
-                why = self.loop(end, actions, fuse)
+                why = self.loop(end, actions) if fuse else self.loop_unfused(end, actions)
         except BaseException:
             self._rebuild_tree()
             raise
@@ -720,7 +711,7 @@ cdef class Core:
         try:
             while made < actions:
                 c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1))
-                why = self.loop(end, 1, False)
+                why = self.loop(end, 1)
                 if why != STOP_BUDGET:
                     break
                 rows[made] = (m.now, c, m.row_step, self._row_folio(c), 0, m.row_cost)

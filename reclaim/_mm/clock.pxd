@@ -40,42 +40,29 @@ cdef inline int64_t leaf_of(const machine *m, int32_t c) noexcept nogil:
 
 
 cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:
+    """Replay CPU c's path to the root; tree[1] is the least leaf."""
+    cdef int64_t *tree = m.tree
     cdef int32_t i = m.tree_size + c
-    cdef int64_t a, b
-    m.tree[i] = leaf
+    tree[i] = leaf
     while i > 1:
+        if tree[i ^ 1] < leaf:
+            leaf = tree[i ^ 1]
         i >>= 1
-        a = m.tree[2 * i]
-        b = m.tree[2 * i + 1]
-        if b < a:
-            a = b
-        if m.tree[i] == a:
-            return
-        m.tree[i] = a
-
-
-cdef inline int64_t tree_others(const machine *m, int32_t c) noexcept nogil:
-    """The least leaf of all CPUs but c."""
-    cdef int32_t i = m.tree_size + c
-    cdef int64_t best = LEAF_INF
-    while i > 1:
-        if m.tree[i ^ 1] < best:
-            best = m.tree[i ^ 1]
-        i >>= 1
-    return best
+        tree[i] = leaf
 
 
 cdef inline void rekey(machine *m, int32_t c) noexcept nogil:
     """CPU c's key changed; the acting CPU's own leaf is set when its action ends."""
     if c != m.c:
         tree_set(m, c, leaf_of(m, c))
-        m.rekeyed = 1
+        m.turn = 1
 
 
 cdef inline void spend(machine *m, int32_t cat, int64_t cost) noexcept nogil:
     m.cpu[m.c].clock += cost
     m.time[m.c * TM_NR + cat] += cost
     m.row_cost += cost
+    m.turn = 1
 
 
 cdef inline void wake_cpu(machine *m, int32_t w, int64_t d, int32_t cat) noexcept nogil:
@@ -119,6 +106,7 @@ cdef inline bint lock(machine *m, qlock *l) noexcept nogil:
     else:
         m.cpu[l.tail].lock_next = m.c
     l.tail = m.c
+    m.turn = 1
     p.mode = CPU_SPIN_LOCK      # interrupts as the row says: last_on
     return False
 

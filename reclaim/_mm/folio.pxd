@@ -83,6 +83,7 @@ cdef inline int32_t alloc_frame(machine *m) noexcept nogil:
         g.frame_fresh += 1
     else:
         m.bad = 1
+        m.turn = 1
         return -1
     g.frames_free -= 1
     m.folio[f].flags = 0

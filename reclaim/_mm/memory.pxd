@@ -62,6 +62,7 @@ cdef inline void task_dies(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.step = -1
     m.cg.nr_alive -= 1
     p.sstep = ST_SW_PICK
+    m.turn = 1
 
 cdef inline void complete(machine *m, task_t *t, const pass_t *a, int64_t think) noexcept nogil:
     cdef uint64_t *pte
@@ -96,6 +97,8 @@ cdef inline void step_TOUCH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef const pass_t *a
     cdef uint64_t *e
+    cdef uint64_t *l1
+    cdef uint64_t *l2
     cdef uint64_t tag, pte
     cdef int kind
     if t.dying:
@@ -111,15 +114,17 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if not t.have:
         take_access(m, t, a)
     tag = tlb_tag(p, t.vp)
-    e = tlb_find(l1_of(m, m.c), m.w.l1_sets, m.w.l1_ways, t.vp, tag)
+    l1 = l1_of(m, m.c)
+    l2 = l2_of(m, m.c)
+    e = tlb_find(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
     if e != NULL:
         if not t.write or e[0] & 1:
             complete(m, t, a, a.think)
             return
     else:
-        e = tlb_find(l2_of(m, m.c), m.w.l2_sets, m.w.l2_ways, t.vp, tag)
+        e = tlb_find(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
         if e != NULL and (not t.write or e[0] & 1):
-            tlb_fill(l1_of(m, m.c), m.w.l1_sets, m.w.l1_ways, t.vp, tag, <int>(e[0] & 1))
+            tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])
             spend(m, TM_walk, m.w.cost[CO_tlb_l2_hit])
             complete(m, t, a, a.think)
             return
@@ -137,7 +142,13 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_F_READ
         return
     m.pte[t.vp] = pte
-    tlb_walk_fill(m, m.c, t.vp, (pte & PTE_DIRTY) != 0)
+    tag |= (pte & PTE_DIRTY) != 0
+    if e == NULL:
+        tlb_insert(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
+        tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
+    else:                             # held, but not yet dirty
+        tlb_fill(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag & ~<uint64_t>1, <int>(tag & 1))
+        tlb_fill(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag & ~<uint64_t>1, <int>(tag & 1))
     complete(m, t, a, a.think)
 
 

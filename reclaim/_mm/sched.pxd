@@ -95,12 +95,14 @@ cdef inline void folio_unlock(machine *m, int32_t f) noexcept nogil:
 cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.state = TASK_BLOCKED
     p.sstep = ST_SW_PICK
+    m.turn = 1
 
 cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """cond_resched: true if the step gives way and is over."""
     cdef int32_t j
     if p.drain_req:
         p.sstep = ST_W_DRAIN
+        m.turn = 1
         return True
     if not p.need_resched or (p.rq_nr == 0 and p.push < 0):
         return False
@@ -120,6 +122,7 @@ cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         if j >= 0:
             kick_idle(m, j)
     p.sstep = ST_SW_PICK
+    m.turn = 1
     return True
 
 

@@ -121,6 +121,7 @@ cdef inline void step_FL_WAIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.step = ST_FL_DONE
     if p.acks > 0:
         p.mode = CPU_SPIN_ACK
+        m.turn = 1
     else:
         spend(m, TM_flush, m.w.cost[CO_csd_ack] * p.fl_n)
 

@@ -4,6 +4,7 @@
 # ASID, so that a full flush is one new stamp.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memmove
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
@@ -62,28 +63,26 @@ cdef inline uint64_t *tlb_find(uint64_t *level, int32_t sets, int32_t ways, int3
             return e + i
     return NULL
 
+cdef inline void tlb_insert(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
+                            uint64_t entry) noexcept nogil:
+    """A page that the level does not hold: newest first, the oldest of its set is lost."""
+    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
+    memmove(e + 1, e, (ways - 1) * sizeof(uint64_t))
+    e[0] = entry
+
 cdef inline void tlb_fill(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
                           uint64_t tag, int d) noexcept nogil:
-    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
-    cdef int i
-    for i in range(ways):
-        if (e[i] & ~<uint64_t>1) == tag:
-            e[i] = tag | <uint64_t>d
-            return
-    for i in range(ways - 1, 0, -1):
-        e[i] = e[i - 1]
-    e[0] = tag | <uint64_t>d
+    cdef uint64_t *e = tlb_find(level, sets, ways, vp, tag)
+    if e != NULL:
+        e[0] = tag | <uint64_t>d
+    else:
+        tlb_insert(level, sets, ways, vp, tag | <uint64_t>d)
 
 cdef inline uint64_t *l1_of(machine *m, int32_t c) noexcept nogil:
     return m.l1 + <int64_t>c * m.w.l1_sets * m.w.l1_ways
 
 cdef inline uint64_t *l2_of(machine *m, int32_t c) noexcept nogil:
     return m.l2 + <int64_t>c * m.w.l2_sets * m.w.l2_ways
-
-cdef inline void tlb_walk_fill(machine *m, int32_t c, int32_t vp, int d) noexcept nogil:
-    cdef uint64_t tag = tlb_tag(&m.cpu[c], vp)
-    tlb_fill(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, vp, tag, d)
-    tlb_fill(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, vp, tag, d)
 
 cdef inline void flush_tlb_local(machine *m, int32_t c) noexcept nogil:
     """Everything of the loaded ASID, in O(1)."""

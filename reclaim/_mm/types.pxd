@@ -319,7 +319,7 @@ cdef struct machine:
     int32_t tree_size
     int32_t c                 # the acting CPU
     int32_t row_step
-    int32_t rekeyed
+    int32_t turn               # the turn may pass: see task_steps
     int64_t now
     int64_t row_cost
     uint8_t irq_on[128]       # the column irq of every step

@@ -483,6 +483,7 @@ cdef inline void step_U_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef mm_t *mm = &m.mm[q.mm]
     if q.slot < 0:
         m.bad = 2
+        m.turn = 1
         return
     if t.old_pte & PTE_DIRTY:
         q.flags |= PG_dirty
@@ -570,6 +571,7 @@ cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     spend(m, TM_swap, m.w.cost[CO_pageout])
     if q.slot < 0:                 # only a strategy that gave the lock away gets here
         m.bad = 2
+        m.turn = 1
     elif slot_maps(m, q.slot) == 0:
         folio_free_swap(m, t.folio)
         q.flags &= ~<uint32_t>PG_reclaim

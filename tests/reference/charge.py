@@ -15,7 +15,6 @@ class Charge:
 
     def step_C_TRY(self, c, t):
         m, limit = self.memcg, self.world.limit
-        self.spend(max(1, self.cost["charge"]))
         while True:
             if c.stock >= t.c_nr:
                 c.stock -= t.c_nr
@@ -30,6 +29,7 @@ class Charge:
             if t.c_batch > t.c_nr:
                 t.c_batch = t.c_nr
                 continue
+            self.spend(max(1, self.cost["charge"]))
             if t.dying:
                 t.c_failed = 1
                 t.step = t.c_ret

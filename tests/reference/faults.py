@@ -235,6 +235,7 @@ class Faults:
         else:
             self.counter["pswpin"] += 1
             self.spend(self.cost["zram_read"])
+        self.spend(self.cost["fault_swap"], "fault")
         t.step = "F_SWAP_MAP"
 
     def step_F_LOCK(self, c, t):
@@ -253,6 +254,7 @@ class Faults:
 
     def step_F_RECHECK(self, c, t):
         f = t.f_pfn
+        self.spend(self.cost["fault_swap"])
         if not f.flags & SWAPCACHE or f.slot != self.slot_of(t):
             self.folio_unlock(f)
             self.put(f)
@@ -296,7 +298,6 @@ class Faults:
         t.mm.swapents -= 1
         self.unlock(ptl)
         self.folio_unlock(f)
-        self.spend(self.cost["fault_swap"])
         t.step = "F_WP" if t.write and not pte & WRITE else "F_DONE"
 
     def step_F_DONE(self, c, t):

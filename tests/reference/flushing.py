@@ -53,7 +53,6 @@ class Flushing:
         self.counter[("arch_tlbbatch_flush_" if c.fl_mm == NONE else "flush_mm_") + what] += 1
 
     def step_FL_START(self, c, t):
-        self.spend(self.cost["flush_fixed"])
         c.acks = c.fl_scan = c.fl_n = c.fl_ipi = 0
         if c.fl_mm != NONE:
             mm = self.mms[c.fl_mm]
@@ -104,13 +103,13 @@ class Flushing:
         return not self.world.trim or j.loaded_mm in (c.fl_mm, SWITCHING) or c.fl_trim
 
     def step_FL_SEND(self, c, t):
-        k = 0
+        cost = self.cost["flush_fixed"]
         for j in self.cpus:
             if c.fl_ipi & j.bit:
-                k += 1
+                cost += self.cost["ipi_send"]
                 way = "ipi_delivery" if j.socket == c.socket else "ipi_delivery_cross"
-                j.irq_at = min(j.irq_at, self.now + k * self.cost["ipi_send"] + self.cost[way])
-        self.spend(self.cost["ipi_send"] * k)
+                j.irq_at = min(j.irq_at, self.now + cost + self.cost[way])
+        self.spend(cost)
         here = c.fl_mask & c.bit and not c.is_lazy and (c.fl_mm == NONE or c.loaded_mm == c.fl_mm)
         t.step = "FL_LOCAL" if here else "FL_WAIT"
 
@@ -121,10 +120,11 @@ class Flushing:
     def step_FL_WAIT(self, c, t):
         if c.acks > 0:
             c.mode = SPIN_ACK
+        else:
+            self.spend(self.cost["csd_ack"] * c.fl_n)
         t.step = "FL_DONE"
 
     def step_FL_DONE(self, c, t):
-        self.spend(self.cost["csd_ack"] * c.fl_n)
         t.step = c.fl_ret
 
     # -- the flush itself -----------------------------------------------------------------------
@@ -197,13 +197,11 @@ class Flushing:
         s = c.hand.popleft()
         s.acks -= 1
         if s.acks == 0 and s.mode == SPIN_ACK:
-            self.wake_cpu(s, 0, "flush_wait")
+            self.wake_cpu(s, self.cost["csd_ack"] * s.fl_n, "flush_wait")
         c.istep = "Q_FUNC" if c.hand else "Q_EXIT"
 
     def step_Q_EXIT(self, c, t):
-        self.spend(self.cost["irq_exit"])
-        c.in_irq, c.istep = 0, None
-        self.last_on = 1
+        self.spend(self.cost["irq_exit"])       # then Machine.interrupt_exit
 
     def step_T_TICK(self, c, t):
         world = self.world

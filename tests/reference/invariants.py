@@ -124,6 +124,9 @@ class Invariants:
                 add(refs, f)
             for f in c.lru_activate:
                 add(refs, f)
+        for f in self.lost:
+            put_at(f, "no place: lost at S_TAIL")
+            add(refs, f)
         isolated = 0
         for t in self.tasks:
             inner, outer = self._inner(t), self._outer(t)
@@ -140,7 +143,7 @@ class Invariants:
                 put_at(f, f"free_folios of task {t.nr}")
             if inner in _ACTIVE_SIDE or inner in _INACTIVE_SIDE:
                 if inner in _INACTIVE_SIDE and inner not in ("I_UNLOCK", "S_PLAN"):
-                    held += t.nr_reclaimed
+                    held += t.nr_reclaimed + t.nr_lost
                 assert held == t.taken, f"task {t.nr}: {held} of {t.taken} isolated folios"
                 isolated += t.taken
             else:
@@ -201,7 +204,7 @@ class Invariants:
 
     def _check_folio_locks(self):
         """LOCKED folios have an owner."""
-        owned = set()
+        owned = set(self.lost) if self.policy["keeps_locks"] else set()
         for t in self.tasks:
             inner, outer = self._inner(t), self._outer(t)
             if inner in _IN_HAND - {"S_LOCK", "P_END", "P_DISPATCH"}:

@@ -21,7 +21,7 @@ class Machine:
             return min(c.clock, c.irq_at, c.tick_at, c.timer_at) if c.last_on else c.clock
         if c.mode == SPIN_LOCK and not c.last_on:
             return INF
-        return min(c.irq_at, c.tick_at, c.timer_at)
+        return max(c.clock, min(c.irq_at, c.tick_at, c.timer_at))
 
     def least(self):
         """The CPU that acts next, and its key."""
@@ -62,15 +62,13 @@ class Machine:
         t = c.current
         granted = c.granted if not c.in_irq else None
         self.steps[row](c, t)
-        if granted is not None and c.granted is granted:    # handed over, and not wanted any more
+        if granted is not None and c.granted is granted:    # handed over, no longer mapped
             c.granted = None
             self.unlock(granted)
         c.clock += self.spent
         c.last_on = IRQ_ON[row] if self.last_on is None else self.last_on
         if row == "Q_EXIT":
-            if c.mode == RUN:
-                c.clock += c.left
-            c.left = 0
+            self.interrupt_exit(c)
         shown = _LOGS[row]
         f = getattr(t, shown) if shown else None
         return key, c.nr, NUMBER[row], NONE if f is None else f.nr, self.spent
@@ -83,14 +81,23 @@ class Machine:
             c.left = 0
             self.time[_WAIT[c.mode]][c.nr] += now - c.clock
         c.clock, c.in_irq = now, 1
-        first = c.t_irq()
-        if c.irq_at == first:
-            c.istep = "Q_ENTRY"
-        elif c.tick_at == first:
-            c.istep = "T_TICK"
-        else:
-            c.istep = "T_TIMER"
+        c.istep = self.source(c)
         return c.istep
+
+    def source(self, c):
+        """The first step of the interrupt that comes first."""
+        first = c.t_irq()
+        return "Q_ENTRY" if c.irq_at == first else "T_TICK" if c.tick_at == first else "T_TIMER"
+
+    def interrupt_exit(self, c):
+        """Q_EXIT, after its cost."""
+        if c.t_irq() <= c.clock:
+            c.istep = self.source(c)
+            return
+        c.in_irq, c.istep, c.last_on = 0, None, 1
+        if c.mode == RUN:
+            c.clock += c.left
+        c.left = 0
 
     def spend(self, cost, cat=None):
         """Add to the cost of the step, under its row's category unless said."""

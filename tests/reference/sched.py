@@ -31,16 +31,17 @@ class Sched:
         return n
 
     def step_SW_PICK(self, c, t):
+        c.need_resched, c.push = 0, NONE
         n = c.runqueue.popleft() if c.runqueue else self.newidle(c)
         if n is None:
-            c.current, c.mode, c.tick_at, c.need_resched = None, IDLE, INF, 0
+            c.current, c.mode, c.tick_at = None, IDLE, INF
             if c.loaded_mm >= 0:
                 c.is_lazy = 1
             c.sstep = None
             self.last_on = 1
             return
         c.current, n.state, n.cpu = n, RUNNING, c.nr
-        c.need_resched = c.slice_ticks = 0
+        c.slice_ticks = 0
         self.counter["context_switches"] += 1
         if c.tick_at == INF:
             c.tick_at = (self.now // self.world.tick + 1) * self.world.tick

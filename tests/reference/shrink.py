@@ -52,7 +52,7 @@ class Shrink:
         t.plan_flush = [1 if (k + 1) % every == 0 else 0 for k in range(n)]
         self.counter["shrink_folio_list_calls"] += 1
         t.nr_pageout = t.nr_activate = t.nr_reclaimed = 0
-        t.index = t.ordinal = 0
+        t.index = t.ordinal = t.nr_lost = 0
         t.free_folios.clear()
         t.flush_folios.clear()
         t.in_batch = 0
@@ -66,13 +66,13 @@ class Shrink:
             t.step = "S_TAIL"
             return
         t.folio = t.list.popleft()
-        self.spend(self.cost["scan"])
         t.index += 1
         t.step = "S_LOCK"
 
     def step_S_LOCK(self, c, t):
         f = t.folio
         if f.flags & LOCKED:
+            self.spend(self.cost["scan"])
             self.keep(t)
             return
         f.flags |= LOCKED
@@ -82,6 +82,7 @@ class Shrink:
     def step_S_WB(self, c, t):
         f = t.folio
         if f.flags & WRITEBACK:
+            self.spend(self.cost["scan"])
             f.flags |= RECLAIM
             self.activate_locked(t)
         else:
@@ -97,6 +98,7 @@ class Shrink:
             young = self.clear_young(f)
             self.unlock(ptl)
             self.spend(self.cost["rmap"])
+        self.spend(self.cost["scan"])
         referenced = f.flags & REFERENCED
         f.flags &= ~REFERENCED
         if young:
@@ -116,7 +118,6 @@ class Shrink:
             self.activate_locked(t)
         else:
             f.slot = self.free_slots.pop()
-            self.spend(self.cost["swap_alloc"])
             t.step = "S_ADD"
 
     def step_S_ADD(self, c, t):
@@ -217,11 +218,11 @@ class Shrink:
         f.flags &= ~DIRTY
         f.flags |= RECLAIM
         self.counter["nr_vmscan_write"] += 1
-        self.spend(self.cost["pageout"])
         t.step = "P_WRITE"
 
     def step_P_WRITE(self, c, t):
         f = t.folio
+        self.spend(self.cost["pageout"])
         if not self.map_count(f.slot):
             self.folio_free_swap(f)
             f.flags &= ~RECLAIM
@@ -301,10 +302,8 @@ class Shrink:
             t.b_ret = "S_END"
             t.step = "B_START"
             return
-        for f in t.flush_folios:        # not in the specification; AMBIGUITIES.md
-            if self.policy["keeps_locks"]:
-                self.folio_unlock(f)
-            t.ret.append(f)
+        self.lost += t.flush_folios     # a planted defect: nobody has them any more
+        t.nr_lost = len(t.flush_folios)
         t.flush_folios.clear()
 
     def step_S_END(self, c, t):

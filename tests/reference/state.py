@@ -143,6 +143,7 @@ class Task(Stream):
                  "nr_to_scan", "list", "ret", "taken", "scanned", "folio", "index", "defer",
                  "old_pte", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
+                 "nr_lost",         # left behind at S_TAIL; for check() only
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret",
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap")
 
@@ -174,7 +175,7 @@ class Task(Stream):
         self.index = self.defer = self.old_pte = 0
         self.nr_pageout = self.nr_activate = self.nr_reclaimed = 0
         self.free_folios, self.flush_folios = [], []
-        self.ordinal = self.b_i = self.b_w = self.in_batch = 0
+        self.nr_lost = self.ordinal = self.b_i = self.b_w = self.in_batch = 0
         self.b_ret = self.freed_ret = self.d_ret = None
         self.plan_defer, self.plan_flush = [], []
         self.d_which = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
@@ -233,6 +234,7 @@ class State:
         self.cost = dict(zip(names.COSTS, (int(x) for x in world.costs)))
         self.batch_size = [0] * (BATCH + 1)
         self.alive = len(self.tasks)
+        self.lost = []              # folios of the policy that drops the remainder; for check() only
         for task in self.tasks:
             cpu = self.cpus[task.cpu]
             cpu.runqueue.append(task)

@@ -47,7 +47,7 @@ def small_world(**overrides):
         nr_cpus=nr_cpus, cpus_per_socket=nr_cpus, pcid=True,
         l1_sets=4, l1_ways=2, l2_sets=8, l2_ways=4,
         limit=limit, kernel_pages=4, nr_folios=limit + 64 * tasks + 256, nr_slots=512,
-        swappiness=60, cgroup=2, mask_lazy=True, trim=False, swapin_cached=False,
+        swappiness=60, cgroup=1, mask_lazy=True, trim=False, swapin_cached=False,
         pgrefill_global=False, tick=tick, slice_ticks=3, jiffy=tick, migrate_threshold=0, seed=1,
         costs=COSTS, passes=make_passes(rows), task_mm=tuple(range(tasks)),
         task_cpu=tuple(t % nr_cpus for t in range(tasks)), task_pinned=(False,) * tasks,
@@ -70,93 +70,111 @@ except ImportError:                 # the twin itself does not need it
 
 if st is not None:
 
+    def _weighted(**choices):
+        """sampled_from, each value as often as its weight: _weighted(a=(value, weight), ...)."""
+        return st.sampled_from([value for value, weight in choices.values() for _ in range(weight)])
+
     @st.composite
     def _passes(draw, pages, trace):
         """One pass over an mm of `pages` pages; a TRACE pass appends to `trace`."""
-        kind = draw(st.sampled_from(["SEQ", "SEQ", "RAND", "FWDREV", "POPULATE", "TRACE"]))
+        kind = draw(st.sampled_from(
+            ["RAND", "RAND", "SEQ", "SEQ", "SEQ", "FWDREV", "POPULATE", "TRACE"]))
         think = draw(st.sampled_from([0, 0, 1, 99_991, 3_000_017]))
         units = draw(st.sampled_from([0, 1, 64]))
-        write = draw(st.integers(0, 2))
-        zero = draw(st.integers(0, 1))
+        write = draw(st.sampled_from([2, 1, 0]))
+        zero = draw(st.sampled_from([0, 0, 1]))
         if kind == "TRACE":
             entries = draw(st.lists(st.integers(0, 2 * pages - 1), min_size=1, max_size=40))
             first = len(trace)
             trace.extend(entries)
             return make_pass("TRACE", write=write, zero=zero, first=first, nr=1,
                              count=len(entries), think=think, units=units)
-        first = draw(st.sampled_from([0, 0, draw(st.integers(0, pages - 1))]))
-        nr = draw(st.sampled_from([pages - first, draw(st.integers(1, pages - first))]))
+        first = draw(st.sampled_from([0, 0, 0, pages // 3, pages - 1]))
+        nr = draw(st.sampled_from([pages - first, pages - first, 1 + (pages - first) // 2]))
         stride = draw(st.sampled_from([1, 1, -1, 3, -5, 64, -7]))
-        count = draw(st.sampled_from([nr, 2 * nr, draw(st.integers(1, 3 * nr))]))
+        count = draw(st.sampled_from([2 * nr, nr, nr, 3 * nr + 1, 1 + nr // 3]))
         return make_pass(kind, write=write, zero=zero, first=first, nr=nr, stride=stride,
                          count=count, think=think, units=units)
 
     @st.composite
+    def _costs(draw, tick):
+        """Usually COSTS; some entries 0, or long so that other CPUs meet the state meanwhile."""
+        costs = list(COSTS)
+        how = draw(st.sampled_from(["plain", "long", "long", "zero", "all zero"]))
+        entries = st.sets(st.integers(0, len(costs) - 1), max_size=12)
+        if how == "all zero":
+            return (0,) * len(costs)
+        for i in draw(entries) if how == "zero" else ():
+            costs[i] = 0
+        interrupt = {names.COSTS.index(x) for x in ("irq_entry", "irq_exit", "tick", "wakeup",
+                                                    "tlb_check", "tlb_flush_full", "invlpg")}
+        for i in draw(entries) if how == "long" else ():
+            costs[i] *= 1 if i in interrupt else 40
+        return tuple(x // 7 for x in costs) if tick == 10**7 else tuple(costs)
+
+    @st.composite
     def worlds(draw):
-        nr_cpus = draw(st.integers(1, 4))
-        tasks = draw(st.integers(1, 6))
+        """Any small world; most reclaim much of the time, some run out of slots, some of memory."""
+        nr_cpus = draw(st.sampled_from([4, 2, 3, 4, 2, 1]))
+        tasks = draw(st.sampled_from([4, 2, 6, 3, 5, 2, 1]))
         booleans = st.booleans()
-        mm_pages = tuple(draw(st.sampled_from([16, 48, 96, 96, 130, 600, draw(st.integers(1, 200))]))
-                         for _ in range(tasks))
+        sizes = draw(st.sampled_from([(96,), (96, 130), (16, 48, 200), (600, 48), (520,)]))
+        mm_pages = tuple(draw(st.sampled_from(sizes)) for _ in range(tasks))
         rows, trace, first, number, loop_to = [], [], [], [], []
         for pages in mm_pages:
             first.append(len(rows))
-            if draw(st.integers(0, 3)):             # most start by filling their memory
+            if draw(st.integers(0, 4)):             # most start by filling their memory
                 rows.append(make_pass("SEQ", write=1, nr=pages, zero=draw(st.integers(0, 1)),
                                       think=draw(st.sampled_from([0, 200_003]))))
             for _ in range(draw(st.integers(1, 4))):
                 rows.append(draw(_passes(pages, trace)))
             number.append(len(rows) - first[-1])
-            loop_to.append(draw(st.sampled_from([0, 0, 0, -1, number[-1] - 1])))
+            loop_to.append(draw(st.sampled_from([0, 0, 0, 0, 0, -1, number[-1] - 1])))
         total = sum(mm_pages)
-        limit = draw(st.sampled_from([
-            max(8, total // 2), max(8, total * 3 // 4), max(8, total // 5), total + 100, 120,
-            draw(st.integers(4, 200))]))
-        kernel_pages = draw(st.sampled_from([0, 0, min(4, limit), limit // 2]))
-        nr_slots = draw(st.sampled_from([512, 2 * total, total, total // 3, 20, 1, 0]))
+        limit = max(8, draw(st.sampled_from([
+            total // 2, total // 2, total * 3 // 4, total * 4 // 5, total // 3, total // 5,
+            min(total, 120), total + 100, 20])))
+        kernel_pages = draw(st.sampled_from([0, 0, 4, limit // 2]))
+        nr_slots = draw(_weighted(
+            plenty=(max(512, 2 * total), 6), enough=(total, 3), full=(total * 2 // 3, 3),
+            few=(total // 4, 2), twenty=(20, 1), one=(1, 1), none=(0, 1)))
         tick = draw(st.sampled_from([10**9, 10**9, 10**8, 10**7]))
-        costs = list(COSTS)
-        if draw(booleans):
-            zeros = draw(st.sets(st.integers(0, len(costs) - 1), max_size=len(costs)))
-            for i in zeros:
-                costs[i] = 0
-        if tick == 10**7 and draw(booleans):        # all interrupts at one place
-            costs = [x // 7 for x in costs]
-        one_cpu = draw(booleans)
+        one_cpu = draw(st.sampled_from([False, False, True]))
+        same_pages = len(set(mm_pages)) == 1
         return small_world(
             nr_cpus=nr_cpus, cpus_per_socket=draw(st.sampled_from([1, nr_cpus])),
             pcid=draw(booleans),
-            l1_sets=draw(st.sampled_from([1, 4])), l1_ways=draw(st.sampled_from([1, 2])),
-            l2_sets=draw(st.sampled_from([1, 8, 64])), l2_ways=draw(st.sampled_from([1, 4])),
+            l1_sets=draw(st.sampled_from([4, 1])), l1_ways=draw(st.sampled_from([2, 1])),
+            l2_sets=draw(st.sampled_from([8, 1, 64])), l2_ways=draw(st.sampled_from([4, 1])),
             limit=limit, kernel_pages=kernel_pages,
-            nr_folios=limit + 64 * tasks + draw(st.sampled_from([64, 256])), nr_slots=nr_slots,
-            swappiness=draw(st.sampled_from([60, 60, 100, 200, 1, 0])),
-            cgroup=draw(st.integers(1, 2)), mask_lazy=draw(booleans), trim=draw(booleans),
+            nr_folios=limit + 64 * tasks + draw(st.sampled_from([256, 64])), nr_slots=nr_slots,
+            swappiness=draw(st.sampled_from([60, 60, 60, 60, 100, 100, 200, 200, 200, 1, 0])),
+            cgroup=draw(st.sampled_from([1, 1, 2])), mask_lazy=draw(booleans), trim=draw(booleans),
             swapin_cached=draw(booleans), pgrefill_global=draw(booleans),
             tick=tick, jiffy=tick, slice_ticks=draw(st.sampled_from([1, 3, 10])),
             migrate_threshold=draw(st.sampled_from([0, 2**62, 2**62, 2**64 - 1])),
-            seed=draw(st.integers(0, 2**64 - 1)), costs=tuple(costs), passes=make_passes(rows),
-            trace=np.array(trace, dtype="<u4"), mm_pages=mm_pages,
-            task_mm=draw(st.permutations(range(tasks)).map(tuple)) if len(set(mm_pages)) == 1
+            seed=draw(st.integers(0, 2**64 - 1)), costs=draw(_costs(tick)),
+            passes=make_passes(rows), trace=np.array(trace, dtype="<u4"), mm_pages=mm_pages,
+            task_mm=tuple(draw(st.permutations(range(tasks)))) if same_pages
             else tuple(range(tasks)),
             task_cpu=tuple(0 if one_cpu else draw(st.integers(0, nr_cpus - 1))
                            for _ in range(tasks)),
             task_pinned=tuple(draw(st.sampled_from([False, False, True])) for _ in range(tasks)),
             task_first_pass=tuple(first), task_nr_passes=tuple(number),
             task_loop_to=tuple(loop_to),
-            task_restart=tuple(draw(booleans) for _ in range(tasks)),
+            task_restart=tuple(draw(st.sampled_from([True, True, False])) for _ in range(tasks)),
             mm_recency=tuple(draw(st.sampled_from([True, True, False])) for _ in range(tasks)),
         )
 
     @st.composite
     def policies(draw):
+        every = ("writeback", "lru", "mapped", "pinned")
         return {
             "activation": draw(st.sampled_from(["kernel", "kernel", "never"])),
             "unmap": draw(st.sampled_from(["kernel", "kernel", "immediate"])),
-            "flush_every": draw(st.sampled_from([1, 1, 2, 5, 16, 31, 31, 40])),
+            "flush_every": draw(st.sampled_from([1, 31, 31, 2, 5, 16, 40])),
             "keeps_locks": draw(st.booleans()),
-            "rechecks": frozenset(draw(st.sets(
-                st.sampled_from(["writeback", "lru", "mapped", "pinned"])))
-                if draw(st.booleans()) else ("writeback", "lru", "mapped", "pinned")),
-            "remainder": draw(st.sampled_from([True, True, True, False])),
+            "rechecks": frozenset(draw(st.sampled_from(
+                [every, every, (), every[:1], every[1:], every[2:3]]))),
+            "remainder": draw(st.sampled_from([True] * 7 + [False])),
         }
