@@ -237,6 +237,8 @@ cdef inline void step_F_READ(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.f_kind = FAULT_COPY
         t.step = ST_F_ALLOC if t.write else ST_F_DONE
     else:
+        prefetch(&m.slot_entry[pte_index(pte)])
+        prefetch(&m.slot_count[pte_index(pte)])
         t.step = ST_F_CACHE
 
 cdef inline void step_F_PT(machine *m, cpu_t *p, task_t *t) noexcept nogil:

@@ -12,10 +12,12 @@ cdef extern from *:
     #define RECLAIM_INF (((int64_t)1) << 62)
     #define RECLAIM_LEAF_INF INT64_MAX
     static inline int reclaim_ctz64(uint64_t x) { return __builtin_ctzll(x); }
+    #define reclaim_prefetch(p) __builtin_prefetch(p)
     """
     int64_t INF "RECLAIM_INF"             # a time that never comes
     int64_t LEAF_INF "RECLAIM_LEAF_INF"
     int ctz64 "reclaim_ctz64"(uint64_t x) noexcept nogil
+    void prefetch "reclaim_prefetch"(const void *p) noexcept nogil
 
 cdef enum:
     NR_ASIDS = 6              # TLB_NR_DYN_ASIDS

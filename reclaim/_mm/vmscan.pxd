@@ -353,6 +353,8 @@ cdef inline void step_S_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_S_TAIL
         return
     t.folio = fifo_pop(m, &t.list)
+    if t.list.head >= 0:
+        prefetch(&m.folio[t.list.head])
     t.index += 1
     t.step = ST_S_LOCK
 
@@ -621,7 +623,6 @@ cdef inline int step_S_FREE(machine *m, cpu_t *p, task_t *t, Policies s) except 
     folio_unlock(m, t.folio)
     t.free_folios[t.nr_free] = t.folio
     t.nr_free += 1
-    spend(m, TM_scan, m.w.cost[CO_free])
     next_folio(t)
     if t.nr_free == BATCH:
         m.cg.usage -= BATCH
@@ -635,6 +636,7 @@ cdef inline int step_S_FREE(machine *m, cpu_t *p, task_t *t, Policies s) except 
 
 cdef inline void free_unref_folios(machine *m, task_t *t) noexcept nogil:
     cdef int i
+    spend(m, TM_scan, m.w.cost[CO_free] * t.nr_free)
     for i in range(t.nr_free):
         free_frame(m, t.free_folios[i])
     t.nr_free = 0

@@ -1,5 +1,7 @@
 """Tiny worlds, and hypothesis strategies that draw random ones."""
 
+import random
+
 import numpy as np
 
 from ._load import names, world as _world
@@ -60,121 +62,124 @@ def small_world(**overrides):
     return built
 
 
-# -- strategies ---------------------------------------------------------------------------------
+# -- random worlds ------------------------------------------------------------------------------
+#
+# `pick` chooses one of a sequence (one value several times: more often).  `random_world(seed)` lets
+# random.Random choose: even, for loops over many seeds.  The hypothesis strategies let hypothesis
+# choose: it leans to the first of each sequence, and can shrink.
+
+
+def _pass(pick, pages, trace):
+    """One pass over an mm of `pages` pages; a TRACE pass appends to `trace`."""
+    kind = pick(["RAND", "RAND", "SEQ", "SEQ", "SEQ", "FWDREV", "POPULATE", "TRACE"])
+    common = dict(write=pick([2, 1, 0]), zero=pick([0, 0, 1]), units=pick([0, 1, 64]),
+                  think=pick([0, 0, 1, 99_991, 3_000_017]))
+    if kind == "TRACE":
+        first, count = len(trace), pick([1, 20, 40])
+        trace.extend(pick(range(2 * pages)) for _ in range(count))
+        return make_pass("TRACE", first=first, nr=1, count=count, **common)
+    first = pick([0, 0, 0, pages // 3, pages - 1])
+    nr = pick([pages - first, pages - first, 1 + (pages - first) // 2])
+    return make_pass(kind, first=first, nr=nr, stride=pick([1, 1, -1, 3, -5, 64, -7]),
+                     count=pick([2 * nr, nr, nr, 3 * nr + 1, 1 + nr // 3]), **common)
+
+
+def _costs(pick, tick):
+    """Often COSTS; or some entries 0, or some long so that other CPUs meet the state meanwhile."""
+    how = pick(["plain", "long", "long", "swap", "zero", "all zero"])
+    if how == "all zero":
+        return (0,) * len(COSTS)
+    costs = dict(zip(names.COSTS, COSTS))
+    some = [pick(names.COSTS) for _ in range(12)]
+    if how == "zero":
+        costs.update(dict.fromkeys(some, 0))
+    elif how == "long":             # but interrupts stay shorter than a tick
+        interrupt = ("irq_entry", "irq_exit", "tick", "wakeup", "tlb_check", "tlb_flush_full",
+                     "invlpg")
+        costs.update({name: 40 * costs[name] for name in some if name not in interrupt})
+    elif how == "swap":
+        costs.update(zram_write=50_000_003, flush_fixed=20_000_001, fault_entry=7, walk_cold=9)
+    return tuple(x // 7 if tick == 10**7 else x for x in costs.values())
+
+
+def build_world(pick):
+    """Any small world; most reclaim much of the time, some run out of slots, some of memory."""
+    nr_cpus = pick([4, 2, 3, 4, 2, 1])
+    tasks = pick([4, 2, 6, 3, 5, 2, 1])
+    sizes = pick([(96,), (96, 130), (16, 48, 200), (600, 48), (520,)])
+    mm_pages = tuple(pick(sizes) for _ in range(tasks))
+    rows, trace, first, number, loop_to = [], [], [], [], []
+    for pages in mm_pages:
+        first.append(len(rows))
+        if pick([1, 1, 1, 1, 0]):   # most start by filling their memory
+            rows.append(make_pass("SEQ", write=1, nr=pages, zero=pick([0, 0, 1]),
+                                  think=pick([0, 200_003])))
+        for _ in range(pick([1, 2, 3, 4])):
+            rows.append(_pass(pick, pages, trace))
+        number.append(len(rows) - first[-1])
+        loop_to.append(pick([0, 0, 0, 0, 0, -1, number[-1] - 1]))
+    total = sum(mm_pages)
+    limit = max(8, pick([total // 2, total // 2, total * 3 // 4, total * 4 // 5, total // 3,
+                         total // 5, min(total, 120), total + 100, 20]))
+    nr_slots = pick([max(512, 2 * total)] * 6 + [total] * 3 + [total * 2 // 3] * 3
+                    + [total // 4, 20, 1, 0])
+    tick = pick([10**9, 10**9, 10**8, 10**7])
+    one_cpu = pick([False, False, True])
+    task_mm = list(range(tasks))
+    if len(set(mm_pages)) == 1 and pick([False, True]):
+        task_mm.reverse()
+    return small_world(
+        nr_cpus=nr_cpus, cpus_per_socket=pick([1, nr_cpus]), pcid=pick([True, False]),
+        l1_sets=pick([4, 1]), l1_ways=pick([2, 1]), l2_sets=pick([8, 1, 64]), l2_ways=pick([4, 1]),
+        limit=limit, kernel_pages=pick([0, 0, 4, limit // 2]),
+        nr_folios=limit + 64 * tasks + pick([256, 64]), nr_slots=nr_slots,
+        swappiness=pick([60, 60, 60, 60, 100, 100, 200, 200, 200, 1, 0]),
+        cgroup=pick([1, 1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]),
+        swapin_cached=pick([False, True]), pgrefill_global=pick([False, True]),
+        tick=tick, jiffy=tick, slice_ticks=pick([1, 3, 10]),
+        migrate_threshold=pick([0, 2**62, 2**62, 2**64 - 1]), seed=pick(range(2**32)) << 20,
+        costs=_costs(pick, tick), passes=make_passes(rows), trace=np.array(trace, dtype="<u4"),
+        mm_pages=mm_pages, task_mm=tuple(task_mm),
+        task_cpu=tuple(0 if one_cpu else pick(range(nr_cpus)) for _ in range(tasks)),
+        task_pinned=tuple(pick([False, False, True]) for _ in range(tasks)),
+        task_first_pass=tuple(first), task_nr_passes=tuple(number), task_loop_to=tuple(loop_to),
+        task_restart=tuple(pick([True, True, False]) for _ in range(tasks)),
+        mm_recency=tuple(pick([True, True, False]) for _ in range(tasks)),
+    )
+
+
+def build_policy(pick):
+    every = ("writeback", "lru", "mapped", "pinned")
+    return {
+        "activation": pick(["kernel", "kernel", "never"]),
+        "unmap": pick(["kernel", "kernel", "immediate"]),
+        "flush_every": pick([1, 31, 31, 2, 5, 16, 40]),
+        "keeps_locks": pick([True, False]),
+        "rechecks": frozenset(pick([every, every, (), every[:1], every[1:], every[2:3]])),
+        "remainder": pick([True] * 7 + [False]),
+    }
+
+
+def random_world(seed):
+    return build_world(random.Random(f"world {seed}").choice)
+
+
+def random_policy(seed):
+    return build_policy(random.Random(f"policy {seed}").choice)
+
 
 try:
     from hypothesis import strategies as st
-except ImportError:                 # the twin itself does not need it
+except ImportError:                 # only these two need it
     st = None
 
 
-if st is not None:
-
-    def _weighted(**choices):
-        """sampled_from, each value as often as its weight: _weighted(a=(value, weight), ...)."""
-        return st.sampled_from([value for value, weight in choices.values() for _ in range(weight)])
-
+def _drawn(build):
     @st.composite
-    def _passes(draw, pages, trace):
-        """One pass over an mm of `pages` pages; a TRACE pass appends to `trace`."""
-        kind = draw(st.sampled_from(
-            ["RAND", "RAND", "SEQ", "SEQ", "SEQ", "FWDREV", "POPULATE", "TRACE"]))
-        think = draw(st.sampled_from([0, 0, 1, 99_991, 3_000_017]))
-        units = draw(st.sampled_from([0, 1, 64]))
-        write = draw(st.sampled_from([2, 1, 0]))
-        zero = draw(st.sampled_from([0, 0, 1]))
-        if kind == "TRACE":
-            entries = draw(st.lists(st.integers(0, 2 * pages - 1), min_size=1, max_size=40))
-            first = len(trace)
-            trace.extend(entries)
-            return make_pass("TRACE", write=write, zero=zero, first=first, nr=1,
-                             count=len(entries), think=think, units=units)
-        first = draw(st.sampled_from([0, 0, 0, pages // 3, pages - 1]))
-        nr = draw(st.sampled_from([pages - first, pages - first, 1 + (pages - first) // 2]))
-        stride = draw(st.sampled_from([1, 1, -1, 3, -5, 64, -7]))
-        count = draw(st.sampled_from([2 * nr, nr, nr, 3 * nr + 1, 1 + nr // 3]))
-        return make_pass(kind, write=write, zero=zero, first=first, nr=nr, stride=stride,
-                         count=count, think=think, units=units)
+    def strategy(draw):
+        return build(lambda choices: draw(st.sampled_from(choices)))
+    return strategy
 
-    @st.composite
-    def _costs(draw, tick):
-        """Usually COSTS; some entries 0, or long so that other CPUs meet the state meanwhile."""
-        costs = list(COSTS)
-        how = draw(st.sampled_from(["plain", "long", "long", "zero", "all zero"]))
-        entries = st.sets(st.integers(0, len(costs) - 1), max_size=12)
-        if how == "all zero":
-            return (0,) * len(costs)
-        for i in draw(entries) if how == "zero" else ():
-            costs[i] = 0
-        interrupt = {names.COSTS.index(x) for x in ("irq_entry", "irq_exit", "tick", "wakeup",
-                                                    "tlb_check", "tlb_flush_full", "invlpg")}
-        for i in draw(entries) if how == "long" else ():
-            costs[i] *= 1 if i in interrupt else 40
-        return tuple(x // 7 for x in costs) if tick == 10**7 else tuple(costs)
 
-    @st.composite
-    def worlds(draw):
-        """Any small world; most reclaim much of the time, some run out of slots, some of memory."""
-        nr_cpus = draw(st.sampled_from([4, 2, 3, 4, 2, 1]))
-        tasks = draw(st.sampled_from([4, 2, 6, 3, 5, 2, 1]))
-        booleans = st.booleans()
-        sizes = draw(st.sampled_from([(96,), (96, 130), (16, 48, 200), (600, 48), (520,)]))
-        mm_pages = tuple(draw(st.sampled_from(sizes)) for _ in range(tasks))
-        rows, trace, first, number, loop_to = [], [], [], [], []
-        for pages in mm_pages:
-            first.append(len(rows))
-            if draw(st.integers(0, 4)):             # most start by filling their memory
-                rows.append(make_pass("SEQ", write=1, nr=pages, zero=draw(st.integers(0, 1)),
-                                      think=draw(st.sampled_from([0, 200_003]))))
-            for _ in range(draw(st.integers(1, 4))):
-                rows.append(draw(_passes(pages, trace)))
-            number.append(len(rows) - first[-1])
-            loop_to.append(draw(st.sampled_from([0, 0, 0, 0, 0, -1, number[-1] - 1])))
-        total = sum(mm_pages)
-        limit = max(8, draw(st.sampled_from([
-            total // 2, total // 2, total * 3 // 4, total * 4 // 5, total // 3, total // 5,
-            min(total, 120), total + 100, 20])))
-        kernel_pages = draw(st.sampled_from([0, 0, 4, limit // 2]))
-        nr_slots = draw(_weighted(
-            plenty=(max(512, 2 * total), 6), enough=(total, 3), full=(total * 2 // 3, 3),
-            few=(total // 4, 2), twenty=(20, 1), one=(1, 1), none=(0, 1)))
-        tick = draw(st.sampled_from([10**9, 10**9, 10**8, 10**7]))
-        one_cpu = draw(st.sampled_from([False, False, True]))
-        same_pages = len(set(mm_pages)) == 1
-        return small_world(
-            nr_cpus=nr_cpus, cpus_per_socket=draw(st.sampled_from([1, nr_cpus])),
-            pcid=draw(booleans),
-            l1_sets=draw(st.sampled_from([4, 1])), l1_ways=draw(st.sampled_from([2, 1])),
-            l2_sets=draw(st.sampled_from([8, 1, 64])), l2_ways=draw(st.sampled_from([4, 1])),
-            limit=limit, kernel_pages=kernel_pages,
-            nr_folios=limit + 64 * tasks + draw(st.sampled_from([256, 64])), nr_slots=nr_slots,
-            swappiness=draw(st.sampled_from([60, 60, 60, 60, 100, 100, 200, 200, 200, 1, 0])),
-            cgroup=draw(st.sampled_from([1, 1, 2])), mask_lazy=draw(booleans), trim=draw(booleans),
-            swapin_cached=draw(booleans), pgrefill_global=draw(booleans),
-            tick=tick, jiffy=tick, slice_ticks=draw(st.sampled_from([1, 3, 10])),
-            migrate_threshold=draw(st.sampled_from([0, 2**62, 2**62, 2**64 - 1])),
-            seed=draw(st.integers(0, 2**64 - 1)), costs=draw(_costs(tick)),
-            passes=make_passes(rows), trace=np.array(trace, dtype="<u4"), mm_pages=mm_pages,
-            task_mm=tuple(draw(st.permutations(range(tasks)))) if same_pages
-            else tuple(range(tasks)),
-            task_cpu=tuple(0 if one_cpu else draw(st.integers(0, nr_cpus - 1))
-                           for _ in range(tasks)),
-            task_pinned=tuple(draw(st.sampled_from([False, False, True])) for _ in range(tasks)),
-            task_first_pass=tuple(first), task_nr_passes=tuple(number),
-            task_loop_to=tuple(loop_to),
-            task_restart=tuple(draw(st.sampled_from([True, True, False])) for _ in range(tasks)),
-            mm_recency=tuple(draw(st.sampled_from([True, True, False])) for _ in range(tasks)),
-        )
-
-    @st.composite
-    def policies(draw):
-        every = ("writeback", "lru", "mapped", "pinned")
-        return {
-            "activation": draw(st.sampled_from(["kernel", "kernel", "never"])),
-            "unmap": draw(st.sampled_from(["kernel", "kernel", "immediate"])),
-            "flush_every": draw(st.sampled_from([1, 31, 31, 2, 5, 16, 40])),
-            "keeps_locks": draw(st.booleans()),
-            "rechecks": frozenset(draw(st.sampled_from(
-                [every, every, (), every[:1], every[1:], every[2:3]]))),
-            "remainder": draw(st.sampled_from([True] * 7 + [False])),
-        }
+worlds = st and _drawn(build_world)
+policies = st and _drawn(build_policy)
