@@ -10,6 +10,7 @@ from .charge import Charge
 from .digest import Digest
 from .faults import Faults
 from .flushing import Flushing
+from .ghost import Ghost
 from .invariants import Invariants
 from .machine import Machine
 from .memory import Memory
@@ -19,7 +20,7 @@ from .shrink import Shrink
 from .state import State
 from .user import User
 
-__all__ = ["Reference", "STAGE0", "BATCH31", "names"]
+__all__ = ["Reference", "Checked", "STAGE0", "BATCH31", "names"]
 
 _ALL = frozenset({"writeback", "lru", "mapped", "pinned"})
 STAGE0 = {"activation": "kernel", "unmap": "kernel", "flush_every": 1, "keeps_locks": True,
@@ -45,3 +46,7 @@ class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, 
 
     def times(self):
         return {cat: list(values) for cat, values in self.time.items()}
+
+
+class Checked(Ghost, Reference):
+    """The same machine with the contents of pages: no use after free, no lost write."""

@@ -6,7 +6,7 @@ from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, 
 
 _F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
            "F_LOCK", "F_RECHECK", "F_SWAP_MAP"}
-_OLD_HELD = {"F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
+_OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
 _IN_HAND = {"S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN",
             "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE", "P_END",
             "P_DISPATCH", "S_FREE"}
@@ -153,11 +153,8 @@ class Invariants:
                 add(maps, t.folio)
             if outer in _F_HELD and t.f_pfn is not None:
                 add(refs, t.f_pfn)
-                f = t.f_pfn
-                if f not in place:
-                    in_batch = outer in ("F_SWAP_READ", "F_SWAP_MAP", "F_LOCK", "F_RECHECK")
-                    assert not in_batch, f"folio {f.nr}: nowhere, in {outer} of task {t.nr}"
-                    put_at(f, f"the fault of task {t.nr}")
+                if outer not in ("F_SWAP_READ", "F_SWAP_MAP", "F_LOCK", "F_RECHECK"):
+                    put_at(t.f_pfn, f"the fault of task {t.nr}")
             if outer in _OLD_HELD and t.f_old is not None:
                 add(refs, t.f_old)
                 if outer == "F_WP_SET":

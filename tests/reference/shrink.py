@@ -270,7 +270,6 @@ class Shrink:
         self.folio_unlock(f)
         t.nr_reclaimed += 1             # the accounting slot
         t.free_folios.append(f)
-        self.spend(self.cost["free"])
         if len(t.free_folios) < BATCH:
             t.step = self.next_step(t)
             return
@@ -283,6 +282,7 @@ class Shrink:
             t.step = "S_FREE_FLUSHED"
 
     def free_all(self, t):
+        self.spend(self.cost["free"] * len(t.free_folios))
         for f in t.free_folios:
             self.free_frame(f)
         t.free_folios.clear()

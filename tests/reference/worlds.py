@@ -86,7 +86,7 @@ def _pass(pick, pages, trace):
 
 def _costs(pick, tick):
     """Often COSTS; or some entries 0, or some long so that other CPUs meet the state meanwhile."""
-    how = pick(["plain", "long", "long", "swap", "zero", "all zero"])
+    how = pick(["plain"] * 3 + ["long"] * 4 + ["swap"] * 3 + ["zero"] * 2 + ["all zero"])
     if how == "all zero":
         return (0,) * len(COSTS)
     costs = dict(zip(names.COSTS, COSTS))
@@ -106,22 +106,24 @@ def build_world(pick):
     """Any small world; most reclaim much of the time, some run out of slots, some of memory."""
     nr_cpus = pick([4, 2, 3, 4, 2, 1])
     tasks = pick([4, 2, 6, 3, 5, 2, 1])
-    sizes = pick([(96,), (96, 130), (16, 48, 200), (600, 48), (520,)])
+    sizes = pick([(96,), (160,), (96, 130), (48, 300), (600, 48, 200), (520,)])
     mm_pages = tuple(pick(sizes) for _ in range(tasks))
     rows, trace, first, number, loop_to = [], [], [], [], []
     for pages in mm_pages:
         first.append(len(rows))
-        if pick([1, 1, 1, 1, 0]):   # most start by filling their memory
+        if pick([1] * 7 + [0]):   # most start by filling their memory
             rows.append(make_pass("SEQ", write=1, nr=pages, zero=pick([0, 0, 1]),
                                   think=pick([0, 200_003])))
         for _ in range(pick([1, 2, 3, 4])):
             rows.append(_pass(pick, pages, trace))
         number.append(len(rows) - first[-1])
-        loop_to.append(pick([0, 0, 0, 0, 0, -1, number[-1] - 1]))
+        loop_to.append(pick([0] * 12 + [-1, number[-1] - 1]))
     total = sum(mm_pages)
-    limit = max(8, pick([total // 2, total // 2, total * 3 // 4, total * 4 // 5, total // 3,
-                         total // 5, min(total, 120), total + 100, 20]))
-    nr_slots = pick([max(512, 2 * total)] * 6 + [total] * 3 + [total * 2 // 3] * 3
+    # Stocks hold 63 pages and batches 31 folios per CPU: below that, nothing can be reclaimed.
+    limit = max(pick([total // 2, total // 2, total * 3 // 4, total * 4 // 5, total // 3]),
+                min(60 * nr_cpus + 40, total - 15))
+    limit = max(8, pick([limit] * 12 + [total // 5, min(total, 120), total + 100, 20]))
+    nr_slots = pick([max(512, 2 * total)] * 9 + [total] * 4 + [total * 2 // 3] * 4
                     + [total // 4, 20, 1, 0])
     tick = pick([10**9, 10**9, 10**8, 10**7])
     one_cpu = pick([False, False, True])
@@ -131,9 +133,9 @@ def build_world(pick):
     return small_world(
         nr_cpus=nr_cpus, cpus_per_socket=pick([1, nr_cpus]), pcid=pick([True, False]),
         l1_sets=pick([4, 1]), l1_ways=pick([2, 1]), l2_sets=pick([8, 1, 64]), l2_ways=pick([4, 1]),
-        limit=limit, kernel_pages=pick([0, 0, 4, limit // 2]),
+        limit=limit, kernel_pages=pick([0] * 6 + [4] * 5 + [limit // 2]),
         nr_folios=limit + 64 * tasks + pick([256, 64]), nr_slots=nr_slots,
-        swappiness=pick([60, 60, 60, 60, 100, 100, 200, 200, 200, 1, 0]),
+        swappiness=pick([60] * 8 + [100] * 5 + [200] * 7 + [1, 0]),
         cgroup=pick([1, 1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]),
         swapin_cached=pick([False, True]), pgrefill_global=pick([False, True]),
         tick=tick, jiffy=tick, slice_ticks=pick([1, 3, 10]),

@@ -1,0 +1,88 @@
+"""The core beside its twin: the same world, step for step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reference import Reference
+from reclaim import names
+from reclaim.policies import Policy
+from reclaim.policies.flush import BatchFlush, PerFolioFlush
+from reclaim.simulation import Simulation
+
+MS = 10**9
+
+
+def core_policy(policy: dict) -> Policy:
+    """The strategies that a twin's policy description stands for."""
+    every, keeps = policy["flush_every"], policy["keeps_locks"]
+    if every == 1 and keeps and policy["remainder"]:
+        flush = PerFolioFlush()
+    else:
+        flush = BatchFlush(min(every, 31), keeps_locks=keeps, remainder=policy["remainder"],
+                           rechecks=sorted(policy["rechecks"]))
+    return Policy("as the twin's", activation=policy["activation"], unmap=policy["unmap"],
+                  flush=flush)
+
+
+def twin_policy(stage: int) -> dict:
+    """The twin's description of stage 0 to 5."""
+    every = frozenset({"writeback", "lru", "mapped", "pinned"})
+    return {"activation": "kernel", "unmap": "kernel", "flush_every": 31 if stage == 5 else 1,
+            "keeps_locks": stage < 5, "rechecks": every, "remainder": True}
+
+
+def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: int = 1 << 50,
+            stage: str | None = None, check: bool = True) -> int:
+    """Run both; fail at the first row, counter or column that differs.
+
+    Returns
+    -------
+    int : actions made.
+    """
+    sim = Simulation(world, stage or core_policy(policy))
+    twin = Reference(world, policy)
+    made = 0
+    while made < actions:
+        rows, why = sim._core.run_log(end, actions=min(chunk, actions - made))
+        for i, row in enumerate(rows):
+            got = (int(row["now"]), int(row["cpu"]), int(row["step"]), int(row["folio"]),
+                   int(row["cost"]))
+            want = _twin_act(twin, end)
+            assert want is not None, f"row {made + i}: core {_show(got)}, twin at its end"
+            assert got == tuple(want), (f"row {made + i}: core {_show(got)}, "
+                                        f"twin {_show(want)}")
+        made += len(rows)
+        if check:
+            sim.verify()
+        if why != "budget":
+            assert _twin_act(twin, end) is None, f"after {made} rows: core {why}, twin goes on"
+            break
+    assert_same(sim, twin)
+    return made
+
+
+def _twin_act(twin, end):
+    cpu, key = twin.least()
+    if not twin.alive or cpu is None or key >= end:
+        return None
+    return twin.act()
+
+
+def assert_same(sim, twin) -> None:
+    """Counters, columns and digest."""
+    counters = dict(zip(names.COUNTERS, sim.view("counter").tolist(), strict=True))
+    assert counters == twin.counters()
+    for (name, got), (twin_name, want) in zip(sim.columns(), twin.columns(), strict=True):
+        assert name == twin_name
+        assert len(got) == len(want), f"{name}: {len(got)} values, twin {len(want)}"
+        want = np.array([w - 2**64 if w >= 2**63 else w for w in want], dtype=np.int64)
+        if (got != want).any():
+            i = int((got != want).argmax())
+            raise AssertionError(f"{name}[{i}]: core {got[i]}, twin {want[i]}")
+    assert sim.digest() == twin.digest()
+
+
+def _show(row) -> str:
+    now, cpu, step, folio, cost = row
+    return f"{now} ps CPU {cpu} {names.STEPS[step]} folio {folio} cost {cost}"
