@@ -239,19 +239,19 @@ cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_W_BACK(m, p)
 
 
-cdef int task_steps(machine *m, cpu_t *p, Policies s, int64_t *budget) except -1 nogil:
+cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, bint irq_pending,
+                        int64_t budget) except -1 nogil:
     """The next step of the CPU's task, and those after it while the turn cannot pass.
 
     It may pass (m.turn) once a step took time, waits, gave way or changed another CPU's key;
-    an interrupt that is due comes before a step that has interrupts on.
+    an interrupt that is pending comes before a step that has interrupts on.  Returns how many
+    steps were made.
     """
     cdef task_t *t = &m.task[p.current]
-    cdef int64_t at = irq_time(p)
+    cdef int64_t made = 0
     cdef int step
     while True:
         step = t.step
-        m.row_step = step
-        p.last_on = m.irq_on[step]
         if step == ST_TOUCH:
             step_TOUCH(m, p, t)
         elif step == ST_POPULATE:
@@ -408,9 +408,11 @@ cdef int task_steps(machine *m, cpu_t *p, Policies s, int64_t *budget) except -1
             step_E_UNLOCK(m, p, t)
         elif step == ST_E_DONE:
             step_E_DONE(m, p, t)
-        budget[0] -= 1
-        if m.turn or budget[0] <= 0 or (at <= m.now and m.irq_on[t.step]):
-            return 0
+        made += 1
+        p.last_on = m.irq_on[step]          # not before: the step may have raised
+        if m.turn or made == budget or (irq_pending and m.irq_on[t.step]):
+            m.row_step = step
+            return made
 
 
 cdef class Core:
@@ -632,10 +634,9 @@ cdef class Core:
             m.turn = 0
             m.row_cost = 0
             p = &m.cpu[m.c]
-            if not p.in_irq:
-                at = irq_time(p)
-                if irq_due(m, p, at):
-                    enter_irq(m, p, m.now, at)
+            at = irq_time(p)
+            if not p.in_irq and irq_due(m, p, at):
+                enter_irq(m, p, m.now, at)
             if p.in_irq:
                 m.row_step = p.istep
                 p.last_on = 0
@@ -647,7 +648,7 @@ cdef class Core:
                 sched_step(m, p, p.sstep)
                 budget -= 1
             else:
-                task_steps(m, p, self.policies, &budget)
+                budget -= task_steps(m, p, self.policies, at <= m.now, budget)
             tree_set(m, m.c, leaf_of(m, m.c))
             if m.bad:
                 break

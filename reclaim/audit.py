@@ -1,17 +1,25 @@
 """Audits of a state: what the core relies on (`audit`) and what the model promises (`verify`).
 
-`audit` is driven by tables: every index in its range, every list whole, every step with what
-it reads at hand.  A state that passes cannot make the core read outside its tables.  `verify`
-adds conservation: references, charges, isolated folios, slots, locks and clocks.
+`audit` is driven by tables: every index in its range, every list whole, every frame in one
+place with the references that are accounted for, every step with what it reads at hand.  A
+state that passes cannot make the core read outside its tables.  `verify` adds conservation:
+charges, isolated folios and clocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
 import numpy as np
+from numpy.typing import NDArray
 
 from reclaim import names
 from reclaim._core import constants
 from reclaim.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from reclaim.simulation import Simulation
 
 _C = constants()
 _ST = {name: i for i, name in enumerate(names.STEPS)}
@@ -22,16 +30,18 @@ _STATE = {name: i for i, name in enumerate(names.TASK_STATES)}
 _IRQ = tuple(i for n, i in _ST.items() if n[:2] in ("Q_", "T_"))
 _SCHED = tuple(i for n, i in _ST.items() if n[:2] in ("SW", "W_"))
 _INF = _C["INF"]
-_T_MAX = 1 << 54
+_T_MAX = 1 << 53
+_SMALL = 1 << 28
 
 # table -> field -> (least, what the values are below of); numbers stand for themselves.
-_RANGES: dict[str, dict[str, tuple[int, object]]] = {
+_RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "cpu": {
-        "clock": (0, _T_MAX), "left": (0, _T_MAX), "irq_at": (0, _INF + 1),
+        "clock": (0, _T_MAX), "left": (0, _T_MAX), "rq_nr": (0, "task+1"),
+        "irq_at": (0, _INF + 1),
         "tick_at": (0, _INF + 1), "timer_at": (0, _INF + 1),
         "asid_mm": (-1, "mm"), "current": (-1, "task"), "loaded_mm": (-2, "mm"),
         "istep": (-1, len(_ST)), "sstep": (-1, len(_ST)), "rq_head": (-1, "task"),
-        "rq_tail": (-1, "task"), "rq_nr": (0, "task+1"), "push": (-1, "cpu"),
+        "rq_tail": (-1, "task"), "push": (-1, "cpu"),
         "fl_mm": (-1, "mm"), "fl_vp": (-1, "pte"), "fl_scan": (0, "cpu+1"), "fl_n": (0, "cpu"),
         "fl_ret": (-1, len(_ST)), "acks": (0, "cpu"), "q_head": (-1, "cpu"), "q_tail": (-1, "cpu"),
         "hand": (-1, "cpu"), "lock_next": (-1, "cpu"), "stock": (0, 65),
@@ -44,10 +54,12 @@ _RANGES: dict[str, dict[str, tuple[int, object]]] = {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
         "wait_next": (-1, "task"), "throttle_next": (-1, "task"), "vp": (-1, "pte"),
         "f_pfn": (-1, "folio"), "f_old": (-1, "folio"), "folio": (-1, "folio"),
-        "c_nr": (0, 65), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
+        "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
         "d_ret": (-1, len(_ST)), "prio": (0, 13), "r_nr": (0, "folio+1"), "nr_to_scan": (0, 33),
-        "taken": (0, 33), "scanned": (0, 33), "index": (0, 33), "ordinal": (0, 33),
+        "sc_reclaimed": (-_SMALL, _SMALL), "sc_scanned": (0, _SMALL), "r_loop": (-_SMALL, _SMALL),
+        "reclaimed_local": (-_SMALL, _SMALL), "reclaimed_stat": (-_SMALL, _SMALL),
+        "nr_pageout": (0, 65), "nr_activate": (0, 65), "taken": (0, 33), "scanned": (0, 33), "index": (0, 33), "ordinal": (0, 33),
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
         "f_kind": (0, 3), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
@@ -72,25 +84,42 @@ _RANGES: dict[str, dict[str, tuple[int, object]]] = {
     },
 }
 
-# Steps at which a task needs a folio in hand, a frame of its fault, a slot on that folio.
-_HAND = {"S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
-         "P_OUT", "P_WRITE", "P_END", "P_DISPATCH",
-         "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_FRAME = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
-          "F_LOCK", "F_RECHECK", "F_SWAP_MAP"}
-_SWAPPED = {"F_CACHE", "F_PREPARE", "F_SWAP_READ", "F_RECHECK", "F_SWAP_MAP"}
-_SLOT = {"S_ADD"}
+# Where a step that waits for something else may go on, by the field that says so.
+_RETURNS = {
+    "c_ret": {"F_PT_SET", "F_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
+    "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
+    "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "I_LOCK", "K_LOCK"},
+    "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED", "E_FREE"},
+}
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
+# A folio is in hand, on no list; it is locked but before the first and after the write.
+_HAND = {"S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
+         "P_OUT", "P_WRITE", "P_END", "P_DISPATCH"} | _UNMAPPING
+_UNLOCKED = {"S_LOCK", "P_END", "P_DISPATCH"}
+# A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
+_FRESH = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
+_SHARED = {"F_LOCK", "F_RECHECK", "F_SWAP_READ", "F_SWAP_MAP"}
+_FAULT_LOCKED = {"F_RECHECK", "F_SWAP_READ", "F_SWAP_MAP"}
+_COPYING = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}     # with f_old, if any
+_SWAPPED = {"F_CACHE", "F_PREPARE"} | _SHARED
+_CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the folio in hand is
+_PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
+_LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
+_FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
+_GUARDED = {"TOUCH", "POPULATE", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
+_BLOCKING = {"F_READ", "I_START"}                                   # ... or asleep
+_LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT"}
+_LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT"}
 
 
-def _fail(what: str) -> None:
+def _fail(what: str) -> NoReturn:
     raise SnapshotError(f"the state is not sound: {what}")
 
 
 class _State:
     """The tables of one state: live ones, or those of a snapshot's bytes."""
 
-    def __init__(self, sim, data: bytes | None) -> None:
+    def __init__(self, sim: Simulation, data: bytes | None) -> None:
         self.world, self.core = sim.world, sim._core
         if data is None:
             self.table = {name: sim.view(name) for name in self.core.tables}
@@ -102,17 +131,17 @@ class _State:
                           for name, (offset, d, n) in self.core.tables.items()}
         self.memcg = self.table["memcg"][0]
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> NDArray[Any]:
         return self.table[name]
 
-    def bound(self, limit) -> int:
+    def bound(self, limit: int | str) -> int:
         if isinstance(limit, int):
             return limit
         name, plus, extra = limit.partition("+")
         return len(self.table[name]) + (int(extra) if plus else 0)
 
 
-def audit(sim, data: bytes | None = None) -> None:
+def audit(sim: Simulation, data: bytes | None = None) -> None:
     """Refuse a state that the core could not run safely.
 
     Parameters
@@ -133,9 +162,12 @@ def audit(sim, data: bytes | None = None) -> None:
     _page_tables(s)
     _lists(s)
     _contexts(s)
+    _frames(s)
+    if len(s["slot_count"]):
+        _slots(s)
 
 
-def _range(s, table, field, least, limit) -> None:
+def _range(s: _State, table: str, field: str, least: int, limit: int) -> None:
     values = s[table][field]
     with np.errstate(all="ignore"):
         bad = (values < least) | (values >= limit)
@@ -144,13 +176,13 @@ def _range(s, table, field, least, limit) -> None:
         _fail(f"{table}.{field}[{row}] is {values[row]}, allowed are {least} to {limit - 1}")
 
 
-def _locks(s):
+def _locks(s: _State) -> Iterator[tuple[str, Any]]:
     yield "lru_lock", s["memcg"]["lru_lock"][0]
     for i in np.flatnonzero(s["region"]["ptl"]["holder"] != -1):
         yield f"ptl[{i}]", s["region"]["ptl"][i]
 
 
-def _constants(s) -> None:
+def _constants(s: _State) -> None:
     """What a run never changes is as the world says."""
     w, task, mm = s.world, s["task"], s["mm"]
     pages = np.array(w.mm_pages)
@@ -184,9 +216,12 @@ def _constants(s) -> None:
         lru = s["memcg"]["lru_lock"][0][name]
         if ((ptl < -1) | (ptl >= w.nr_cpus)).any() or not -1 <= lru < w.nr_cpus:
             _fail(f"a lock's {name} is a CPU that does not exist")
+    ptl = s["region"]["ptl"]
+    if ((ptl["holder"] < 0) & (ptl["head"] >= 0)).any():
+        _fail("a CPU waits for a lock that nobody holds")
 
 
-def _page_tables(s) -> None:
+def _page_tables(s: _State) -> None:
     pte, w = s["pte"], s.world
     kind, index = pte & np.uint64(7), pte >> np.uint64(8)
     if (kind >= len(_PTE)).any():
@@ -215,7 +250,8 @@ def _page_tables(s) -> None:
         _fail("a folio in the swap cache has no slot")
 
 
-def _walk(after, head, limit, what, tail=None, length=None) -> list[int]:
+def _walk(after: NDArray[Any], head: int, limit: int, what: str, tail: int | None = None,
+          length: int | None = None) -> list[int]:
     """Follow a list; refuse cycles, wrong tails and wrong lengths."""
     found = []
     while head >= 0:
@@ -230,22 +266,33 @@ def _walk(after, head, limit, what, tail=None, length=None) -> list[int]:
     return found
 
 
-def _lists(s) -> None:
+def _lists(s: _State) -> None:
     cpu, task, folio, g = s["cpu"], s["task"], s["folio"], s.memcg
     nr = len(cpu)
     queued: list[int] = []
+    called, furthest = np.zeros(nr, dtype=np.int64), np.full(nr, -1)
     for c in range(nr):
-        queued += _walk(task["rq_next"], cpu["rq_head"][c], len(task), f"run queue {c}",
-                        cpu["rq_tail"][c], cpu["rq_nr"][c])
+        own = _walk(task["rq_next"], cpu["rq_head"][c], len(task), f"run queue {c}",
+                    cpu["rq_tail"][c], cpu["rq_nr"][c])
+        if (task["cpu"][own] != c).any():
+            _fail(f"run queue {c} holds a task of another CPU")
+        queued += own
         calls = s["csd_next"][c * nr:(c + 1) * nr]
-        _walk(calls, cpu["q_head"][c], nr, f"call queue {c}", cpu["q_tail"][c])
-        _walk(calls, cpu["hand"][c], nr, f"calls in hand of CPU {c}")
+        senders = _walk(calls, cpu["q_head"][c], nr, f"call queue {c}", cpu["q_tail"][c])
+        senders += _walk(calls, cpu["hand"][c], nr, f"calls in hand of CPU {c}")
+        if len(senders) != len(set(senders)) or c in senders:
+            _fail(f"CPU {c} is called by itself, or twice by another")
+        called[senders] += 1
+        furthest[senders] = c
         for batch in ("lru_add", "lru_activate"):
             held = cpu[batch][c][:cpu[f"nr_{batch}"][c]]
             if ((held < 0) | (held >= len(folio))).any():
                 _fail(f"{batch} of CPU {c} holds a frame that does not exist")
     if len(queued) != len(set(queued)):
         _fail("a task is on two run queues")
+    if (task["state"][queued] != _STATE["QUEUED"]).any():
+        _fail("a task on a run queue is not queued")
+    _calls(s, called, furthest)
     throttled = _walk(task["throttle_next"], g["throttle_head"], len(task), "the throttled tasks",
                       g["throttle_tail"])
     waiting = []
@@ -255,18 +302,15 @@ def _lists(s) -> None:
         if folio["wait_head"][f] < 0:
             _fail(f"frame {f} has WAITERS and no waiter")
     blocked = [*throttled, *waiting]
-    if len(set(blocked)) != len(blocked) or set(blocked) & set(queued):
+    if len(set(blocked)) != len(blocked) or (task["state"][blocked] != _STATE["BLOCKED"]).any():
         _fail("a task waits in two places")
+    if (task["step"][throttled] != _ST["I_START"]).any() or \
+            (task["step"][waiting] != _ST["F_READ"]).any():
+        _fail("a task waits for what its step does not")
     for which, name in enumerate(names.LISTS):
         _lru(folio, g, which, name)
     _walk(folio["next"], g["frame_top"], len(folio), "the stack of free frames",
           length=g["frames_free"] - (len(folio) - g["frame_fresh"]))
-    after = s["slot_entry"].astype(np.int64) - 1
-    bad = s["slot_count"] == 0
-    bad[g["slot_fresh"]:] = False
-    free = _walk_slots(after, g["slot_top"], len(after))
-    if len(free) != g["slots_free"] - (len(after) - g["slot_fresh"]):
-        _fail("the number of free slots is wrong")
     for t in range(len(task)):
         for name in ("list", "ret"):
             l = task[name][t]
@@ -282,19 +326,27 @@ def _lists(s) -> None:
         _fail("the CPUs that spin are not those that wait in line for a lock")
 
 
-def _walk_slots(after, head, limit) -> list[int]:
-    found = []
-    while head >= 0:
-        if head >= len(after):
-            _fail("the stack of free slots leaves the table")
-        found.append(int(head))
-        if len(found) > limit:
-            _fail("the stack of free slots is a cycle")
-        head = after[head]
-    return found
+def _calls(s: _State, called: NDArray[np.int64], furthest: NDArray[np.int64]) -> None:
+    """Every sender waits for as many answers as other CPUs hold calls of it."""
+    cpu = s["cpu"]
+    if (cpu["acks"] != called).any():
+        _fail(f"CPU {int((cpu['acks'] != called).argmax())} waits for answers to other calls than "
+              "it made")
+    for c, p in enumerate(cpu):
+        step = names.STEPS[s["task"]["step"][p["current"]]] if p["current"] >= 0 else ""
+        spins = p["mode"] == _MODE["SPIN_ACK"]
+        if spins != (p["acks"] > 0 and step == "FL_DONE") or p["acks"] > 0 and (
+                p["sstep"] >= 0 or step not in ("FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE")):
+            _fail(f"CPU {c} does not wait for the answers to its calls")
+        if p["acks"] and step == "FL_QUEUE" and furthest[c] >= p["fl_scan"]:
+            _fail(f"CPU {c} would call another twice")
+        if step == "FL_QUEUE" and p["fl_n"] > p["fl_scan"] - (c < p["fl_scan"]):
+            _fail(f"CPU {c} called more than there are")
+        if p["acks"] > p["fl_n"]:
+            _fail(f"CPU {c} waits for more answers than it made calls")
 
 
-def _lru(folio, g, which, name) -> None:
+def _lru(folio: NDArray[Any], g: Any, which: int, name: str) -> None:
     order = _walk(folio["next"], g["lru_head"][which], len(folio), f"{name} list",
                   g["lru_tail"][which], g["lru_nr"][which])
     if not order:
@@ -307,7 +359,7 @@ def _lru(folio, g, which, name) -> None:
         _fail(f"a folio on the {name} list has the wrong flags")
 
 
-def _contexts(s) -> None:
+def _contexts(s: _State) -> None:
     """Every CPU and task has at hand what its next step reads."""
     cpu, task, folio = s["cpu"], s["task"], s["folio"]
     for c, p in enumerate(cpu):
@@ -331,95 +383,340 @@ def _contexts(s) -> None:
         _fail("the number of idle CPUs is wrong")
     if int((task["state"] != _STATE["DEAD"]).sum()) != s.memcg["nr_alive"]:
         _fail("the number of living tasks is wrong")
-    running = cpu["current"][(cpu["current"] >= 0) & (cpu["sstep"] != _ST["SW_PICK"])]
-    if len(running) != len(set(running.tolist())):
-        _fail("a task runs on two CPUs")
+    if int(((task["dying"] == 1) & (task["state"] != _STATE["DEAD"])).sum()) != s.memcg["nr_dying"]:
+        _fail("the number of dying tasks is wrong")
+    running = np.full(len(task), -1)
+    for c, p in enumerate(cpu):
+        if p["current"] >= 0 and p["sstep"] != _ST["SW_PICK"]:
+            if running[p["current"]] >= 0:
+                _fail(f"task {p['current']} runs on two CPUs")
+            running[p["current"]] = c
+        for which, batch in enumerate(("lru_add", "lru_activate")):
+            at = task[p["current"]]
+            if p[f"nr_{batch}"] == _C["BATCH"] and (
+                    p["current"] < 0 or running[p["current"]] != c or at["step"] != _ST["D_LOCK"]
+                    or not at["d_which"] >> which & 1):
+                _fail(f"{batch} of CPU {c} is full and nobody drains it")
+    if ((running >= 0) != (task["state"] == _STATE["RUNNING"])).any() or \
+            ((running >= 0) & (running != task["cpu"])).any():
+        _fail("a task runs nowhere, or elsewhere")
+    for name in ("irq_at", "tick_at", "timer_at"):
+        if ((cpu[name] >= _T_MAX) & (cpu[name] != _INF)).any():
+            _fail(f"{name} is beyond the end of time")
     for t, u in enumerate(task):
-        if u["state"] == _STATE["DEAD"]:
-            continue
-        step = names.STEPS[u["step"]] if 0 <= u["step"] < len(names.STEPS) else ""
-        _task(t, u, step, folio, s)
+        if u["state"] != _STATE["DEAD"]:
+            _task(s, t, u)
+        elif u["step"] != -1:
+            _fail(f"task {t} is dead and has a step")
 
 
-def _task(t, u, step, folio, s) -> None:
+def _task(s: _State, t: int, u: Any) -> None:
+    step = names.STEPS[u["step"]] if u["step"] >= 0 else ""
     where = f"task {t} at {step or u['step']}"
     if not step or _ST[step] in _IRQ or _ST[step] in _SCHED:
         _fail(f"{where}: not a step of a task")
-    returns = {"C_": "c_ret", "R_": "c_ret", "I_": "c_ret", "D_": "d_ret"}
-    for prefix, field in returns.items():
-        if step.startswith(prefix):
-            _is_task_step(u[field], where)
-    if step[:2] in ("S_", "U_", "P_", "B_", "K_"):
-        _is_task_step(u["c_ret"], where)
-        if step[:2] == "K_":
-            _is_task_step(u["k_ret"], where)
-        if u["in_batch"] or step[:2] == "B_":
-            _is_task_step(u["b_ret"], where)
-        if step == "S_FREE_FLUSHED":
-            _is_task_step(u["freed_ret"], where)
+    if u["state"] == _STATE["QUEUED"] and step not in _GUARDED | _BLOCKING or \
+            u["state"] == _STATE["BLOCKED"] and step not in _BLOCKING:
+        _fail(f"{where}: it cannot be {names.TASK_STATES[u['state']]} there")
+    at = step
     if step[:3] == "FL_":
-        ret = int(s["cpu"]["fl_ret"][u["cpu"]])
-        _is_task_step(ret, where)
-        _needs(t, u, names.STEPS[ret], folio, where)
-    if step[:2] == "D_":
-        _needs(t, u, names.STEPS[u["d_ret"]], folio, where)
-    if step == "S_FREE_FLUSHED":
-        _needs(t, u, names.STEPS[u["freed_ret"]], folio, where)
-    _needs(t, u, step, folio, where)
-    if step not in ("S_PLAN",) and u["list"]["nr"] > 32:
-        _fail(f"{where}: more than 32 folios isolated")
-    if step == "S_PLAN" and not 1 <= u["list"]["nr"] <= 32:
+        at = _returns(s["cpu"]["fl_ret"][u["cpu"]], "fl_ret", where)
+    elif step[:2] == "D_":
+        at = _returns(u["d_ret"], "d_ret", where)
+    shrinking = at[:2] in ("S_", "U_", "P_", "B_")
+    if shrinking or at[:2] in ("C_", "R_", "I_", "K_"):
+        cause = _returns(u["c_ret"], "c_ret", where)
+        if u["vp"] < 0:
+            _fail(f"{where}: no page")
+        if cause == "F_CHARGED":
+            _kind(s, u, where)
+            if u["f_pfn"] < 0:
+                _fail(f"{where}: no frame in hand")
+    if at[:2] == "K_":
+        _returns(u["k_ret"], "k_ret", where)
+    if at[:2] == "B_" or u["in_batch"] and shrinking:
+        if _returns(u["b_ret"], "b_ret", where) == "S_END" and u["list"]["nr"]:
+            _fail(f"{where}: folios are left on its list")
+    if at == "S_FREE_FLUSHED":
+        _returns(u["freed_ret"], "freed_ret", where)
+    if shrinking and at != "S_PLAN":
+        _plans(u, at, where)
+        for name, length in (("free_folios", u["nr_free"]), ("flush_folios", u["nr_flush"])):
+            held = u[name][:length]
+            if ((held < 0) | (held >= len(s["folio"]))).any():
+                _fail(f"{where}: {name} holds a frame that does not exist")
+    elif shrinking and not 1 <= u["list"]["nr"] <= 32:
         _fail(f"{where}: {u['list']['nr']} folios to plan for")
-    if step[:2] in ("E_",) and not 0 <= u["zap"] <= s["mm"]["nr_regions"][u["mm"]]:
-        _fail(f"{where}: zap is out of range")
-    if step in ("E_FREE", "E_UNLOCK") and u["zap"] >= s["mm"]["nr_regions"][u["mm"]]:
-        _fail(f"{where}: zap is out of range")
-    for name, length in (("free_folios", u["nr_free"]), ("flush_folios", u["nr_flush"])):
-        held = u[name][:length]
-        if ((held < 0) | (held >= len(folio))).any():
-            _fail(f"{where}: {name} holds a frame that does not exist")
-    if u["b_w"] > u["nr_flush"] or u["b_i"] > max(u["nr_flush"], u["b_w"]):
+    elif not shrinking and u["nr_free"]:
+        _fail(f"{where}: folios to free")
+    if not shrinking and at not in _LISTS_FULL and (u["list"]["nr"] or u["ret"]["nr"]):
+        _fail(f"{where}: folios isolated")
+    if at in _LISTS_FULL | {"S_PLAN"}:
+        here = u["list"]["nr"] + (u["ret"]["nr"] if at[:2] == "K_" else 0)
+        if at != "I_PUT" and here != u["taken"] or at[2:] == "PUT" and u["list"]["nr"]:
+            _fail(f"{where}: {here} folios isolated, {u['taken']} were taken")
+    if at in _LIST_DONE and u["list"]["nr"]:
+        _fail(f"{where}: folios are left on its list")
+    _program(s, u, at, where)
+    _needs(s, u, at, where)
+    _holds(s, u, step, at, where)
+
+
+def _returns(step: int, field: str, where: str) -> str:
+    name = names.STEPS[step] if 0 <= step < len(names.STEPS) else ""
+    if name not in _RETURNS[field]:
+        _fail(f"{where}: {field} is {name or step}, allowed are {', '.join(sorted(_RETURNS[field]))}")
+    return name
+
+
+def _plans(u: Any, at: str, where: str) -> None:
+    """The indices of shrink_folio_list."""
+    if u["list"]["nr"] + u["index"] != u["taken"]:
+        _fail(f"{where}: more or less folios than were planned for")
+    if at in _HAND and not u["in_batch"] and at[:2] != "P_" and at != "S_FREE" and \
+            not u["ordinal"] < u["index"] or u["ordinal"] > u["index"]:
+        _fail(f"{where}: ordinal {u['ordinal']} of {u['index']} folios")
+    if u["nr_free"] == _C["BATCH"] and at != "S_FREE_FLUSHED":
+        _fail(f"{where}: free_folios is full")
+    if u["nr_flush"] == _C["BATCH"] and not u["in_batch"] and at != "B_START":
+        _fail(f"{where}: the batch is full")
+    if at == "B_START" and not u["nr_flush"] or at in ("B_LOCK", "B_OUT") and not u["in_batch"]:
+        _fail(f"{where}: there is no batch")
+    if u["in_batch"] and not (u["b_w"] <= u["b_i"] <= u["nr_flush"] if at == "B_LOCK"
+                              else u["b_i"] <= u["b_w"] <= u["nr_flush"]):
         _fail(f"{where}: the batch's indices are beyond it")
+
+
+def _program(s: _State, u: Any, at: str, where: str) -> None:
     own = s["mm"][u["mm"]]
     if u["vp"] >= 0 and not own["base"] <= u["vp"] < own["base"] + own["nr_pages"]:
         _fail(f"{where}: its page is not of its mm")
-    kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
-    if kind == _PTE["SWAP"] and index >= s.world.nr_slots or kind == _PTE["PRESENT"] and index >= len(folio):
-        _fail(f"{where}: f_orig names what does not exist")
-    if (u["list"]["nr"] + u["index"] > 32 and step[:2] in ("S_", "U_", "P_", "B_")
-            and step != "S_PLAN"):
-        _fail(f"{where}: more folios than were planned for")
-
-
-def _is_task_step(step, where) -> None:
-    if not 0 <= step < len(names.STEPS) or step in _IRQ or step in _SCHED:
-        _fail(f"{where}: returns to {step}, not a step of a task")
-
-
-def _needs(t, u, step, folio, where) -> None:
-    if step in _HAND and u["folio"] < 0:
-        _fail(f"{where}: no folio in hand")
-    if step in _FRAME and u["f_pfn"] < 0:
-        _fail(f"{where}: no frame in hand")
-    if step == "F_WP_REUSE" and u["f_old"] < 0:
-        _fail(f"{where}: no old frame")
-    if step in _SWAPPED and int(u["f_orig"]) & 7 != _PTE["SWAP"]:
-        _fail(f"{where}: f_orig is not a swap entry")
-    if step[:2] == "F_" and u["vp"] < 0:
+    if u["vp"] < 0 and (u["have"] or at[:2] == "F_"):
         _fail(f"{where}: no page")
-    if step in _SLOT and folio["slot"][u["folio"]] < 0:
-        _fail(f"{where}: the folio has no slot")
-    if step in _UNMAPPING and (u["index"] < 1 or folio["vp"][u["folio"]] < 0):
-        _fail(f"{where}: nothing to unmap")
-    if step == "S_DIRTY" and (u["nr_flush"] > 30 or u["ordinal"] > 31):
-        _fail(f"{where}: the batch is full")
-    if step in ("S_FREE", "P_DISPATCH") and u["nr_free"] > 30:
-        _fail(f"{where}: free_folios is full")
+    if at == "POPULATE" and (u["pass_no"] < 0 or s.world.passes["kind"][
+            u["first_pass"] + u["pass_no"]] != names.PASS_KINDS.index("POPULATE")):
+        _fail(f"{where}: not in such a pass")
+    if not 0 <= u["zap"] <= own["nr_regions"] or \
+            at in ("E_FREE", "E_UNLOCK") and u["zap"] == own["nr_regions"]:
+        _fail(f"{where}: zap is out of range")
+    kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
+    if at in _SWAPPED and (kind != _PTE["SWAP"] or index >= s.world.nr_slots):
+        _fail(f"{where}: f_orig is not a swap entry")
+    if at == "F_CHARGED":
+        _kind(s, u, where)
+
+
+def _kind(s: _State, u: Any, where: str) -> None:
+    """A fault that charges a frame knows what for."""
+    kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
+    if kind not in _FAULTS[u["f_kind"]] or kind == _PTE["SWAP"] and index >= s.world.nr_slots:
+        _fail(f"{where}: f_kind and f_orig disagree")
+
+
+def _needs(s: _State, u: Any, at: str, where: str) -> None:
+    """The folios that a step works on, and what it takes for granted about them."""
+    folio, pte = s["folio"], s["pte"]
+    if at in _HAND:
+        f = folio[u["folio"]]
+        if u["folio"] < 0 or f["vp"] < 0:
+            _fail(f"{where}: no folio in hand")
+        if at not in _UNLOCKED and not f["flags"] & _FL["LOCKED"]:
+            _fail(f"{where}: the folio in hand is not locked")
+        if at == "S_ADD" and (f["slot"] < 0 or f["flags"] & _FL["SWAPCACHE"]):
+            _fail(f"{where}: the folio has no slot")
+        if at in _UNMAPPING:
+            if u["index"] < 1 or f["slot"] < 0 or not f["flags"] & _FL["SWAPCACHE"]:
+                _fail(f"{where}: nothing to unmap")
+            cleared = int(pte[f["vp"]]) & 7 == _PTE["NONE"]
+            if cleared != (at in _CLEARED) or not f["mapcount"]:
+                _fail(f"{where}: the PTE is not as the step expects")
+    if at in _FRESH | _SHARED and u["f_pfn"] < 0:
+        _fail(f"{where}: no frame in hand")
+    if at in _FAULT_LOCKED and not folio["flags"][u["f_pfn"]] & _FL["LOCKED"]:
+        _fail(f"{where}: the frame in hand is not locked")
+    if at in ("F_SWAP_READ", "F_SWAP_MAP"):
+        f = folio[u["f_pfn"]]
+        if f["vp"] != u["vp"] or f["mapcount"] or f["slot"] != int(u["f_orig"]) >> 8 or \
+                pte[u["vp"]] != u["f_orig"]:
+            _fail(f"{where}: the frame in hand is of another page")
+        if not s.world.swapin_cached and bool(f["flags"] & _FL["SWAPCACHE"]) != u["f_cached"]:
+            _fail(f"{where}: f_cached is wrong")
+    if at == "F_WP_REUSE" and (int(pte[u["vp"]]) & 7 != _PTE["PRESENT"]
+                               or int(pte[u["vp"]]) >> 8 != u["f_old"]):
+        _fail(f"{where}: the page is not mapped to the old frame")
+    if at == "F_WP_SET" and int(pte[u["vp"]]) & 7 != _PTE["NONE"]:
+        _fail(f"{where}: the PTE was not cleared")
+
+
+def _holds(s: _State, u: Any, step: str, at: str, where: str) -> None:
+    """The CPU holds the locks that the step took before."""
+    own, region = s["mm"][u["mm"]], s["region"]["ptl"]["holder"]
+    wanted = []
+    if at in _PTL_OF_VP:
+        wanted.append(region[own["first_region"] + (u["vp"] - own["base"]) // _C["PTRS_PER_PTE"]])
+    if at in _UNMAPPING:
+        f = s["folio"][u["folio"]]
+        mm = s["mm"][f["mm"]]
+        wanted.append(region[mm["first_region"] + (f["vp"] - mm["base"]) // _C["PTRS_PER_PTE"]])
+    if at in ("E_FREE", "E_UNLOCK"):
+        wanted.append(region[own["first_region"] + u["zap"]])
+    if step in _LRU_LOCKED:
+        wanted.append(s["memcg"]["lru_lock"][0]["holder"])
+    if any(holder != u["cpu"] for holder in wanted):
+        _fail(f"{where}: it does not hold its lock")
+
+
+# --- frames and slots: one place each, every reference accounted for
+
+def _at(s: _State, t: int) -> str:
+    """The step that a task is at, or that its flush or drain returns to."""
+    u = s["task"][t]
+    step = names.STEPS[u["step"]] if u["step"] >= 0 else ""
+    if step[:3] == "FL_":
+        return names.STEPS[s["cpu"]["fl_ret"][u["cpu"]]]
+    return names.STEPS[u["d_ret"]] if step[:2] == "D_" else step
+
+
+def _batch(u: Any, at: str) -> list[int]:
+    """The folios that wait in the task's flush_folios."""
+    held = u["flush_folios"][:u["nr_flush"]].tolist()
+    if not u["in_batch"]:
+        return held
+    if at == "B_LOCK":
+        return held[:u["b_w"]] + held[u["b_i"]:]
+    return held[u["b_i"]:u["b_w"]]
+
+
+def _frames(s: _State) -> None:
+    folio, pte, g = s["folio"], s["pte"], s.memcg
+    nr = len(folio)
+    kind, index = pte & np.uint64(7), (pte >> np.uint64(8)).astype(np.int64)
+    present = kind == _PTE["PRESENT"]
+    maps = np.bincount(index[present], minlength=nr)
+    zapped = np.bincount(index[kind == _PTE["ZAPPED"]], minlength=nr)
+    if (folio["vp"][index[present]] != np.flatnonzero(present)).any():
+        _fail("a PTE maps a folio of another page")
+    cleared, refs, place = np.zeros((3, nr), dtype=np.int64)
+    locked: list[int] = []
+    zapping = np.zeros(len(pte), dtype=bool)
+    for t, u in enumerate(s["task"]):
+        at = _at(s, t)
+        for name in ("list", "ret"):
+            if u[name]["nr"]:
+                refs[_walk(folio["next"], u[name]["head"], nr, f"{name} of task {t}",
+                           u[name]["tail"], u[name]["nr"])] += 1
+        if at[:2] in ("S_", "U_", "P_", "B_") and at != "S_PLAN":
+            np.add.at(refs, _batch(u, at), 1)
+            np.add.at(place, u["free_folios"][:u["nr_free"]], 1)
+        if at in _HAND:
+            refs[u["folio"]] += 1
+            if at not in _UNLOCKED:
+                locked.append(int(u["folio"]))
+    place += refs
+    for t, u in enumerate(s["task"]):
+        at = _at(s, t)
+        charging = at[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_") and \
+            u["c_ret"] == _ST["F_CHARGED"]
+        if charging or at in _FRESH:
+            place[u["f_pfn"]] += 1
+            refs[u["f_pfn"]] += 1
+        if at in _SHARED:
+            refs[u["f_pfn"]] += 1
+            if at in _FAULT_LOCKED:
+                locked.append(int(u["f_pfn"]))
+        if (charging or at in _COPYING) and u["f_old"] >= 0:
+            refs[u["f_old"]] += 1
+        if at == "F_WP_SET" and u["f_old"] >= 0:
+            cleared[u["f_old"]] += 1
+        if at in _CLEARED:
+            cleared[u["folio"]] += 1
+        if at == "E_FREE":
+            mm = s["mm"][u["mm"]]
+            first = mm["base"] + u["zap"] * _C["PTRS_PER_PTE"]
+            zapping[first:min(first + _C["PTRS_PER_PTE"], mm["base"] + mm["nr_pages"])] = True
+    if ((kind == _PTE["ZAPPED"]) & ~zapping).any():
+        _fail("a PTE is zapped and nobody frees its folio")
+    if len(locked) != len(set(locked)):
+        _fail("a folio is locked twice")
+    for p in s["cpu"]:
+        np.add.at(refs, p["lru_activate"][:p["nr_lru_activate"]], 1)
+        np.add.at(refs, p["lru_add"][:p["nr_lru_add"]], 1)
+        np.add.at(place, p["lru_add"][:p["nr_lru_add"]], 1)
+    maps += cleared
+    owner = np.repeat(np.arange(len(s["mm"])), s["mm"]["nr_pages"])
+    rss = np.bincount(owner[present], minlength=len(s["mm"]))
+    np.add.at(rss, folio["mm"][cleared > 0], 1)
+    swapents = np.bincount(owner[kind == _PTE["SWAP"]], minlength=len(s["mm"]))
+    if (rss != s["mm"]["rss"]).any() or (swapents != s["mm"]["swapents"]).any():
+        _fail("rss or swapents of an mm is wrong")
+    refs += maps + zapped + ((folio["flags"] & _FL["SWAPCACHE"]) != 0)
+    free = np.zeros(nr, dtype=bool)
+    free[g["frame_fresh"]:] = True
+    top = _walk(folio["next"], g["frame_top"], nr, "the stack of free frames")
+    free[top] = True
+    place[g["frame_fresh"]:] += 1
+    place[top] += 1
+    place += (folio["flags"] & _FL["LRU"]) != 0
+    bare = (folio["vp"] < 0) & ~free & (maps + ((folio["flags"] & _FL["LRU"]) != 0) > 0)
+    for name, bad in (("a frame is in no place or in two", place != 1),
+                      ("a folio's mapcount is wrong", folio["mapcount"] != maps),
+                      ("a frame's references are wrong", folio["refcount"] != refs),
+                      ("a folio in use has no page", bare)):
+        if bad.any():
+            f = int(bad.argmax())
+            _fail(f"{name}: frame {f} has refcount {folio['refcount'][f]}, mapcount "
+                  f"{folio['mapcount'][f]}, flags {folio['flags'][f]:#x}, {place[f]} places; "
+                  f"expected {refs[f]} references, {maps[f]} mappings")
+
+
+def _slots(s: _State) -> None:
+    count, entry, folio, g = s["slot_count"], s["slot_entry"], s["folio"], s.memcg
+    nr = len(count)
+    pte = s["pte"]
+    swapped = (pte[(pte & np.uint64(7)) == _PTE["SWAP"]] >> np.uint64(8)).astype(np.int64)
+    maps = np.bincount(swapped, minlength=nr)
+    if ((count & 0x3f) != maps).any():
+        slot = int(((count & 0x3f) != maps).argmax())
+        _fail(f"slot {slot} has map count {count[slot] & 0x3f}, {maps[slot]} PTEs hold it")
+    free = np.zeros(nr, dtype=bool)
+    at, links = int(g["slot_top"]), 0
+    while at >= 0:
+        if at >= g["slot_fresh"] or free[at] or count[at] or int(entry[at]) > nr:
+            _fail(f"the stack of free slots is broken at slot {at}")
+        free[at] = True
+        links += 1
+        at = int(entry[at]) - 1
+    if links != g["slots_free"] - (nr - g["slot_fresh"]):
+        _fail("the number of free slots is wrong")
+    free[g["slot_fresh"]:] = True
+    used = count != 0
+    cached = (folio["flags"] & _FL["SWAPCACHE"]) != 0
+    filling = np.zeros(nr, dtype=bool)
+    for t, u in enumerate(s["task"]):
+        step = _at(s, t)
+        if step == "S_ADD":
+            slot = folio["slot"][u["folio"]]
+            if used[slot] or free[slot]:
+                _fail(f"task {t} adds a folio to a slot in use")
+            used[slot] = True
+        if step in ("F_SWAP_READ", "F_SWAP_MAP") and not cached[u["f_pfn"]]:
+            filling[int(u["f_orig"]) >> 8] = True
+    if (used == free).any():
+        _fail(f"slot {int((used == free).argmax())} is free and in use, or neither")
+    of_folio = ~free & ((entry & np.uint64(3)) == 2) & (count != 0)
+    owners = np.full(nr, -1)
+    owners[of_folio] = (entry[of_folio] >> np.uint64(2)).astype(np.int64)
+    mine = np.full(nr, -1)
+    mine[folio["slot"][cached]] = np.flatnonzero(cached)
+    if (owners != mine).any() or int(cached.sum()) != int(of_folio.sum()):
+        _fail(f"slot {int((owners != mine).argmax())} and a folio of the swap cache disagree")
+    if (((count & 0x40) != 0) != (of_folio | filling)).any():
+        _fail("a slot has HAS_CACHE and no folio, or the reverse")
 
 
 # --- what the model promises
 
-def verify(sim) -> None:
+def verify(sim: Simulation) -> None:
     """`audit` of the live state, and conservation.
 
     Raises
@@ -430,11 +727,10 @@ def verify(sim) -> None:
     s = _State(sim, None)
     _clocks(s)
     _charges(s)
-    _references(s)
-    _slots(s)
+    _isolated(s)
 
 
-def _clocks(s) -> None:
+def _clocks(s: _State) -> None:
     sums = s["time"].reshape(len(s["cpu"]), -1).sum(axis=1)
     want = s["cpu"]["clock"] + np.where(s["cpu"]["in_irq"] == 1, s["cpu"]["left"], 0)
     if (sums != want).any():
@@ -442,23 +738,12 @@ def _clocks(s) -> None:
         _fail(f"the times of CPU {c} sum to {sums[c]}, its clock says {want[c]}")
 
 
-def _step_of(s, t) -> str:
-    """The step that a task is at, or that its flush or drain returns to."""
-    u = s["task"][t]
-    step = names.STEPS[u["step"]] if u["step"] >= 0 else ""
-    if step[:3] == "FL_":
-        return names.STEPS[s["cpu"]["fl_ret"][u["cpu"]]]
-    if step[:2] == "D_":
-        return names.STEPS[u["d_ret"]]
-    return step
-
-
-def _charges(s) -> None:
+def _charges(s: _State) -> None:
     task, g = s["task"], s.memcg
     used = len(s["folio"]) - int(g["frames_free"])
     kernel = int(g["kernel"])
     for t, u in enumerate(task):
-        step = _step_of(s, t)
+        step = _at(s, t)
         charging = step[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_")
         if charging and u["c_ret"] == _ST["F_CHARGED"]:
             used -= 1                                    # allocated, not charged yet
@@ -473,67 +758,18 @@ def _charges(s) -> None:
         _fail(f"memcg usage is {g['usage']}, kernel + stocks + charged folios are {want}")
 
 
-def _in_hand(s) -> set[int]:
-    task, folio = s["task"], s["folio"]
-    held: set[int] = set()
-    for u in task:
-        held.update(int(f) for f in (u["f_pfn"], u["f_old"], u["folio"]) if f >= 0)
-        held.update(u["free_folios"][:u["nr_free"]].tolist())
-        held.update(u["flush_folios"][:u["nr_flush"]].tolist())
-        for name in ("list", "ret"):
-            if u[name]["nr"]:
-                held.update(_walk(folio["next"], u[name]["head"], len(folio), name))
-    return held
-
-
-def _references(s) -> None:
-    folio, pte = s["folio"], s["pte"]
-    nr = len(folio)
-    kind, index = pte & np.uint64(7), (pte >> np.uint64(8)).astype(np.int64)
-    mapped = np.bincount(index[kind == _PTE["PRESENT"]], minlength=nr)
-    zapped = np.bincount(index[kind == _PTE["ZAPPED"]], minlength=nr)
-    want = mapped + zapped + ((folio["flags"] & _FL["SWAPCACHE"]) != 0)
-    for p in s["cpu"]:
-        for batch in ("lru_add", "lru_activate"):
-            want += np.bincount(p[batch][:p[f"nr_{batch}"]], minlength=nr)
-    free = np.ones(nr, dtype=bool)
-    free[:s.memcg["frame_fresh"]] = False
-    free[_walk(folio["next"], s.memcg["frame_top"], nr, "the stack of free frames")] = True
-    held = np.zeros(nr, dtype=bool)
-    held[list(_in_hand(s))] = True
-    for name, bad in (("a free frame is in use", free & (want != 0)),
-                      ("a frame's references are wrong", ~held & (folio["refcount"] != want)),
-                      ("a frame has too few references",
-                       held & ~free & (folio["refcount"] < want) & (folio["refcount"] != 0)),
-                      ("a folio's mapcount is wrong", ~held & (folio["mapcount"] != mapped)),
-                      ("a folio nobody works on is locked",
-                       ~held & ((folio["flags"] & _FL["LOCKED"]) != 0)),
-                      ("a folio is in use and on no list", ~held & ~free
-                       & ((folio["flags"] & _FL["LRU"]) == 0) & ~_batched(s))):
-        if bad.any():
-            f = int(bad.argmax())
-            _fail(f"{name}: frame {f} has refcount {folio['refcount'][f]}, mapcount "
-                  f"{folio['mapcount'][f]}, flags {folio['flags'][f]:#x}; expected {want[f]} references")
-    isolated = sum(int(u["taken"]) for t, u in enumerate(s["task"])
-                   if _step_of(s, t)[:2] in ("S_", "U_", "P_", "B_")
-                   or _step_of(s, t) in ("I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT"))
+def _isolated(s: _State) -> None:
+    isolated = 0
+    for t, u in enumerate(s["task"]):
+        at = _at(s, t)
+        if at[:2] in ("S_", "U_", "P_", "B_") or at in _LISTS_FULL:
+            isolated += int(u["taken"])
     if isolated != s.memcg["nr_isolated"]:
         _fail(f"nr_isolated is {s.memcg['nr_isolated']}, reclaimers hold {isolated}")
-
-
-def _batched(s):
-    found = np.zeros(len(s["folio"]), dtype=bool)
-    for p in s["cpu"]:
-        found[p["lru_add"][:p["nr_lru_add"]]] = True
-    return found
-
-
-def _slots(s) -> None:
-    if not len(s["slot_count"]):
-        return
-    pte = s["pte"]
-    swapped = (pte[(pte & np.uint64(7)) == _PTE["SWAP"]] >> np.uint64(8)).astype(np.int64)
-    maps = np.bincount(swapped, minlength=len(s["slot_count"]))
-    if ((s["slot_count"] & 0x3f) != maps).any():
-        slot = int(((s["slot_count"] & 0x3f) != maps).argmax())
-        _fail(f"slot {slot} has map count {s['slot_count'][slot] & 0x3f}, {maps[slot]} PTEs hold it")
+    held = np.zeros(len(s["folio"]), dtype=bool)
+    for u in s["task"]:
+        held[[f for f in (u["f_pfn"], u["f_old"], u["folio"]) if f >= 0]] = True
+        held[u["flush_folios"][:u["nr_flush"]]] = True
+    idle = ~held & ((s["folio"]["flags"] & _FL["LOCKED"]) != 0)
+    if idle.any():
+        _fail(f"frame {int(idle.argmax())} is locked and nobody works on it")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reclaim import __version__, _core, names, policies
+from reclaim._policy import Strategy
 from reclaim.audit import audit, verify
 from reclaim.digest import columns, digest_of
 from reclaim.errors import SnapshotError
@@ -17,6 +20,8 @@ from reclaim.scenario import Scenario
 from reclaim.world import World
 
 PS_PER_S = 10**12
+_Policy = str | policies.Policy | Mapping[str, Any] | Strategy | type[Strategy]
+_Base = tuple[NDArray[np.int64], NDArray[np.int64]]     # counters and times
 _CHUNK = 1 << 20          # actions between two looks at signals and progress: about 30 ms
 
 
@@ -26,11 +31,13 @@ class Snapshot:
     Made in this process it is trusted; pickled and read back it is audited before use.
     """
 
-    def __init__(self, data: bytes, layout: str, trusted: bool) -> None:
+    def __init__(self, data: bytes, layout: str, trusted: bool, base: _Base | None = None,
+                 measured_from: int = 0) -> None:
         self._data, self._layout, self._trusted = data, layout, trusted
+        self._base, self._measured_from = base, measured_from
 
-    def __reduce__(self):
-        return (Snapshot, (self._data, self._layout, False))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Snapshot, (self._data, self._layout, False, self._base, self._measured_from))
 
     def __repr__(self) -> str:
         return f"<Snapshot of {len(self._data)} bytes, layout {self._layout[:8]}>"
@@ -54,7 +61,8 @@ class Simulation:
     released).  Same scenario, policy and seed: same digest, on every machine.
     """
 
-    def __init__(self, scenario, policy="stage0", *, seed: int | None = None) -> None:
+    def __init__(self, scenario: Scenario | World, policy: _Policy = "stage0", *,
+                 seed: int | None = None) -> None:
         self.scenario = scenario
         self.policy = policies.get(policy)
         if isinstance(scenario, World):
@@ -67,13 +75,13 @@ class Simulation:
         self._wall = 0.0
         self._stop = False
         self._stopped = ""
-        self._base = None           # counters and times at the end of the warm-up
+        self._base: _Base | None = None     # counters and times at the end of the warm-up
         self._measured_from = 0     # its time [ps]
 
     # --- running
 
     def run(self, seconds: float | None = None, *, touches: int | None = None,
-            progress: Callable[[float, float], None] | None = None, fuse: bool = True):
+            progress: Callable[[float, float], None] | None = None, fuse: bool = True) -> Result:
         """Run until simulated time `seconds`, counted from the start, and give the result.
 
         Parameters
@@ -100,8 +108,9 @@ class Simulation:
         try:
             if 0 < warmup < end and self._base is None:
                 self._advance(warmup, limit, progress, end, fuse)
-                self._base = self._meters()
-                self._measured_from = warmup
+                if self._stopped == "end":      # else nothing is left to measure
+                    self._base = self._meters()
+                    self._measured_from = warmup
             self._advance(end, limit, progress, end, fuse)
         except KeyboardInterrupt:
             partial = True
@@ -109,19 +118,20 @@ class Simulation:
             self._wall += time.perf_counter() - started
         return self.result(end=end, partial=partial or self._stop)
 
-    def _advance(self, end, limit, progress, whole, fuse) -> None:
+    def _advance(self, end: int, limit: int, progress: Callable[[float, float], None] | None,
+                 whole: int, fuse: bool) -> None:
         while not self._stop:
             self._stopped = self._core.run(end, actions=_CHUNK, touches=limit, fuse=fuse)
             if progress is not None:
                 now = min(self.now_ps, whole)
-                done = now / whole
+                done = now / whole if whole else 1.0
                 if limit:
                     done = max(done, int(self.view("counter")[_TOUCHES]) / limit)
                 progress(min(done, 1.0), now / PS_PER_S)
             if self._stopped != "budget":
                 return
 
-    def step(self):
+    def step(self) -> tuple[int, int, str, int, int] | None:
         """Make one action; a row (now [ps], cpu, step name, folio, cost [ps]), or None at the end."""
         rows, _ = self._core.run_log((1 << 53) - 1, actions=1)
         if not len(rows):
@@ -130,7 +140,7 @@ class Simulation:
         return (int(row["now"]), int(row["cpu"]), names.STEPS[row["step"]], int(row["folio"]),
                 int(row["cost"]))
 
-    def log(self, seconds: float | None = None, *, actions: int = 1 << 16) -> np.ndarray:
+    def log(self, seconds: float | None = None, *, actions: int = 1 << 16) -> NDArray[Any]:
         """Run as `run`, but return the actions made, a structured array (`_core.LOG_DTYPE`)."""
         rows, self._stopped = self._core.run_log(
             self._end(seconds), actions=actions, touches=self._scenario_value("touches", 0))
@@ -140,10 +150,10 @@ class Simulation:
         """Make `run` return soon, with what it has; from `progress` or another thread."""
         self._stop = True
 
-    def _scenario_value(self, key, default):
+    def _scenario_value(self, key: str, default: Any) -> Any:
         return getattr(self.scenario, key, default)
 
-    def _end(self, seconds) -> int:
+    def _end(self, seconds: float | None) -> int:
         if seconds is None:
             seconds = self._scenario_value("seconds", None)
             if seconds is None:
@@ -165,7 +175,7 @@ class Simulation:
         """Names for `view`."""
         return list(self._core.tables)
 
-    def view(self, table: str) -> np.ndarray:
+    def view(self, table: str) -> NDArray[Any]:
         """A table of the arena as a live, read-only, zero-copy array."""
         return self._core.view(table)
 
@@ -178,7 +188,7 @@ class Simulation:
         """
         verify(self)
 
-    def columns(self) -> list[tuple[str, np.ndarray]]:
+    def columns(self) -> list[tuple[str, NDArray[np.int64]]]:
         """What the digest is made of, in its order (docs/model.md 7)."""
         return columns(self)
 
@@ -186,7 +196,7 @@ class Simulation:
         """BLAKE2b over `columns`, 64 hexadecimal digits."""
         return digest_of(self.columns())
 
-    def _meters(self):
+    def _meters(self) -> _Base:
         return self.view("counter").copy(), self.view("time").copy()
 
     def result(self, *, end: int | None = None, partial: bool = False) -> Result:
@@ -196,8 +206,9 @@ class Simulation:
         """
         end = self.now_ps if end is None else end
         stopped_at = end if self._stopped == "end" and not partial else min(self.now_ps, end)
-        counters, times = (now - then for now, then in zip(self._meters(), self._base or (0, 0),
-                                                            strict=True))
+        counters, times = self._meters()
+        if self._base is not None:
+            counters, times = counters - self._base[0], times - self._base[1]
         times = times.reshape(-1, len(names.TIMES)).copy()
         for c, cpu in enumerate(self.view("cpu")):
             wait = _WAITS.get(names.CPU_MODES[cpu["mode"]])
@@ -212,7 +223,7 @@ class Simulation:
             seconds=(stopped_at - self._measured_from) / PS_PER_S, partial=partial,
             provenance=self.provenance(), digest=self.digest(), wall_s=self._wall)
 
-    def provenance(self) -> dict:
+    def provenance(self) -> dict[str, Any]:
         """What is needed to make this result again, and where it was made."""
         scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
         return {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
@@ -224,7 +235,8 @@ class Simulation:
 
     def snapshot(self) -> Snapshot:
         """A copy of the whole state."""
-        return Snapshot(self._core.snapshot(), self._core.layout, True)
+        return Snapshot(self._core.snapshot(), self._core.layout, True, self._base,
+                        self._measured_from)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this or an equal simulation.
@@ -243,28 +255,40 @@ class Simulation:
             raise SnapshotError("the snapshot does not hold bytes")
         if not snapshot._trusted:
             audit(self, snapshot._data)
+        base = _checked_base(snapshot._base, self._meters())
         self._core.restore(snapshot._data)
+        self._base, self._measured_from = base, int(snapshot._measured_from)
+        self._stopped = ""
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {"scenario": self.scenario, "policy": self.policy, "seed": self.seed,
-                "snapshot": self.snapshot(), "wall": self._wall, "base": self._base,
-                "from": self._measured_from, "stopped": self._stopped}
+                "snapshot": self.snapshot(), "wall": self._wall, "stopped": self._stopped}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
         try:
             scenario, policy, seed = state["scenario"], state["policy"], state["seed"]
-            snapshot = state["snapshot"]
-        except (TypeError, KeyError) as err:
+            snapshot, wall, stopped = state["snapshot"], float(state["wall"]), str(state["stopped"])
+        except (TypeError, KeyError, ValueError) as err:
             raise SnapshotError(f"not a pickled Simulation: {err}") from None
-        self.__init__(scenario, policy, seed=seed)
+        Simulation.__init__(self, scenario, policy, seed=seed)
         self.restore(snapshot)
-        self._wall, self._base = state["wall"], state["base"]
-        self._measured_from, self._stopped = state["from"], state["stopped"]
+        self._wall, self._stopped = wall, stopped
 
     def __repr__(self) -> str:
         name = getattr(self.scenario, "name", "a world")
         return (f"<Simulation of {name!r} under {self.policy.name!r}, seed {self.seed}, "
                 f"at {self.now_ps / PS_PER_S:.6f} s>")
+
+
+def _checked_base(base: Any, like: _Base) -> _Base | None:
+    """The meters that a snapshot brings from the end of its warm-up, if they can be that."""
+    if base is None:
+        return None
+    if not (isinstance(base, tuple) and len(base) == 2 and all(
+            isinstance(x, np.ndarray) and x.dtype == y.dtype and x.shape == y.shape
+            for x, y in zip(base, like, strict=True))):
+        raise SnapshotError("the snapshot's meters of the warm-up are not those of this world")
+    return base
 
 
 _WAITS = {"SPIN_ACK": names.TIMES.index("flush_wait"),

@@ -42,11 +42,12 @@ cdef inline int64_t leaf_of(const machine *m, int32_t c) noexcept nogil:
 cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:
     """Replay CPU c's path to the root; tree[1] is the least leaf."""
     cdef int64_t *tree = m.tree
+    cdef int64_t other
     cdef int32_t i = m.tree_size + c
     tree[i] = leaf
     while i > 1:
-        if tree[i ^ 1] < leaf:
-            leaf = tree[i ^ 1]
+        other = tree[i ^ 1]
+        leaf = other if other < leaf else leaf      # no branch: it would be a coin toss
         i >>= 1
         tree[i] = leaf
 

@@ -140,6 +140,9 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     else:
         spend(m, TM_fault, m.w.cost[CO_fault_entry])
         t.step = ST_F_READ
+        if kind == PTE_SWAP:          # the fault that follows looks its slot up
+            prefetch(&m.slot_entry[pte_index(pte)])
+            prefetch(&m.slot_count[pte_index(pte)])
         return
     m.pte[t.vp] = pte
     tag |= (pte & PTE_DIRTY) != 0
@@ -214,6 +217,9 @@ cdef inline void step_POPULATE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         advance(t, a)
     else:
         t.step = ST_F_READ
+        if kind == PTE_SWAP:          # the fault that follows looks its slot up
+            prefetch(&m.slot_entry[pte_index(pte)])
+            prefetch(&m.slot_count[pte_index(pte)])
 
 
 # --- faults
@@ -237,8 +243,6 @@ cdef inline void step_F_READ(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.f_kind = FAULT_COPY
         t.step = ST_F_ALLOC if t.write else ST_F_DONE
     else:
-        prefetch(&m.slot_entry[pte_index(pte)])
-        prefetch(&m.slot_count[pte_index(pte)])
         t.step = ST_F_CACHE
 
 cdef inline void step_F_PT(machine *m, cpu_t *p, task_t *t) noexcept nogil:

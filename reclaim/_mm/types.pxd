@@ -325,6 +325,8 @@ cdef struct machine:
     int64_t now
     int64_t row_cost
     uint8_t irq_on[128]       # the column irq of every step
+    int32_t ahead             # a hint, no state: prefetch_lru's cursor, and how far it is
+    int32_t ahead_nr
     int32_t bad               # an invariant of the model broke: which
     int32_t flush_keeps
     int32_t flush_rechecks

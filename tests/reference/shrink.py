@@ -339,6 +339,7 @@ class Shrink:
             del t.flush_folios[t.b_w:]
             if t.b_w == 0:
                 t.in_batch = 0
+                t.folio = None
                 t.step = t.b_ret
             else:
                 t.b_i = 0

@@ -1,0 +1,74 @@
+"""The twin by itself: its invariants, and that cutting a run into pieces changes nothing."""
+
+import pytest
+
+from . import BATCH31, STAGE0, Checked, Reference, names
+from .worlds import policies, random_policy, random_world, small_world, worlds
+
+hypothesis = pytest.importorskip("hypothesis")
+_SETTINGS = hypothesis.settings(max_examples=15, deadline=None,
+                                suppress_health_check=list(hypothesis.HealthCheck))
+
+
+def _run_checked(machine, actions, skip=0):
+    last = 0
+    for i in range(skip + actions):
+        if not machine.alive:
+            return
+        row = machine.act()
+        if row is None:                             # only the planted defect may end like this
+            assert machine.lost and machine.policy["keeps_locks"]
+            return
+        assert row[0] >= last, "time runs backwards"
+        last = row[0]
+        if i >= skip:
+            machine.check()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_invariants_hold_after_every_action(seed):
+    _run_checked(Checked(random_world(seed), random_policy(seed)), 800, skip=(0, 3000, 30000)[seed % 3])
+
+
+@_SETTINGS
+@hypothesis.given(worlds(), policies())
+def test_invariants_hold_in_drawn_worlds(world, policy):
+    _run_checked(Checked(world, policy), 500)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_contents_survive(seed):
+    machine = Checked(random_world(seed), random_policy(seed))
+    for _ in range(30000):
+        if not machine.alive or machine.act() is None:
+            break
+
+
+@pytest.mark.parametrize("policy", [STAGE0, BATCH31])
+def test_a_run_may_be_cut_anywhere(policy):
+    whole = Reference(small_world(), policy)
+    rows = whole.run(8 * 10**9)
+    cut, pieces = Reference(small_world(), policy), []
+    for end in range(0, 8 * 10**9 + 1, 77_777_777):
+        pieces += cut.run(end)
+    pieces += cut.run(8 * 10**9)
+    assert pieces == rows and len(rows) > 1000
+    assert cut.digest() == whole.digest() and cut.columns() == whole.columns()
+    assert cut.counters() == whole.counters() and cut.times() == whole.times()
+
+
+def test_max_touches_counts_from_the_start():
+    machine = Reference(small_world(), STAGE0)
+    machine.run(10**15, max_touches=100)
+    machine.run(10**15, max_touches=150)
+    assert machine.counters()["page_touches"] == 150
+
+
+def test_the_shape_of_the_results():
+    machine = Reference(small_world(), BATCH31)
+    machine.run(10**10, log=False)
+    assert tuple(machine.counters()) == names.COUNTERS
+    assert tuple(machine.times()) == names.TIMES
+    assert len(machine.digest()) == 64
+    assert sum(n * k for n, k in enumerate(machine.batch_size)) == machine.counters()["folios_batched"]
+    assert machine.counters()["pgsteal_anon"] > 0
