@@ -1,0 +1,433 @@
+"""Would the twin notice?  Small errors put into the core on purpose, one at a time.
+
+Each mutation is one replacement in one source file.  For each, the package's source is copied to
+a temporary directory, changed, built without optimisation (only ``_core``; the built ``_policy``
+is reused), and run beside the twin over `WORLDS` until something differs.
+
+    python tests/mutations.py > docs/mutations.md     # all; progress on stderr
+    python tests/mutations.py "tlb_gen" "OOM"         # those with one of these in their name
+
+It fails when a mutation's text is not found exactly once, does not build, or is not noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+BUILD_TIMEOUT, RUN_TIMEOUT = 300, 240      # [s]; a build takes 10, all worlds 20
+
+
+# --- the worlds
+
+def _random(seed: int):
+    from reference.worlds import random_policy, random_world
+    return random_world(seed), random_policy(seed)
+
+
+def _ties():
+    """Steps take quarters of a tick and interrupts nothing: much happens at the same time."""
+    from reference.worlds import make_pass, make_passes, small_world
+    from reclaim import names
+    from twin import twin_policy
+    tick = 10**7
+    nothing = ("irq_entry", "irq_exit", "tick", "wakeup", "tlb_check", "tlb_flush_full", "invlpg")
+    costs = tuple(0 if name in nothing else tick // 4 * (1 + i % 4)
+                  for i, name in enumerate(names.COSTS))
+    passes = make_passes([make_pass("SEQ", write=1, nr=96, think=tick // 4),
+                          make_pass("RAND", write=2, nr=96, count=400, think=tick // 2)])
+    return small_world(nr_cpus=4, mm_pages=(96,) * 6, limit=400, tick=tick, jiffy=tick, costs=costs,
+                       passes=passes, task_first_pass=(0,) * 6, task_nr_passes=(2,) * 6,
+                       migrate_threshold=2**61, slice_ticks=20), twin_policy(4)
+
+
+def _asids():
+    """More mms than ASIDs take turns on one CPU."""
+    from reference.worlds import small_world
+    from twin import twin_policy
+    return small_world(nr_cpus=1, mm_pages=(24,) * 9, limit=180, tick=10**7, jiffy=10**7,
+                       slice_ticks=1), twin_policy(5)
+
+
+def _wide():
+    """CPU masks of three words, most CPUs idle."""
+    from reference.worlds import small_world
+    from twin import twin_policy
+    return small_world(nr_cpus=130, cpus_per_socket=65, mm_pages=(300,) * 8, limit=1400,
+                       nr_slots=4096, tick=10**7, jiffy=10**7, slice_ticks=1,
+                       task_cpu=(0, 1, 63, 64, 65, 127, 128, 129),
+                       migrate_threshold=2**60), twin_policy(5)
+
+
+def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
+    return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
+
+
+# Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
+# the last are there for what needs more luck.
+WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
+    **_seeds(7, 1, 53, 37, 25, 19, 2, 3, 4, 5, 6),
+    "ties": (_ties, 40_000),
+    "asids": (_asids, 40_000),
+    "wide": (_wide, 40_000),
+    **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
+}
+
+
+# --- the mutations
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str          # under reclaim/
+    old: str
+    new: str
+
+    def apply(self, tree: Path) -> None:
+        """Change the copy of the package in `tree`."""
+        path = tree / "reclaim" / self.file
+        text = path.read_text()
+        found = text.count(self.old)
+        assert found == 1, (f"mutation {self.name!r}: its text occurs {found} times in "
+                            f"reclaim/{self.file}; it must once: adapt tests/mutations.py")
+        path.write_text(text.replace(self.old, self.new))
+
+
+CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
+SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
+RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
+
+# The first ones are those that run by default: one each of flushing, reclaim, time and charging.
+MUTATIONS: tuple[Mutation, ...] = (
+    Mutation("no tlb_gen bump when an unmap is deferred", VMSCAN,
+             "    m.mm[m.folio[t.folio].mm].tlb_gen += 1\n", "    pass\n"),
+    Mutation("PG_referenced is not cleared", VMSCAN,
+             "    q.flags &= ~<uint32_t>PG_referenced\n    if young:", "    if young:"),
+    Mutation("an interrupt comes after the step it falls into", CLOCK,
+             "        return t if t < p.clock else p.clock\n    if", "        return p.clock\n    if"),
+    Mutation("drain_all_stock leaves the stock of idle CPUs", MEMCG,
+             "if i == m.c or m.cpu[i].mode == CPU_IDLE:", "if i == m.c:"),
+
+    # time, locks, interrupts
+    Mutation("a spin lock's waiters are served last come, first", CLOCK,
+             "    if l.head < 0:\n        l.head = m.c\n    else:\n"
+             "        m.cpu[l.tail].lock_next = m.c\n    l.tail = m.c\n",
+             "    p.lock_next = l.head\n    l.head = m.c\n    l.tail = m.c\n"),
+    Mutation("a lock's hand-over is free", CLOCK,
+             "wake_cpu(m, w, m.w.cost[CO_lock_handoff], TM_lock_wait)",
+             "wake_cpu(m, w, 0, TM_lock_wait)"),
+    Mutation("a waiter wakes before an interrupt it served is over", CLOCK,
+             "u = p.clock if p.clock > m.now else m.now", "u = m.now"),
+    Mutation("lru_lock_waits is not counted", CLOCK,
+             "    m.counter[CN_lru_lock_waits] += 1\n", ""),
+    Mutation("a CPU that spins with interrupts off is interrupted", CLOCK,
+             "if p.mode == CPU_SPIN_LOCK and not p.last_on:", "if False:"),
+    Mutation("a step with interrupts off is interrupted at its start", CORE,
+             "    return m.irq_on[step]\n", "    return True\n"),
+    Mutation("the rest of an interrupted step is lost", CORE,
+             "p.left = p.clock - now", "p.left = 0"),
+    Mutation("an interrupt that is due at the exit waits for the next step", SMP,
+             "if at <= p.clock:                 #", "if at < p.clock - 100000:         #"),
+    Mutation("a tick comes before an IPI of the same time", SMP,
+             "    if p.irq_at == at:\n        return ST_Q_ENTRY\n",
+             "    if p.irq_at == at and p.tick_at != at:\n        return ST_Q_ENTRY\n"),
+    Mutation("a touch may take no time", MEMORY,
+             "if m.row_cost == 0:               #", "if False:                         #"),
+    Mutation("time of waiting for a lock counts as idle", CLOCK,
+             "return TM_lock_wait", "return TM_idle"),
+
+    # scheduling
+    Mutation("a wake-up looks for an idle CPU from 0 on", SCHED,
+             "        i = target\n", "        i = m.w.nr_cpus - 1\n"),
+    Mutation("a wake-up costs nothing", SCHED,
+             "    spend(m, TM_sched, m.w.cost[CO_wakeup])\n", ""),
+    Mutation("a pushed task goes to the tail of the queue", SCHED,
+             "rq_prepend(m, j, p.current)", "rq_append(m, j, p.current)"),
+    Mutation("one random draw more at a migration", SCHED,
+             "if rng_draw(&p.rng) < m.w.migrate_threshold:",
+             "if rng_draw(&p.rng) < m.w.migrate_threshold and rng_draw(&p.rng):"),
+    Mutation("a migration's target may be the CPU itself", SCHED,
+             "            if j >= m.c:\n", "            if j > m.c:\n"),
+    Mutation("newidle balance takes the last of equal queues", SCHED,
+             "m.cpu[j].rq_nr <= m.cpu[best].rq_nr", "m.cpu[j].rq_nr < m.cpu[best].rq_nr"),
+    Mutation("newidle balance takes pinned tasks", SCHED,
+             "    while m.task[u].pinned:\n", "    while False:\n"),
+    Mutation("a lazy TLB is not flushed when its mm runs again", SCHED,
+             "    if p.asid_gen[p.loaded_asid] != gen:\n", "    if False:\n"),
+    Mutation("the mask keeps an mm that is switched away (wrong rule)", SCHED,
+             "if loaded >= 0 and not m.w.mask_lazy:", "if loaded >= 0 and m.w.mask_lazy:"),
+    Mutation("an ASID is used again without its flush", SCHED,
+             "p.sw_flush = p.asid_gen[a] < p.sw_gen", "p.sw_flush = 0"),
+    Mutation("an ASID is never found again", SCHED,
+             "        if p.asid_mm[a] == mm:\n", "        if False:\n"),
+    Mutation("the ASIDs start over at the one in use", SCHED,
+             "        p.next_asid = 1\n", "        p.next_asid = 0\n"),
+    Mutation("a kworker does not make the TLB lazy", SCHED,
+             "        p.is_lazy = 1\n    spend(m, TM_sched, m.w.cost[CO_kworker])",
+             "        p.is_lazy = 0\n    spend(m, TM_sched, m.w.cost[CO_kworker])"),
+    Mutation("a time slice is one tick longer", SCHED,
+             "p.slice_ticks >= m.w.slice_ticks", "p.slice_ticks > m.w.slice_ticks"),
+    Mutation("the first tick comes a whole tick after idle", SCHED,
+             "(m.now // m.w.tick + 1) * m.w.tick", "m.now + m.w.tick"),
+    Mutation("who gives way does not kick an idle CPU", SCHED,
+             "        j = lowest_idle(m)\n", "        j = -1\n"),
+    Mutation("throttling lasts 10 ms", VMSCAN,
+             "<int64_t>20000000000", "<int64_t>10000000000"),
+    Mutation("the timer of a throttled task stays armed", SCHED,
+             "            m.cpu[m.task[u].cpu].timer_at = INF\n", ""),
+
+    # flushing
+    Mutation("an IPI goes out though the queue was not empty", SMP,
+             "        m.csd_next[<int64_t>j * m.w.nr_cpus + q.q_tail] = <int16_t>m.c\n",
+             "        m.csd_next[<int64_t>j * m.w.nr_cpus + q.q_tail] = <int16_t>m.c\n"
+             "        mask_set(m.fl_ipi + <int64_t>m.c * words, j)\n"),
+    Mutation("lazy CPUs are not skipped", SMP, "    if q.is_lazy:\n", "    if False:\n"),
+    Mutation("a flush's fixed cost is dropped", SMP,
+             "sent = m.w.cost[CO_flush_fixed], at", "sent = 0, at"),
+    Mutation("the sockets are swapped", SMP,
+             "if j // m.w.cpus_per_socket == socket", "if j // m.w.cpus_per_socket != socket"),
+    Mutation("a flush never trims", SMP, "p.fl_trim = 1", "p.fl_trim = 0"),
+    Mutation("one acknowledgement costs as much as all", SMP,
+             "m.w.cost[CO_csd_ack] * m.cpu[s].fl_n", "m.w.cost[CO_csd_ack]"),
+    Mutation("a queue hides the CPUs of the second mask word", TLB,
+             "        i += 1\n        if i >= words:\n            return -1\n", "        return -1\n"),
+    Mutation("a flush of the same generation is done again", TLB,
+             "<uint64_t>s.fl_gen <= g:", "<uint64_t>s.fl_gen < g:"),
+    Mutation("INVLPG is not done", TLB, "        flush_tlb_one_user(m, c, s.fl_vp)\n", ""),
+    Mutation("INVLPG though generations were missed", TLB,
+             "<uint64_t>s.fl_gen == g + 1 and ", ""),
+    Mutation("the mask keeps a CPU that runs another mm", TLB,
+             "            if m.w.mask_lazy:\n", "            if False:\n"),
+    Mutation("nr_tlb_local_flush_all is counted for remote flushes too", TLB,
+             "    if not remote:\n        m.counter[CN_nr_tlb_local_flush_all] += 1\n",
+             "    m.counter[CN_nr_tlb_local_flush_all] += 1\n"),
+    Mutation("the D bit of a TLB entry is ignored", MEMORY,
+             "        if not t.write or e[0] & 1:\n", "        if True:\n"),
+    Mutation("a hit in the L2 TLB does not fill L1", MEMORY,
+             "            tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])\n", ""),
+    Mutation("walk_line is not remembered", MEMORY, "        p.walk_line = vp >> 3\n", ""),
+
+    # faults
+    Mutation("whether a touch writes is not drawn", MEMORY,
+             "write = <int>rng_below(&t.rng, 2)", "write = <int>(t.rng >> 63)"),
+    Mutation("a draw uses the low half", RNG,
+             "((rng_draw(x) >> 32) * n) >> 32", "((rng_draw(x) & 0xffffffff) * n) >> 32"),
+    Mutation("the zero page's PTE is not marked as zeros", MEMORY,
+             "PTE_ZERO | PTE_YOUNG | PTE_Z", "PTE_ZERO | PTE_YOUNG"),
+    Mutation("a folio batch is drained one folio early", FOLIO,
+             "return p.nr_lru_add == BATCH", "return p.nr_lru_add == BATCH - 1"),
+    Mutation("a fault during write-back keeps the PTE writable", MEMORY,
+             "elif q.flags & PG_writeback:              #", "elif False:                               #"),
+    Mutation("a refault from as far as the active list is long is not activated", FOLIO,
+             "g.nonresident_age - age > size", "g.nonresident_age - age >= size"),
+    Mutation("swap is full from half on", FOLIO,
+             "m.cg.slots_free * 2 < m.w.nr_slots", "m.cg.slots_free * 2 <= m.w.nr_slots + 3"),
+    Mutation("a swapped-in page of zeros is decompressed", MEMORY,
+             "spend(m, TM_swap, m.w.cost[CO_page_zero])", "spend(m, TM_swap, m.w.cost[CO_zram_read])"),
+    Mutation("pgmajfault is not counted", MEMORY, "    m.counter[CN_pgmajfault] += 1\n", ""),
+
+    # charging, OOM
+    Mutation("a stock of exactly 64 is drained", MEMCG,
+             "if p.stock > CHARGE_BATCH:", "if p.stock >= CHARGE_BATCH - 1:"),
+    Mutation("one retry fewer before OOM", TYPES, "MAX_RETRIES = 16 ", "MAX_RETRIES = 15 "),
+    Mutation("the OOM victim is the last of equals", MEMCG, "if size > most:", "if size >= most:"),
+    Mutation("the OOM victim's swap does not count", MEMCG,
+             " + m.mm[m.task[u].mm].swapents\n", "\n"),
+    Mutation("a victim's pages are freed without a flush", MEMORY,
+             "    flush(m, p, t, t.mm, -1, ST_E_FREE)\n", "    t.step = ST_E_FREE\n"),
+
+    # reclaim
+    Mutation("a scan target is one too large", VMSCAN,
+             "return (size >> t.prio) * ap // (ap + fp)",
+             "return (size >> t.prio) * ap // (ap + fp) + 1"),
+    Mutation("32 reclaimed pages are not enough", VMSCAN,
+             "if t.sc_reclaimed < CLUSTER:", "if t.sc_reclaimed <= CLUSTER:"),
+    Mutation("no second walk of all priorities", VMSCAN,
+             "            if not t.full_walk:\n", "            if False:\n"),
+    Mutation("isolation takes from the head", VMSCAN,
+             "f = m.cg.lru_tail[lru]", "f = m.cg.lru_head[lru]"),
+    Mutation("too_many_isolated at a quarter", VMSCAN,
+             "m.cg.lru_nr[0] >> 3", "m.cg.lru_nr[0] >> 2"),
+    Mutation("advice against recency is ignored", VMSCAN,
+             "young = m.pte[q.vp] & PTE_YOUNG and m.mm[q.mm].recency",
+             "young = (m.pte[q.vp] & PTE_YOUNG) != 0"),
+    Mutation("a deactivated folio is no workingset", VMSCAN,
+             "q.flags = (q.flags & ~<uint32_t>PG_active) | PG_workingset",
+             "q.flags = q.flags & ~<uint32_t>PG_active"),
+    Mutation("every deferred unmap asks for a flush before write-out", VMSCAN,
+             "    if t.old_pte & PTE_DIRTY:\n        t.ubc_writable = 1\n",
+             "    t.ubc_writable = 1\n"),
+    Mutation("the batch's mask holds the last mm only", VMSCAN,
+             "m.w.words + i] |= mm_mask(m, mm)[i]", "m.w.words + i] = mm_mask(m, mm)[i]"),
+    Mutation("folios of a list's end are freed without a flush", VMSCAN,
+             "        flush(m, p, t, -1, -1, ST_S_END_FLUSHED)\n", "        t.step = ST_S_END_FLUSHED\n"),
+    Mutation("31 freed folios are not uncharged", VMSCAN, "        m.cg.usage -= BATCH\n", ""),
+    Mutation("no re-check for mapped folios", VMSCAN,
+             "elif m.flush_rechecks & RECHECK_MAPPED and q.mapcount > 0:", "elif False:"),
+    Mutation("putback_locked is not counted", VMSCAN,
+             "        m.counter[CN_putback_locked] += 1\n", ""),
+    Mutation("an eviction does not age", VMSCAN,
+             "    m.cg.nonresident_age += 1\n    m.slot_count[slot]", "    m.slot_count[slot]"),
+    Mutation("the cost of I/O halves too late", FOLIO,
+             "(g.lru_nr[0] + g.lru_nr[1]) // 4", "(g.lru_nr[0] + g.lru_nr[1]) // 2"),
+    Mutation("mm.pending is not counted", VMSCAN, "    m.mm[mm].pending += 1\n", ""),
+)
+
+DEFAULT = MUTATIONS[:4]
+
+
+# --- running one
+
+@dataclass(frozen=True)
+class Outcome:
+    """`world` is None when nothing differed."""
+    world: str | None
+    difference: str
+    build_s: float
+    run_s: float
+
+
+def build_env(**extra: str) -> dict[str, str]:
+    """The environment without this run's RECLAIM_ variables, plus `extra`."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RECLAIM_")} | extra
+
+
+def copy_tree(target: Path, *, only_core: bool) -> None:
+    """The package's source in `target`; with the built _policy in place of its source if asked."""
+    import reclaim._policy
+    shutil.copy(ROOT / "setup.py", target)
+    shutil.copytree(ROOT / "reclaim", target / "reclaim",
+                    ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.c", "__pycache__"))
+    if only_core:
+        (target / "reclaim" / "_policy.pyx").unlink()      # setup.py builds what it finds
+        shutil.copy(reclaim._policy.__file__, target / "reclaim")
+
+
+def build(tree: Path, **env: str) -> None:
+    """Build the copy in place, one compiler at a time."""
+    done = subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "-i", "-j1"], cwd=tree,
+                          env=build_env(**env), capture_output=True, text=True, timeout=BUILD_TIMEOUT)
+    assert done.returncode == 0, f"the build failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+
+
+def run(mutation: Mutation | None) -> Outcome:
+    """Build the mutant (None: the core as it is) and run it beside the twin."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        tree, start = Path(name), time.perf_counter()
+        copy_tree(tree, only_core=True)
+        if mutation is not None:
+            mutation.apply(tree)
+        build(tree, RECLAIM_OPT="-O0")
+        built = time.perf_counter()
+        with subprocess.Popen([sys.executable, __file__, "--worlds"], cwd=tree, text=True,
+                              env=build_env(PYTHONPATH=os.pathsep.join((name, str(HERE)))),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as worker:
+            try:
+                output, _ = worker.communicate(timeout=RUN_TIMEOUT)
+                how = ""
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                output, _ = worker.communicate()
+                how = f"no end within {RUN_TIMEOUT} s"
+        took = time.perf_counter() - built
+    lines = [line for line in output.splitlines() if line.startswith('{"world"')]
+    last = json.loads(lines[-1]) if lines else {"world": None, "difference": None}
+    if worker.returncode < 0 and not how:
+        how = f"killed by {signal.Signals(-worker.returncode).name}"
+    elif worker.returncode > 0:
+        raise RuntimeError(f"the comparison itself failed:\n{output[-4000:]}")
+    found = how or last["difference"]
+    return Outcome(last["world"] if found else None, found or "", built - start, took)
+
+
+def _difference(error: BaseException) -> str:
+    """What differed; a bare assert of `twin.assert_same` compares counters."""
+    if not isinstance(error, AssertionError) or str(error):
+        return f"{'' if isinstance(error, AssertionError) else type(error).__name__ + ': '}{error}"
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    got, twin = trace.tb_frame.f_locals.get("counters"), trace.tb_frame.f_locals.get("twin")
+    if got is None or twin is None:
+        return "the digest"
+    name, want = next((n, w) for n, w in twin.counters().items() if got.get(n) != w)
+    return f"counter {name}: core {got.get(name)}, twin {want}"
+
+
+def worker() -> None:
+    """In the copy: every world until one differs; a JSON line before each and at the difference."""
+    import reclaim._core
+    from twin import compare
+    assert Path(reclaim._core.__file__).is_relative_to(Path.cwd()), reclaim._core.__file__
+    for name, (make, actions) in WORLDS.items():
+        print(json.dumps({"world": name, "difference": None}), flush=True)
+        world, policy = make()
+        try:
+            # Without sim.verify(): what is asked here is whether the twin alone notices.
+            compare(world, policy, actions=actions, chunk=200, check=False)
+        except Exception as error:                  # also what the core raises about itself
+            print(json.dumps({"world": name, "difference": _difference(error)}), flush=True)
+            return
+
+
+# --- the table
+
+_HEAD = """# Mutations
+
+Would the twin notice an error in the core?  Each row is one small error, put into a copy of the core
+on purpose; the last columns say which world of `tests/mutations.py` told the two apart, and at what.
+Made by `python tests/mutations.py > docs/mutations.md`; `RECLAIM_MUTATIONS=all pytest
+tests/test_mutations.py` asserts the same, `pytest` alone takes the first four.
+"""
+
+
+def _cell(text: str) -> str:
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def main(wanted: list[str]) -> int:
+    chosen = [m for m in MUTATIONS if not wanted or any(w in m.name for w in wanted)]
+    start = time.perf_counter()
+    sound = run(None)
+    print(f"as it is: {sound}", file=sys.stderr, flush=True)
+    if sound.world is not None:
+        print(f"the core as it is differs from the twin, {sound.world}: {sound.difference}",
+              file=sys.stderr)
+        return 1
+    rows, missed = [], 0
+    for mutation in chosen:
+        try:
+            got = run(mutation)
+        except (AssertionError, RuntimeError) as error:
+            got = Outcome(None, f"**not run**: {error}", 0, 0)
+        missed += got.world is None
+        rows.append((mutation.name, f"`{mutation.file}`", got.world or "**none**", got.difference))
+        print(f"{mutation.name}: {got}", file=sys.stderr, flush=True)
+    print(_HEAD)
+    print(f"{len(chosen)} mutations, {len(chosen) - missed} noticed.\n")
+    print("| mutation | in `reclaim/` | world | first difference |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(map(_cell, row)) + " |")
+    print(f"{len(chosen)} mutations, {missed} not noticed, {time.perf_counter() - start:.0f} s",
+          file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--worlds"]:
+        worker()
+    else:
+        sys.path[:0] = [str(ROOT), str(HERE)]
+        sys.exit(main(sys.argv[1:]))
