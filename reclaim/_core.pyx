@@ -32,6 +32,16 @@ cnp.import_array()
 
 MODEL_VERSION = 1
 
+cdef extern from *:
+    """
+    #ifndef RECLAIM_DEBUG
+    #define RECLAIM_DEBUG 0
+    #endif
+    """
+    int RECLAIM_DEBUG
+
+DEBUG = bool(RECLAIM_DEBUG)       # a debug build: Simulation verifies after every action
+
 # Why a run stopped.
 cdef enum:
     STOP_BUDGET = 0

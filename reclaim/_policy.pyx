@@ -323,6 +323,9 @@ cdef class _PyList:
         self.verdict = self.scratch.array(2, np.bool_)
         self.cut = [(self.pfns[:n], self.flags[:n], self.verdict[:n]) for n in range(33)]
 
+    def __reduce__(self):
+        return _PyList, ()
+
     cdef tuple load(self, const list_view *v):
         memcpy(self.scratch.pfn, v.pfn, v.nr * sizeof(int64_t))
         memcpy(self.scratch.flags, v.flags, v.nr * sizeof(uint32_t))
@@ -389,16 +392,15 @@ cdef class PyFreePolicy(FreePolicy):
 cdef class PyUnmapPolicy(UnmapPolicy):
     """Subclass in Python: ``plan_list(pfns, flags, defer)`` sets ``defer[i]``."""
 
-    cdef _PyList py
-
-    def __cinit__(self, *args, **kwargs):
-        self.py = _PyList()
+    cdef _PyList py         # made when first asked, so that instances copy and pickle
 
     def plan_list(self, pfns, flags, defer):
         defer[:] = True
 
     cdef int plan(self, const list_view *folios, uint8_t *defer) except -1 nogil:
         with gil:
+            if self.py is None:
+                self.py = _PyList()
             pfns, flags, verdict = self.py.load(folios)
             self.plan_list(pfns, flags, verdict)
             memcpy(defer, self.py.scratch.verdict, folios.nr)
@@ -415,10 +417,7 @@ cdef class PyFlushPolicy(FlushPolicy):
     The arrays are reused: copy what you keep.
     """
 
-    cdef _PyList py
-
-    def __cinit__(self, *args, **kwargs):
-        self.py = _PyList()
+    cdef _PyList py         # made when first asked, so that instances copy and pickle
 
     def plan_list(self, pfns, flags, flush_after):
         raise NotImplementedError(
@@ -426,6 +425,8 @@ cdef class PyFlushPolicy(FlushPolicy):
 
     cdef int plan(self, const list_view *folios, uint8_t *flush_after) except -1 nogil:
         with gil:
+            if self.py is None:
+                self.py = _PyList()
             pfns, flags, verdict = self.py.load(folios)
             self.plan_list(pfns, flags, verdict)
             memcpy(flush_after, self.py.scratch.verdict, folios.nr)

@@ -121,7 +121,10 @@ class Simulation:
     def _advance(self, end: int, limit: int, progress: Callable[[float, float], None] | None,
                  whole: int, fuse: bool) -> None:
         while not self._stop:
-            self._stopped = self._core.run(end, actions=_CHUNK, touches=limit, fuse=fuse)
+            self._stopped = self._core.run(end, actions=1 if _core.DEBUG else _CHUNK,
+                                           touches=limit, fuse=fuse)
+            if _core.DEBUG:
+                self.verify()
             if progress is not None:
                 now = min(self.now_ps, whole)
                 done = now / whole if whole else 1.0

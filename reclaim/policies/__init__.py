@@ -70,8 +70,8 @@ def strategy(slot: str, which: str | Strategy | type[Strategy]) -> Strategy:
                               f"{', '.join(sorted(known))}{did_you_mean(name, known)}")
         if not argument:
             return known[name]()
-        number = argument.rstrip(")")
-        if not number.isdecimal():
+        number = argument.removesuffix(")")
+        if number == argument or not number.isdecimal():
             raise PolicyError(f"{which!r}: expected a whole number in the parentheses")
         try:
             return known[name](int(number))
