@@ -9,6 +9,8 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABL
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
+import operator
+
 import numpy as np
 
 
@@ -342,7 +344,7 @@ cdef class PyAccountingPolicy(AccountingPolicy):
     cdef int free(self, int64_t *local, int64_t *stat, int nr) except -1 nogil:
         cdef int64_t n
         with gil:
-            n = self.count_freed(nr)
+            n = operator.index(self.count_freed(nr))
             if not -1000000 < n < 1000000:
                 raise ValueError(f"{type(self).__name__}.count_freed returned {n}, not a small count")
         stat[0] += n

@@ -217,7 +217,7 @@ def _constants(s: _State) -> None:
         if ((ptl < -1) | (ptl >= w.nr_cpus)).any() or not -1 <= lru < w.nr_cpus:
             _fail(f"a lock's {name} is a CPU that does not exist")
     ptl = s["region"]["ptl"]
-    if ((ptl["holder"] < 0) & (ptl["head"] >= 0)).any():
+    if ((ptl["holder"] < 0) & ((ptl["head"] >= 0) | (ptl["tail"] >= 0))).any():
         _fail("a CPU waits for a lock that nobody holds")
 
 
@@ -579,7 +579,7 @@ def _at(s: _State, t: int) -> str:
 
 def _batch(u: Any, at: str) -> list[int]:
     """The folios that wait in the task's flush_folios."""
-    held = u["flush_folios"][:u["nr_flush"]].tolist()
+    held: list[int] = u["flush_folios"][:u["nr_flush"]].tolist()
     if not u["in_batch"]:
         return held
     if at == "B_LOCK":

@@ -7,16 +7,23 @@ columns with its own code.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reclaim import names
+
+if TYPE_CHECKING:
+    from reclaim.simulation import Simulation
+
+_Column = NDArray[Any]
 
 _FIELDS = {("task", "pass"): "pass_no"}
 
 
-def columns(sim) -> list[tuple[str, np.ndarray]]:
+def columns(sim: Simulation) -> list[tuple[str, NDArray[np.int64]]]:
     """The columns of `names.DIGEST` as int64 arrays, in order."""
     found = []
     for table, fields in names.DIGEST:
@@ -28,7 +35,7 @@ def columns(sim) -> list[tuple[str, np.ndarray]]:
     return found
 
 
-def digest_of(found: Iterable[tuple[str, np.ndarray]]) -> str:
+def digest_of(found: Iterable[tuple[str, _Column]]) -> str:
     """The hash of such columns, 64 hexadecimal digits."""
     h = hashlib.blake2b(digest_size=32)
     for name, values in found:
@@ -37,50 +44,50 @@ def digest_of(found: Iterable[tuple[str, np.ndarray]]) -> str:
     return h.hexdigest()
 
 
-def _int64(values) -> np.ndarray:
-    values = np.ravel(values)
+def _int64(column: _Column) -> NDArray[np.int64]:
+    values: _Column = np.ravel(column)
     if values.dtype == np.uint64:
         return values.view(np.int64) if values.flags.c_contiguous else values.copy().view(np.int64)
     return values.astype("<i8")
 
 
-def _per_cpu(sim, lists) -> np.ndarray:
+def _per_cpu(lists: Iterable[Sequence[int]]) -> _Column:
     return np.concatenate([np.array([len(x), *x], dtype=np.int64) for x in lists])
 
 
-def _queues(sim):
+def _queues(sim: Simulation) -> _Column:
     nr = len(sim.view("cpu"))
     after = sim.view("csd_next").reshape(nr, nr)
 
-    def queue(c, head):
+    def queue(c: int, head: int) -> Iterator[int]:
         while head >= 0:
             yield head
             head = int(after[c, head])
 
-    return _per_cpu(sim, [list(queue(c, int(h))) for c, h in enumerate(sim.view("cpu")["q_head"])])
+    return _per_cpu([list(queue(c, int(h))) for c, h in enumerate(sim.view("cpu")["q_head"])])
 
 
-def _runqueues(sim):
+def _runqueues(sim: Simulation) -> _Column:
     after = sim.view("task")["rq_next"]
 
-    def queue(head):
+    def queue(head: int) -> Iterator[int]:
         while head >= 0:
             yield head
             head = int(after[head])
 
-    return _per_cpu(sim, [list(queue(int(h))) for h in sim.view("cpu")["rq_head"]])
+    return _per_cpu([list(queue(int(h))) for h in sim.view("cpu")["rq_head"]])
 
 
-def _batch(name):
-    def column(sim):
+def _batch(name: str) -> Callable[[Simulation], _Column]:
+    def column(sim: Simulation) -> _Column:
         cpu = sim.view("cpu")
-        return _per_cpu(sim, [row[name][:row[f"nr_{name}"]].tolist() for row in cpu])
+        return _per_cpu([row[name][:row[f"nr_{name}"]].tolist() for row in cpu])
 
     return column
 
 
-def _tlb(name):
-    def column(sim):
+def _tlb(name: str) -> Callable[[Simulation], _Column]:
+    def column(sim: Simulation) -> _Column:
         cpu = sim.view("cpu")
         entries = sim.view(name).reshape(len(cpu), -1)
         stamps = entries >> np.uint64(32)
@@ -90,15 +97,15 @@ def _tlb(name):
     return column
 
 
-def _lru(which):
-    def column(sim):
+def _lru(which: int) -> Callable[[Simulation], _Column]:
+    def column(sim: Simulation) -> _Column:
         order = sim._core.lru_order(which)
         return np.concatenate([[len(order)], order])
 
     return column
 
 
-_WHOLE = {
+_WHOLE: dict[str, Callable[[Simulation], _Column]] = {
     "cpu_queue": _queues, "cpu_runqueue": _runqueues,
     "cpu_lru_add": _batch("lru_add"), "cpu_lru_activate": _batch("lru_activate"),
     "asid_mm": lambda sim: sim.view("cpu")["asid_mm"],

@@ -72,7 +72,7 @@ class World:
     # trace: page << 1 | write, read by TRACE passes: touch i of the pass is trace[first + i]
 
 
-def _fault(name: str, value, allowed: str) -> WorldError:
+def _fault(name: str, value: object, allowed: str) -> WorldError:
     return WorldError(f"World.{name} is {value!r}; it must be {allowed}")
 
 
@@ -85,6 +85,8 @@ def _int(world: World, name: str, low: int, high: int) -> int:
 
 def _each(world: World, name: str, length: int, low: int, high: int) -> None:
     values = getattr(world, name)
+    if not isinstance(values, (tuple, list, np.ndarray)):
+        raise _fault(name, values, f"a tuple of length {length}")
     if len(values) != length:
         raise _fault(name, f"of length {len(values)}", f"of length {length}")
     for i, value in enumerate(values):
@@ -100,6 +102,9 @@ def check(world: World) -> None:
     reclaim.errors.WorldError : naming the field, its value and the allowed range.
     """
     cpus = _int(world, "nr_cpus", 1, 512)
+    for name in ("task_mm", "mm_pages"):
+        if not isinstance(getattr(world, name), (tuple, list, np.ndarray)):
+            raise _fault(name, getattr(world, name), "a tuple")
     tasks, mms = len(world.task_mm), len(world.mm_pages)
     if not 1 <= tasks <= 65535:
         raise _fault("task_mm", f"of length {tasks}", "of length 1 to 65535")
@@ -143,6 +148,7 @@ def _check_programs(world: World, tasks: int) -> None:
         raise _fault("trace", f"{trace.dtype}, shape {trace.shape}", "<u4, shape (n,)")
     _each(world, "task_first_pass", tasks, 0, len(passes) - 1)
     _each(world, "task_nr_passes", tasks, 1, len(passes))
+    _each(world, "task_loop_to", tasks, -1, len(passes))
     for name, low, high in (("kind", 0, len(PASS_KINDS) - 1), ("write", 0, 2), ("zero", 0, 1),
                             ("nr", 1, 2**30), ("count", 1, 2**62), ("think", 0, 10**15),
                             ("units", 0, 2**31)):
@@ -163,7 +169,7 @@ def _check_programs(world: World, tasks: int) -> None:
             raise _fault(f"task_loop_to[{t}]", world.task_loop_to[t], f"from -1 to {nr - 1}")
         pages = int(world.mm_pages[world.task_mm[t]])
         own = slice(first, first + nr)
-        for i in np.flatnonzero(is_trace[own]) + first:
+        for i in (np.flatnonzero(is_trace[own]) + first).tolist():
             start, count = int(passes["first"][i]), int(passes["count"][i])
             if start + count > len(trace):
                 raise _fault(f"passes[{i}]", f"a trace up to entry {start + count}",
@@ -177,5 +183,3 @@ def _check_programs(world: World, tasks: int) -> None:
             i = int(wrong.argmax()) + first
             raise _fault(f"passes[{i}]", f"a range up to page {int(ends[i])}",
                          f"within the mm's {pages} pages")
-    if len(world.task_loop_to) != tasks:
-        raise _fault("task_loop_to", f"of length {len(world.task_loop_to)}", f"of length {tasks}")

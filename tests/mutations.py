@@ -26,7 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-BUILD_TIMEOUT, RUN_TIMEOUT = 300, 240      # [s]; a build takes 10, all worlds 20
+BUILD_TIMEOUT, RUN_TIMEOUT = 300, 240      # [s]; a build takes 10, all worlds 25
 
 
 # --- the worlds
@@ -70,6 +70,17 @@ def _wide():
                        migrate_threshold=2**60), twin_policy(5)
 
 
+def _kworker():
+    """Draining the stock of a CPU that runs takes long, while others flush its mm."""
+    from reference.worlds import COSTS, small_world
+    from reclaim import names
+    from twin import twin_policy
+    costs = tuple(50_000_000_003 if name == "kworker" else cost
+                  for name, cost in zip(names.COSTS, COSTS, strict=True))
+    return small_world(nr_cpus=3, mm_pages=(200,) * 4, limit=460, nr_slots=200, tick=10**8,
+                       jiffy=10**8, costs=costs, swappiness=200, slice_ticks=30), twin_policy(4)
+
+
 def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
@@ -80,7 +91,9 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     **_seeds(7, 1, 53, 37, 25, 19, 2, 3, 4, 5, 6),
     "ties": (_ties, 40_000),
     "asids": (_asids, 40_000),
-    "wide": (_wide, 40_000),
+    "wide": (_wide, 15_000),
+    "kworker": (_kworker, 40_000),
+    **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
 
@@ -200,10 +213,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a flush never trims", SMP, "p.fl_trim = 1", "p.fl_trim = 0"),
     Mutation("one acknowledgement costs as much as all", SMP,
              "m.w.cost[CO_csd_ack] * m.cpu[s].fl_n", "m.w.cost[CO_csd_ack]"),
-    Mutation("a queue hides the CPUs of the second mask word", TLB,
+    Mutation("the CPUs of a mask's second word are not seen", TLB,
              "        i += 1\n        if i >= words:\n            return -1\n", "        return -1\n"),
-    Mutation("a flush of the same generation is done again", TLB,
-             "<uint64_t>s.fl_gen <= g:", "<uint64_t>s.fl_gen < g:"),
+    Mutation("a flush is done again though the mm's generation is reached", TLB,
+             "    if g == gen:\n", "    if False:\n"),
     Mutation("INVLPG is not done", TLB, "        flush_tlb_one_user(m, c, s.fl_vp)\n", ""),
     Mutation("INVLPG though generations were missed", TLB,
              "<uint64_t>s.fl_gen == g + 1 and ", ""),
@@ -222,7 +235,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("whether a touch writes is not drawn", MEMORY,
              "write = <int>rng_below(&t.rng, 2)", "write = <int>(t.rng >> 63)"),
     Mutation("a draw uses the low half", RNG,
-             "((rng_draw(x) >> 32) * n) >> 32", "((rng_draw(x) & 0xffffffff) * n) >> 32"),
+             "((rng_draw(x) >> 32) * n) >> 32", "((rng_draw(x) & <uint64_t>0xffffffff) * n) >> 32"),
     Mutation("the zero page's PTE is not marked as zeros", MEMORY,
              "PTE_ZERO | PTE_YOUNG | PTE_Z", "PTE_ZERO | PTE_YOUNG"),
     Mutation("a folio batch is drained one folio early", FOLIO,
@@ -231,8 +244,6 @@ MUTATIONS: tuple[Mutation, ...] = (
              "elif q.flags & PG_writeback:              #", "elif False:                               #"),
     Mutation("a refault from as far as the active list is long is not activated", FOLIO,
              "g.nonresident_age - age > size", "g.nonresident_age - age >= size"),
-    Mutation("swap is full from half on", FOLIO,
-             "m.cg.slots_free * 2 < m.w.nr_slots", "m.cg.slots_free * 2 <= m.w.nr_slots + 3"),
     Mutation("a swapped-in page of zeros is decompressed", MEMORY,
              "spend(m, TM_swap, m.w.cost[CO_page_zero])", "spend(m, TM_swap, m.w.cost[CO_zram_read])"),
     Mutation("pgmajfault is not counted", MEMORY, "    m.counter[CN_pgmajfault] += 1\n", ""),
@@ -273,6 +284,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("folios of a list's end are freed without a flush", VMSCAN,
              "        flush(m, p, t, -1, -1, ST_S_END_FLUSHED)\n", "        t.step = ST_S_END_FLUSHED\n"),
     Mutation("31 freed folios are not uncharged", VMSCAN, "        m.cg.usage -= BATCH\n", ""),
+    Mutation("31 folios are freed before their flush", VMSCAN,
+             "            flush(m, p, t, -1, -1, ST_S_FREE_FLUSHED)\n",
+             "            t.step = ST_S_FREE_FLUSHED\n"),
     Mutation("no re-check for mapped folios", VMSCAN,
              "elif m.flush_rechecks & RECHECK_MAPPED and q.mapcount > 0:", "elif False:"),
     Mutation("putback_locked is not counted", VMSCAN,
@@ -283,6 +297,10 @@ MUTATIONS: tuple[Mutation, ...] = (
              "(g.lru_nr[0] + g.lru_nr[1]) // 4", "(g.lru_nr[0] + g.lru_nr[1]) // 2"),
     Mutation("mm.pending is not counted", VMSCAN, "    m.mm[mm].pending += 1\n", ""),
 )
+
+# Not among them, since no world here tells them from the core: swap_full's threshold (only a read
+# fault on a folio still in the swap cache asks for it) and flush_tlb_func's "generation reached"
+# at equality (needs three senders in three page-table pages of one mm).
 
 DEFAULT = MUTATIONS[:4]
 
@@ -389,6 +407,9 @@ Would the twin notice an error in the core?  Each row is one small error, put in
 on purpose; the last columns say which world of `tests/mutations.py` told the two apart, and at what.
 Made by `python tests/mutations.py > docs/mutations.md`; `RECLAIM_MUTATIONS=all pytest
 tests/test_mutations.py` asserts the same, `pytest` alone takes the first four.
+
+Two errors are known that no world here shows: another threshold in swap_full, and a flush that is done
+again when its own generation is the one reached (flush_tlb_func, at equality).
 """
 
 

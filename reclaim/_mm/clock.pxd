@@ -36,7 +36,8 @@ cdef inline int64_t cpu_key(const cpu_t *p) noexcept nogil:
 
 cdef inline int64_t leaf_of(const machine *m, int32_t c) noexcept nogil:
     cdef int64_t k = cpu_key(&m.cpu[c])
-    return LEAF_INF if k >= INF else (k << CPU_BITS) | c
+    # the end of time, 2**53 ps, is after the end of every run
+    return LEAF_INF if k >> 53 else (k << CPU_BITS) | c
 
 
 cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:

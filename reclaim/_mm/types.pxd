@@ -189,7 +189,7 @@ cdef struct task_t:
     uint8_t ubc_writable
     uint8_t pinned
     uint8_t restart
-    uint8_t pad[2]
+    uint8_t pad[6]
 
 cdef struct mm_t:
     uint64_t tlb_gen

@@ -196,17 +196,22 @@ cdef inline void step_I_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     unlock(m, &m.cg.lru_lock)
     t.step = ST_S_PLAN if t.taken > 0 else ST_R_LIST
 
+cdef inline int64_t nr_reclaimed(const task_t *t, Policies s) noexcept nogil:
+    """What the accounting slot tells the caller; junk must not overflow the arithmetic below."""
+    cdef int64_t n = s.accounting.count(t.reclaimed_local, t.reclaimed_stat)
+    return 0 if n < 0 else 1 << 20 if n > 1 << 20 else n
+
 cdef inline void step_I_PUT(machine *m, cpu_t *p, task_t *t, Policies s) noexcept nogil:
     if not lock_lru(m):
         return
     move_folios_to_lru(m, t)
-    m.counter[CN_pgsteal_anon] += s.accounting.count(t.reclaimed_local, t.reclaimed_stat)
+    m.counter[CN_pgsteal_anon] += nr_reclaimed(t, s)
     t.step = ST_I_PUT_UNLOCK
 
 cdef inline void step_I_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t, Policies s) noexcept nogil:
-    cdef int64_t n = s.accounting.count(t.reclaimed_local, t.reclaimed_stat)
+    cdef int64_t n = nr_reclaimed(t, s)
     unlock(m, &m.cg.lru_lock)
-    lru_note_cost(m, t.nr_pageout, t.scanned - n)
+    lru_note_cost(m, t.nr_pageout, t.scanned - n if t.scanned > n else 0)
     t.r_loop += <int32_t>n
     t.folio = -1
     t.step = ST_R_LIST

@@ -13,6 +13,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from reclaim._policy import (
     AccountingPolicy,
@@ -31,8 +32,8 @@ SLOTS: dict[str, type[Strategy]] = {
 }
 
 
-def _subclasses(cls: type) -> list[type]:
-    found = []
+def _subclasses(cls: type[Strategy]) -> list[type[Strategy]]:
+    found: list[type[Strategy]] = []
     for sub in cls.__subclasses__():
         found += [sub, *_subclasses(sub)]
     return found
@@ -74,7 +75,7 @@ def strategy(slot: str, which: str | Strategy | type[Strategy]) -> Strategy:
         if number == argument or not number.isdecimal():
             raise PolicyError(f"{which!r}: expected a whole number in the parentheses")
         try:
-            return known[name](int(number))
+            return known[name](int(number))  # type: ignore[call-arg]
         except (TypeError, ValueError) as err:
             raise PolicyError(f"{which!r}: {err}") from None
     if isinstance(which, type) and issubclass(which, Strategy):
@@ -94,7 +95,7 @@ class Policy:
     **slots : the strategies, as `strategy` takes them; those not given are stage 0's.
     """
 
-    def __init__(self, name: str, **slots) -> None:
+    def __init__(self, name: str, **slots: str | Strategy | type[Strategy]) -> None:
         for slot in slots:
             strategies(slot)                      # refuses unknown slots
         chosen = {**DEFAULTS, **slots}
@@ -103,9 +104,9 @@ class Policy:
 
     def bind(self) -> Policies:
         """Copies of the strategies for one simulation."""
-        return Policies(**{slot: _copy(s) for slot, s in self.strategies.items()})
+        return Policies(**{slot: _copy(s) for slot, s in self.strategies.items()})  # type: ignore[arg-type]
 
-    def describe(self) -> dict[str, dict]:
+    def describe(self) -> dict[str, dict[str, Any]]:
         """Names, traits and a hash of the source of each strategy, for provenance."""
         return {slot: {"name": s.name, "class": f"{type(s).__module__}.{type(s).__qualname__}",
                        "traits": s._traits(), "source": _source_hash(type(s))}
@@ -137,7 +138,7 @@ def _source_hash(cls: type) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def get(policy: str | Policy | Mapping | Strategy) -> Policy:
+def get(policy: str | Policy | Mapping[str, Any] | Strategy | type[Strategy]) -> Policy:
     """A policy from what users write.
 
     ``"stage5"``, ``"v4:3"``; a `Policy`; a mapping ``{"base": "stage4", "flush": EveryEight()}``;

@@ -12,6 +12,7 @@ the default stated here:
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from reclaim.errors import PolicyError, did_you_mean
 from reclaim.policies import DEFAULTS, Policy
@@ -22,7 +23,7 @@ _V2_CHECKS = ("writeback", "lru", "mapped", "pinned")
 _V3_CHECKS = ("writeback", "mapped", "pinned")
 
 # For each version its patches, each with the slots that it fills.
-PATCHES: dict[str, tuple[dict, ...]] = {
+PATCHES: dict[str, tuple[dict[str, Any], ...]] = {
     "v1": (
         {"accounting": "reclaim_stat", "activation": "bounce", "free": "extracted",
          "unmap": "extracted"},
