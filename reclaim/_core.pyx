@@ -92,8 +92,8 @@ DTYPES = {"cpu": _dtype_of_cpu(), "task": _dtype_of_task(), "mm": _dtype_of_mm()
 for _name, _size in (("cpu", sizeof(cpu_t)), ("task", sizeof(task_t)), ("mm", sizeof(mm_t)),
                      ("folio", sizeof(folio_t)), ("region", sizeof(region_t)),
                      ("memcg", sizeof(memcg_t))):
-    _last, _offset = DTYPES[_name].fields[DTYPES[_name].names[-1]][:2]
-    assert _offset + _last.itemsize == DTYPES[_name].itemsize == _size, f"{_name}: implicit padding"
+    _ends = [offset + field.itemsize for field, offset in DTYPES[_name].fields.values()]
+    assert max(_ends) == DTYPES[_name].itemsize == _size, f"{_name}: implicit padding at its end"
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
 
 

@@ -327,9 +327,11 @@ def copy_tree(target: Path, *, only_core: bool) -> None:
     shutil.copy(ROOT / "setup.py", target)
     shutil.copytree(ROOT / "reclaim", target / "reclaim",
                     ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.c", "__pycache__"))
-    if only_core:
+    built = Path(reclaim._policy.__file__)
+    newest = max(path.stat().st_mtime for path in (ROOT / "reclaim").glob("_policy.p*"))
+    if only_core and built.stat().st_mtime >= newest:      # an older one may not fit: both then
         (target / "reclaim" / "_policy.pyx").unlink()      # setup.py builds what it finds
-        shutil.copy(reclaim._policy.__file__, target / "reclaim")
+        shutil.copy(built, target / "reclaim")
 
 
 def build(tree: Path, **env: str) -> None:
