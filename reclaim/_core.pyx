@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from reclaim._policy cimport Policies
@@ -104,8 +104,9 @@ cdef class Arena:
     """
 
     def __cinit__(self, Py_ssize_t nbytes):
-        self.buffer = np.zeros((nbytes + 7) // 8, dtype=np.uint64)
+        self.buffer = np.zeros(nbytes // 8 + 8, dtype=np.uint64)
         self.data = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.buffer)
+        self.data += -<uintptr_t>self.data % 64          # cache lines, as the tables' offsets
         self.nbytes = nbytes
 
     def __len__(self):
@@ -573,7 +574,7 @@ cdef class Core:
         for i in range(m.w.nr_folios):
             m.folio[i].vp = m.folio[i].mm = m.folio[i].slot = -1
             m.folio[i].prev = m.folio[i].next = -1
-            m.folio[i].wait_head = m.folio[i].wait_tail = -1
+            m.folio[i].wait_head = -1
         m.cg.usage = m.cg.kernel = world.kernel_pages
         for i in range(2):
             m.cg.lru_head[i] = m.cg.lru_tail[i] = -1

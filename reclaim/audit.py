@@ -68,7 +68,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "folio": {
         "flags": (0, 1 << len(_FL)), "refcount": (0, 1 << 30), "mapcount": (0, 2),
         "vp": (-1, "pte"), "mm": (-1, "mm"), "slot": (-1, "slot_entry"), "prev": (-1, "folio"),
-        "next": (-1, "folio"), "wait_head": (-1, "task"), "wait_tail": (-1, "task"),
+        "next": (-1, "folio"), "wait_head": (-1, "task"),
     },
     "mm": {"tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1")},
     "region": {"present": (0, 2)},
@@ -298,7 +298,7 @@ def _lists(s: _State) -> None:
     waiting = []
     for f in np.flatnonzero(folio["flags"] & _FL["WAITERS"]):
         waiting += _walk(task["wait_next"], folio["wait_head"][f], len(task),
-                         f"waiters of frame {f}", folio["wait_tail"][f])
+                         f"waiters of frame {f}")
         if folio["wait_head"][f] < 0:
             _fail(f"frame {f} has WAITERS and no waiter")
     blocked = [*throttled, *waiting]

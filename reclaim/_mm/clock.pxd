@@ -44,7 +44,7 @@ cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:
     """Replay CPU c's path to the root; tree[1] is the least leaf."""
     cdef int64_t *tree = m.tree
     cdef int64_t other
-    cdef int32_t i = m.tree_size + c
+    cdef size_t i = <size_t>(m.tree_size + c)
     tree[i] = leaf
     while i > 1:
         other = tree[i ^ 1]

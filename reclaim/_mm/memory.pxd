@@ -457,17 +457,20 @@ cdef inline void step_F_SWAP_READ(machine *m, cpu_t *p, task_t *t) noexcept nogi
 cdef inline void step_F_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """folio_lock_or_retry: a fault that waits starts again from the PTE"""
     cdef folio_t *q = &m.folio[t.f_pfn]
+    cdef int32_t last
     if not q.flags & PG_locked:
         q.flags |= PG_locked
         t.step = ST_F_RECHECK
         return
     t.wait_next = -1
     if q.flags & PG_waiters:
-        m.task[q.wait_tail].wait_next = p.current
+        last = q.wait_head
+        while m.task[last].wait_next >= 0:
+            last = m.task[last].wait_next
+        m.task[last].wait_next = p.current
     else:
         q.flags |= PG_waiters
         q.wait_head = p.current
-    q.wait_tail = p.current
     folio_put(m, t.f_pfn)
     t.f_pfn = -1
     m.counter[CN_lock_waits] += 1

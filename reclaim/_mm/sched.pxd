@@ -85,7 +85,6 @@ cdef inline void folio_unlock(machine *m, int32_t f) noexcept nogil:
         p.flags &= ~<uint32_t>PG_waiters
         u = p.wait_head
         p.wait_head = -1
-        p.wait_tail = -1
         while u >= 0:
             nxt = m.task[u].wait_next
             m.task[u].wait_next = -1

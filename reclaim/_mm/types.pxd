@@ -3,7 +3,7 @@
 # Rows hold indices, never pointers; -1 is "none".  Fields are ordered so that no struct has
 # implicit padding: the NumPy dtypes of the views are derived from these declarations.
 
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
 
@@ -205,17 +205,16 @@ cdef struct mm_t:
     uint8_t recency
     uint8_t pad[7]
 
-cdef struct folio_t:
-    uint32_t flags
+cdef struct folio_t:           # half a cache line
+    uint16_t flags
+    uint16_t mapcount
     int32_t refcount
-    int32_t mapcount
     int32_t vp
     int32_t mm
     int32_t slot
     int32_t prev
     int32_t next
     int32_t wait_head
-    int32_t wait_tail
 
 cdef struct region_t:
     qlock ptl
