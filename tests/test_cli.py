@@ -24,6 +24,7 @@ ENV = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
     monkeypatch.setitem(sys.modules, "reclaim.simulation", sys.modules.get("reclaim.simulation"))
+    monkeypatch.setattr("reclaim.comparison.default_threads", lambda: 1)
     fake_simulation.install()
     for name, value in (("slice_s", 0.0), ("interrupt_at", None), ("raises", None), ("made", [])):
         monkeypatch.setattr(Simulation, name, value)

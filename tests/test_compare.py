@@ -24,6 +24,7 @@ PROMISED = """bogo_ops_per_s tlb_shootdowns function_call_ipis pgscan_anon pgste
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
     monkeypatch.setitem(sys.modules, "reclaim.simulation", sys.modules.get("reclaim.simulation"))
+    monkeypatch.setattr("reclaim.comparison.default_threads", lambda: 1)
     fake_simulation.install()
     for name, value in (("slice_s", 0.0), ("interrupt_at", None), ("raises", None), ("made", [])):
         monkeypatch.setattr(Simulation, name, value)

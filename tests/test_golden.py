@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from reclaim.comparison import compare
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 from reference.worlds import random_world, small_world
@@ -36,3 +37,9 @@ def test_golden(name, scenario, policy, seconds, request):
         golden[name] = got
         GOLDEN.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n")
     assert got == golden.get(name), "meant? run pytest --update-golden and say why in CHANGELOG.md"
+
+
+def test_two_threads_give_the_results_of_one():
+    one, two = (compare("small", seconds=0.05, threads=n) for n in (1, 2))
+    assert [r.digest for side in (one.before, one.after) for r in side.runs] == [
+        r.digest for side in (two.before, two.after) for r in side.runs]
