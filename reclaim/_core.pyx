@@ -632,6 +632,7 @@ cdef class Core:
         cdef machine *m = &self.m
         cdef int64_t limit = end << CPU_BITS
         cdef int64_t leaf, at
+        cdef int32_t c
         cdef cpu_t *p
         while budget > 0:
             leaf = m.tree[1]
@@ -641,11 +642,14 @@ cdef class Core:
                 return STOP_TOUCHES
             if m.cg.nr_alive == 0:
                 return STOP_DEAD
-            m.c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
+            c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
+            p = &m.cpu[c]
+            m.c = c
+            m.p = p
+            m.times = &m.time[c * TM_NR]
             m.now = leaf >> CPU_BITS
             m.turn = 0
             m.row_cost = 0
-            p = &m.cpu[m.c]
             at = irq_time(p)
             if not p.in_irq and irq_due(m, p, at):
                 enter_irq(m, p, m.now, at)
@@ -661,7 +665,8 @@ cdef class Core:
                 budget -= 1
             else:
                 budget -= task_steps(m, p, self.policies, at <= m.now, budget)
-            tree_set(m, m.c, leaf_of(m, m.c))
+            leaf = cpu_key(p)
+            tree_set(m, c, LEAF_INF if leaf >> 53 else (leaf << CPU_BITS) | c)
             if m.bad:
                 break
         return STOP_BUDGET

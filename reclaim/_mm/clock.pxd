@@ -61,8 +61,8 @@ cdef inline void rekey(machine *m, int32_t c) noexcept nogil:
 
 
 cdef inline void spend(machine *m, int32_t cat, int64_t cost) noexcept nogil:
-    m.cpu[m.c].clock += cost
-    m.time[m.c * TM_NR + cat] += cost
+    m.p.clock += cost
+    m.times[cat] += cost
     m.row_cost += cost
     m.turn = 1
 

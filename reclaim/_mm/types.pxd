@@ -318,7 +318,9 @@ cdef struct machine:
     # outside the arena: the winner tree and what one action leaves behind
     int64_t *tree
     int32_t tree_size
-    int32_t c                 # the acting CPU
+    cpu_t *p                  # the acting CPU, its row of `time`, its number
+    int64_t *times
+    int32_t c
     int32_t row_step
     int32_t turn               # the turn may pass: see task_steps
     int64_t now
