@@ -1,8 +1,7 @@
 """The slow twin: the simulator of docs/model.md once more, in plain Python.
 
 It is written from that text alone; no line of the core was read for it.  `Reference(world, policy)`
-is the machine, `act`, `run`, `digest` and `check` are what the tests use.  Points where the text
-left a choice: AMBIGUITIES.md.
+is the machine, `act`, `run`, `digest` and `check` are what the tests use.
 """
 
 from ._load import names
