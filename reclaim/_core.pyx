@@ -17,7 +17,6 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.rng cimport rng_mix
 from reclaim._mm.clock cimport *
-from reclaim._mm.tlb cimport mask_set
 from reclaim._mm.sched cimport *
 from reclaim._mm.smp cimport *
 from reclaim._mm.memcg cimport *

@@ -36,7 +36,6 @@ cdef struct list_view:        # the folios of one shrink_folio_list call, in its
 
 cdef class Strategy:
     cdef readonly object state
-    cdef public object _source
 
 cdef class AccountingPolicy(Strategy):
     cdef int free(self, int64_t *local, int64_t *stat, int nr) except -1 nogil

@@ -12,9 +12,6 @@ cdef inline bint folio_test(const machine *m, int32_t f, uint32_t flag) noexcept
 cdef inline void folio_set(machine *m, int32_t f, uint32_t flag) noexcept nogil:
     m.folio[f].flags |= flag
 
-cdef inline void folio_clear(machine *m, int32_t f, uint32_t flag) noexcept nogil:
-    m.folio[f].flags &= ~flag
-
 
 # --- FIFO lists of isolated folios (folio_list, ret_folios), linked through folio.next
 
