@@ -250,13 +250,11 @@ cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_W_BACK(m, p)
 
 
-cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, bint irq_pending,
-                        int64_t budget) except -1 nogil:
+cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except -1 nogil:
     """The next step of the CPU's task, and those after it while the turn cannot pass.
 
-    It may pass (m.turn) once a step took time, waits, gave way or changed another CPU's key;
-    an interrupt that is pending comes before a step that has interrupts on.  Returns how many
-    steps were made.
+    It may pass (m.turn) once a step took time, waits, gave way or changed another CPU's key.
+    Returns how many steps were made; m.row_step is the last one that did not raise.
     """
     cdef task_t *t = &m.task[p.current]
     cdef int64_t made = 0
@@ -420,9 +418,9 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, bint irq_pending,
         elif step == ST_E_DONE:
             step_E_DONE(m, p, t)
         made += 1
-        p.last_on = m.irq_on[step]          # not before: the step may have raised
-        if m.turn or made == budget or (irq_pending and m.irq_on[t.step]):
-            m.row_step = step
+        m.row_step = step
+        if m.turn or made == budget:
+            p.last_on = m.irq_on[step]
             return made
 
 
@@ -611,6 +609,13 @@ cdef class Core:
                 m.cg.nr_idle += 1
         self._rebuild_tree()
 
+    def _after_raise(self):
+        """The acting CPU made the steps before the one that raised: it is between actions."""
+        if self.m.in_task and self.m.row_step >= 0:
+            self.m.p.last_on = self.m.irq_on[self.m.row_step]
+        self.m.in_task = 0
+        self._rebuild_tree()
+
     def _rebuild_tree(self):
         cdef int32_t c, i
         for i in range(2 * self.m.tree_size):
@@ -663,7 +668,11 @@ cdef class Core:
                 sched_step(m, p, p.sstep)
                 budget -= 1
             else:
-                budget -= task_steps(m, p, self.policies, at <= m.now, budget)
+                # with an interrupt pending, one step: it may come before the next
+                m.row_step = -1
+                m.in_task = 1
+                budget -= task_steps(m, p, self.policies, 1 if at <= m.now else budget)
+                m.in_task = 0
             leaf = cpu_key(p)
             tree_set(m, c, LEAF_INF if leaf >> 53 else (leaf << CPU_BITS) | c)
             if m.bad:
@@ -708,7 +717,7 @@ cdef class Core:
             with nogil:
                 why = self.loop(end, actions) if fuse else self.loop_unfused(end, actions)
         except BaseException:
-            self._rebuild_tree()
+            self._after_raise()
             raise
         finally:
             self.running = False
@@ -736,7 +745,7 @@ cdef class Core:
                 if m.bad:
                     break
         except BaseException:
-            self._rebuild_tree()
+            self._after_raise()
             raise
         finally:
             self.running = False
