@@ -61,29 +61,27 @@ cdef struct fifo:             # folios linked through folio.next
     int32_t tail
     int32_t nr
 
-cdef struct cpu_t:
+cdef struct cpu_t:             # the first cache line is what every turn reads
     int64_t clock
-    int64_t left
     int64_t irq_at
     int64_t tick_at
     int64_t timer_at
-    uint64_t rng
-    uint64_t sw_gen
-    int64_t fl_gen
-    uint64_t asid_gen[6]
-    uint32_t asid_stamp[6]
-    int32_t asid_mm[6]
-    uint32_t tlb_stamp
     int32_t current
-    int32_t loaded_mm
-    int32_t istep
     int32_t sstep
-    int32_t walk_line
-    int32_t rq_head
-    int32_t rq_tail
+    int32_t istep
+    int32_t loaded_mm
+    uint8_t mode
+    uint8_t in_irq
+    uint8_t last_on
+    uint8_t is_lazy
+    uint8_t need_resched
+    uint8_t drain_req
+    uint8_t loaded_asid
+    uint8_t next_asid
     int32_t rq_nr
     int32_t push
-    int32_t slice_ticks
+    int64_t left              # second line: interrupts and flushes
+    int64_t fl_gen
     int32_t fl_mm
     int32_t fl_vp
     int32_t fl_scan
@@ -93,45 +91,76 @@ cdef struct cpu_t:
     int32_t q_head
     int32_t q_tail
     int32_t hand
-    int32_t lock_next
+    int32_t walk_line
     int32_t stock
     int32_t nr_lru_add
+    uint32_t asid_stamp[6]    # third and fourth: address spaces
+    uint32_t tlb_stamp
+    int32_t asid_mm[6]
+    int32_t lock_next
+    int32_t rq_head
+    int32_t rq_tail
+    uint64_t asid_gen[6]
+    uint64_t sw_gen
+    uint64_t rng
+    int32_t slice_ticks
     int32_t nr_lru_activate
     int32_t lru_add[31]
     int32_t lru_activate[31]
-    uint8_t mode
-    uint8_t in_irq
-    uint8_t last_on
-    uint8_t is_lazy
-    uint8_t need_resched
-    uint8_t drain_req
-    uint8_t loaded_asid
-    uint8_t next_asid
     uint8_t sw_asid
     uint8_t sw_flush
     uint8_t fl_trim
-    uint8_t pad[5]
+    uint8_t pad[61]
 
-cdef struct task_t:
+cdef struct task_t:            # the first cache line is what nearly every step reads
+    int32_t step
+    int32_t folio
+    int32_t f_pfn
+    int32_t vp
+    int32_t mm
+    int32_t pass_no
+    uint64_t f_orig
+    uint64_t pos
+    uint64_t old_pte
+    int32_t first_pass
+    uint8_t write
+    uint8_t have
+    uint8_t dying
+    uint8_t f_kind
+    uint8_t f_cached
+    uint8_t zero
+    uint8_t defer
+    uint8_t in_batch
+    uint8_t ubc_required
+    uint8_t ubc_writable
+    uint8_t state
+    uint8_t pinned
+    fifo list                 # second: shrink_folio_list
+    fifo ret
+    int32_t index
+    int32_t ordinal
+    int32_t nr_free
+    int32_t nr_flush
+    int32_t b_i
+    int32_t b_w
+    int32_t b_ret
+    int32_t freed_ret
+    int32_t nr_pageout
+    int32_t nr_activate
+    uint8_t plan_defer[32]    # third
+    uint8_t plan_flush[32]
+    int32_t free_folios[31]
+    int32_t flush_folios[31]
     uint64_t rng
     int64_t wake_at
-    uint64_t pos
     int64_t touches
-    uint64_t f_orig
-    uint64_t old_pte
     int64_t reclaimed_local   # patch 1: where the count lives before ...
     int64_t reclaimed_stat    # ... and after
-    int32_t mm
     int32_t cpu
-    int32_t step
-    int32_t pass_no
-    int32_t first_pass
     int32_t nr_passes
     int32_t loop_to
     int32_t rq_next
     int32_t wait_next
-    int32_t vp
-    int32_t f_pfn
     int32_t f_old
     int32_t c_nr
     int32_t c_ret
@@ -145,35 +174,11 @@ cdef struct task_t:
     int32_t r_loop
     int32_t k_ret
     int32_t nr_to_scan
-    fifo list
-    fifo ret
     int32_t taken
     int32_t scanned
-    int32_t folio
-    int32_t index
-    int32_t ordinal
-    int32_t nr_pageout
-    int32_t nr_activate
-    int32_t nr_free
-    int32_t nr_flush
-    int32_t b_i
-    int32_t b_w
-    int32_t b_ret
-    int32_t freed_ret
     int32_t d_ret
     int32_t zap
     int32_t throttle_next
-    int32_t free_folios[31]
-    int32_t flush_folios[31]
-    uint8_t plan_defer[32]
-    uint8_t plan_flush[32]
-    uint8_t state
-    uint8_t dying
-    uint8_t have
-    uint8_t write
-    uint8_t zero
-    uint8_t f_kind
-    uint8_t f_cached
     uint8_t c_drained
     uint8_t c_failed
     uint8_t full_walk
@@ -182,14 +187,9 @@ cdef struct task_t:
     uint8_t may_deact
     uint8_t r_visit
     uint8_t stalled
-    uint8_t defer
-    uint8_t in_batch
     uint8_t d_which
-    uint8_t ubc_required
-    uint8_t ubc_writable
-    uint8_t pinned
     uint8_t restart
-    uint8_t pad[6]
+    uint8_t pad[54]
 
 cdef struct mm_t:
     uint64_t tlb_gen
