@@ -1,6 +1,6 @@
 # What other Cython modules may use of the core: the machine and one action of it.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from reclaim._policy cimport Policies
 from reclaim._mm.types cimport machine
@@ -22,5 +22,6 @@ cdef class Core:
     cdef object trace
     cdef bint running
     cdef int64_t[::1] tree
+    cdef int32_t[:, ::1] trail
     cdef int loop(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil

@@ -19,6 +19,7 @@ from reclaim._mm.rng cimport rng_mix
 from reclaim._mm.clock cimport *
 from reclaim._mm.sched cimport *
 from reclaim._mm.smp cimport *
+from reclaim._mm.folio cimport trail_add
 from reclaim._mm.memcg cimport *
 from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
@@ -537,6 +538,10 @@ cdef class Core:
             self.m.tree_size *= 2
         self.tree = np.zeros(2 * self.m.tree_size, dtype=np.int64)
         self.m.tree = &self.tree[0]
+        self.trail = np.zeros((2, 1 << max(8, (w.nr_folios - 1).bit_length())), dtype=np.int32)
+        self.m.trail_mask = self.trail.shape[1] - 1
+        for i in range(2):
+            self.m.trail[i] = &self.trail[i, 0]
 
     def _initial(self, world):
         cdef machine *m = &self.m
@@ -836,7 +841,19 @@ cdef class Core:
                                 f"{self.arena.nbytes} bytes: it is of another world or version")
         memcpy(self.arena.data, &data[0], self.arena.nbytes)
         self.m.bad = 0
+        self._rebuild_trail()
         self._rebuild_tree()
+
+    def _rebuild_trail(self):
+        cdef machine *m = &self.m
+        cdef int32_t f
+        cdef int l
+        for l in range(2):
+            m.trail_head[l] = m.trail_tail[l] = 0
+            f = m.cg.lru_tail[l]
+            while f >= 0 and m.trail_head[l] < m.trail_mask:
+                trail_add(m, l, f)
+                f = m.folio[f].prev
 
 
 def constants():

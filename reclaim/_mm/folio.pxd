@@ -38,6 +38,41 @@ cdef inline int32_t fifo_pop(machine *m, fifo *l) noexcept nogil:
     return f
 
 
+# --- what is needed next, brought into the cache (no state, no effect on results)
+#
+# An LRU list is longer than the cache and in no order of memory.  Its folios leave at the tail in
+# the order in which they came, so a ring of the frames that were added, `trail`, tells which are
+# isolated next without following the list.
+
+cdef inline void trail_add(machine *m, int l, int32_t f) noexcept nogil:
+    m.trail[l][m.trail_head[l] & m.trail_mask] = f
+    m.trail_head[l] += 1
+
+cdef inline void prefetch_trail(machine *m, int l, int32_t n) noexcept nogil:
+    """Before n folios are isolated: fetch the PTEs of the n after them, the folios of the next n."""
+    cdef uint32_t r = m.trail_tail[l], mask = m.trail_mask
+    cdef const int32_t *trail = m.trail[l]
+    cdef int32_t f = m.cg.lru_tail[l], i, vp
+    for i in range(8):                      # folios that left elsewhere are passed over
+        if trail[(r + i) & mask] == f:
+            r += i
+            break
+    else:
+        r = m.trail_head[l] - <uint32_t>m.cg.lru_nr[l]
+    for i in range(n):
+        prefetch(&m.folio[trail[(r + 2 * n + i) & mask]])
+        vp = m.folio[trail[(r + n + i) & mask]].vp
+        if vp >= 0:
+            prefetch(&m.pte[vp])
+    m.trail_tail[l] = r + n
+
+cdef inline void prefetch_slot(machine *m, uint64_t pte) noexcept nogil:
+    """A fault on this entry looks its slot up."""
+    if (pte & PTE_KIND_MASK) == PTE_SWAP:
+        prefetch(&m.slot_entry[pte >> 8])
+        prefetch(&m.slot_count[pte >> 8])
+
+
 # --- LRU lists (lruvec_add_folio, lruvec_del_folio): intrusive, by index
 
 cdef inline void lruvec_add_folio(machine *m, int32_t f) noexcept nogil:
@@ -52,6 +87,7 @@ cdef inline void lruvec_add_folio(machine *m, int32_t f) noexcept nogil:
         g.lru_tail[l] = f
     g.lru_head[l] = f
     g.lru_nr[l] += 1
+    trail_add(m, l, f)
 
 cdef inline void lruvec_del_folio(machine *m, int32_t f) noexcept nogil:
     cdef memcg_t *g = m.cg
@@ -75,6 +111,8 @@ cdef inline int32_t alloc_frame(machine *m) noexcept nogil:
     cdef int32_t f = g.frame_top
     if f >= 0:
         g.frame_top = m.folio[f].next
+        if g.frame_top >= 0:
+            prefetch(&m.folio[g.frame_top])
     elif g.frame_fresh < m.w.nr_folios:
         f = g.frame_fresh
         g.frame_fresh += 1
@@ -124,6 +162,8 @@ cdef inline int32_t slot_alloc(machine *m) noexcept nogil:
     if s >= 0:
         g.slot_top = <int32_t>(m.slot_entry[s]) - 1
         m.slot_entry[s] = 0
+        if g.slot_top >= 0:
+            prefetch(&m.slot_entry[g.slot_top])
     elif g.slot_fresh < m.w.nr_slots:
         s = g.slot_fresh
         g.slot_fresh += 1

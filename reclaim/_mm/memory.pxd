@@ -140,9 +140,7 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     else:
         spend(m, TM_fault, m.w.cost[CO_fault_entry])
         t.step = ST_F_READ
-        if kind == PTE_SWAP:          # the fault that follows looks its slot up
-            prefetch(&m.slot_entry[pte_index(pte)])
-            prefetch(&m.slot_count[pte_index(pte)])
+        prefetch_slot(m, pte)
         return
     m.pte[t.vp] = pte
     tag |= (pte & PTE_DIRTY) != 0
@@ -217,9 +215,8 @@ cdef inline void step_POPULATE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         advance(t, a)
     else:
         t.step = ST_F_READ
-        if kind == PTE_SWAP:          # the fault that follows looks its slot up
-            prefetch(&m.slot_entry[pte_index(pte)])
-            prefetch(&m.slot_count[pte_index(pte)])
+        prefetch_slot(m, pte)
+        prefetch_slot(m, m.pte[t.vp + 1 if t.vp + 1 < m.w.nr_vps else t.vp])
 
 
 # --- faults

@@ -12,7 +12,8 @@ cdef extern from *:
     #define RECLAIM_INF (((int64_t)1) << 62)
     #define RECLAIM_LEAF_INF INT64_MAX
     static inline int reclaim_ctz64(uint64_t x) { return __builtin_ctzll(x); }
-    #define reclaim_prefetch(p) __builtin_prefetch(p)
+    /* the asm: gcc drops calls of functions that only prefetch, as if they were pure */
+    #define reclaim_prefetch(p) do { __builtin_prefetch(p); __asm__ volatile(""); } while (0)
     """
     int64_t INF "RECLAIM_INF"             # a time that never comes
     int64_t LEAF_INF "RECLAIM_LEAF_INF"
@@ -327,8 +328,10 @@ cdef struct machine:
     int64_t now
     int64_t row_cost
     uint8_t irq_on[128]       # the column irq of every step
-    int32_t ahead             # a hint, no state: prefetch_lru's cursor, and how far it is
-    int32_t ahead_nr
+    int32_t *trail[2]         # hints, no state: see prefetch_trail
+    uint32_t trail_head[2]
+    uint32_t trail_tail[2]
+    uint32_t trail_mask
     int32_t bad               # an invariant of the model broke: which
     int32_t flush_keeps
     int32_t flush_rechecks

@@ -126,6 +126,7 @@ cdef inline void isolate_lru_folios(machine *m, task_t *t, int lru) noexcept nog
     cdef int32_t f
     fifo_init(&t.list)
     fifo_init(&t.ret)
+    prefetch_trail(m, lru, t.nr_to_scan)
     while t.list.nr < t.nr_to_scan:
         f = m.cg.lru_tail[lru]
         if f < 0:
@@ -134,7 +135,6 @@ cdef inline void isolate_lru_folios(machine *m, task_t *t, int lru) noexcept nog
         m.folio[f].flags &= ~<uint32_t>PG_lru
         m.folio[f].refcount += 1
         fifo_push(m, &t.list, f)
-    m.ahead_nr -= t.list.nr
     t.taken = t.list.nr
     t.scanned = t.list.nr
     m.cg.nr_isolated += t.taken
@@ -351,29 +351,6 @@ cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except 
     t.step = ST_S_NEXT
     return 0
 
-cdef inline void prefetch_lru(machine *m) noexcept nogil:
-    """Bring the folios that are isolated next, and their PTEs, into the cache.
-
-    The inactive list is longer than the cache and in no order of memory.  A cursor runs up to
-    64 folios in front of the tail, one a call, so that each of its loads was asked for a call
-    earlier; it is called more often than folios are isolated.
-    """
-    cdef int32_t f = m.ahead
-    if m.ahead_nr >= 64:
-        return
-    if m.ahead_nr <= 0 or f < 0 or not m.folio[f].flags & PG_lru:
-        f = m.cg.lru_tail[0]
-        m.ahead_nr = 0
-        if f < 0:
-            return
-    if m.folio[f].vp >= 0:
-        prefetch(&m.pte[m.folio[f].vp])
-    f = m.folio[f].prev
-    m.ahead = f
-    m.ahead_nr += 1
-    if f >= 0:
-        prefetch(&m.folio[f])
-
 cdef inline void step_S_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if resched_guard(m, p, t):
         return
@@ -382,7 +359,6 @@ cdef inline void step_S_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_S_TAIL
         return
     t.folio = fifo_pop(m, &t.list)
-    prefetch_lru(m)
     t.index += 1
     t.step = ST_S_LOCK
 
@@ -597,7 +573,6 @@ cdef inline int step_P_OUT(machine *m, cpu_t *p, task_t *t, Policies s) except -
 cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """swap_writepage"""
     cdef folio_t *q = &m.folio[t.folio]
-    prefetch_lru(m)
     t.step = ST_P_DISPATCH
     spend(m, TM_swap, m.w.cost[CO_pageout])
     if q.slot < 0:                 # only a strategy that gave the lock away gets here
