@@ -251,23 +251,76 @@ cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_W_BACK(m, p)
 
 
+# Runs of steps that take no time, each the only successor of the one before: made at once where
+# the budget of actions has room for the whole run.  Returns how many steps that were, 0 to CHAIN.
+
+cdef enum:
+    CHAIN = 8
+
+cdef inline int unmap_chain(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """From S_UNMAP, made, to U_SET."""
+    if t.step != ST_U_DEFER:
+        return 0
+    step_U_DEFER(m, p, t)
+    step_U_CLEAR(m, p, t)
+    if t.step != ST_U_GEN:
+        m.row_step = ST_U_CLEAR
+        return 2
+    step_U_GEN(m, p, t)
+    step_U_MASK(m, p, t)
+    step_U_SET(m, p, t)
+    m.row_step = ST_U_SET
+    return 5
+
+cdef inline int slot_chain(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """From S_SLOT, made, to U_SET."""
+    if t.step != ST_S_ADD:
+        return 0
+    step_S_ADD(m, p, t)
+    step_S_UNMAP(m, p, t)
+    m.row_step = ST_S_UNMAP
+    return 2 + (0 if m.turn else unmap_chain(m, p, t))
+
+cdef inline int fault_chain(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """From F_READ, made, to F_CHARGED of a page that is read from swap."""
+    if t.step != ST_F_CACHE:
+        return 0
+    step_F_CACHE(m, p, t)
+    m.row_step = ST_F_CACHE
+    if t.step != ST_F_ALLOC:
+        return 1
+    step_F_ALLOC(m, p, t)
+    m.row_step = ST_F_ALLOC
+    if m.turn:
+        return 2
+    step_C_TRY(m, p, t)
+    m.row_step = ST_C_TRY
+    if m.turn or t.step != ST_F_CHARGED:
+        return 3
+    step_F_CHARGED(m, p, t)
+    m.row_step = ST_F_CHARGED
+    return 4
+
 cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except -1 nogil:
     """The next step of the CPU's task, and those after it while the turn cannot pass.
 
     It may pass (m.turn) once a step took time, waits, gave way or changed another CPU's key.
-    Returns how many steps were made; m.row_step is the last one that did not raise.
+    Returns how many steps were made; m.row_step is the last one.
     """
     cdef task_t *t = &m.task[p.current]
     cdef int64_t made = 0
     cdef int step
     while True:
         step = t.step
+        m.row_step = step
         if step == ST_TOUCH:
             step_TOUCH(m, p, t)
         elif step == ST_POPULATE:
             step_POPULATE(m, p, t)
         elif step == ST_F_READ:
             step_F_READ(m, p, t)
+            if budget - made > CHAIN:
+                made += fault_chain(m, p, t)
         elif step == ST_F_PT:
             step_F_PT(m, p, t)
         elif step == ST_F_PT_SET:
@@ -342,6 +395,15 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_PLAN(m, p, t, s)
         elif step == ST_S_NEXT:
             step_S_NEXT(m, p, t)
+            if t.step == ST_S_LOCK and budget - made > CHAIN:
+                made += 1
+                p.last_on = 1               # the next may raise
+                step_S_LOCK(m, p, t)
+                m.row_step = ST_S_LOCK
+                if t.step == ST_S_WB:
+                    step_S_WB(m, p, t, s)
+                    made += 1
+                    m.row_step = ST_S_WB
         elif step == ST_S_LOCK:
             step_S_LOCK(m, p, t)
         elif step == ST_S_WB:
@@ -350,10 +412,14 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_REF(m, p, t, s)
         elif step == ST_S_SLOT:
             step_S_SLOT(m, p, t, s)
+            if not m.turn and budget - made > CHAIN:
+                made += slot_chain(m, p, t)
         elif step == ST_S_ADD:
             step_S_ADD(m, p, t)
         elif step == ST_S_UNMAP:
             step_S_UNMAP(m, p, t)
+            if not m.turn and budget - made > CHAIN:
+                made += unmap_chain(m, p, t)
         elif step == ST_U_DEFER:
             step_U_DEFER(m, p, t)
         elif step == ST_U_CLEAR:
@@ -368,6 +434,10 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_U_SET(m, p, t)
         elif step == ST_S_PIN:
             step_S_PIN(m, p, t, s)
+            if t.step == ST_S_DIRTY and budget - made > CHAIN:
+                step_S_DIRTY(m, p, t)
+                made += 1
+                m.row_step = ST_S_DIRTY
         elif step == ST_S_DIRTY:
             step_S_DIRTY(m, p, t)
         elif step == ST_S_FREE:
@@ -382,10 +452,23 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_END_FLUSHED(m, p, t)
         elif step == ST_P_OUT:
             step_P_OUT(m, p, t, s)
+            if t.step == ST_P_WRITE and budget - made > CHAIN:
+                step_P_WRITE(m, p, t)
+                made += 1
+                m.row_step = ST_P_WRITE
         elif step == ST_P_WRITE:
             step_P_WRITE(m, p, t)
         elif step == ST_P_END:
             step_P_END(m, p, t)
+            if budget - made > CHAIN:
+                made += 1
+                p.last_on = 1
+                step_P_DISPATCH(m, p, t, s)
+                m.row_step = ST_P_DISPATCH
+                if t.step == ST_S_FREE and not m.turn:
+                    made += 1
+                    step_S_FREE(m, p, t, s)
+                    m.row_step = ST_S_FREE
         elif step == ST_P_DISPATCH:
             step_P_DISPATCH(m, p, t, s)
         elif step == ST_B_START:
@@ -419,9 +502,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
         elif step == ST_E_DONE:
             step_E_DONE(m, p, t)
         made += 1
-        m.row_step = step
+        p.last_on = m.irq_on[m.row_step]
         if m.turn or made == budget:
-            p.last_on = m.irq_on[step]
             return made
 
 
@@ -614,13 +696,6 @@ cdef class Core:
                 m.cg.nr_idle += 1
         self._rebuild_tree()
 
-    def _after_raise(self):
-        """The acting CPU made the steps before the one that raised: it is between actions."""
-        if self.m.in_task and self.m.row_step >= 0:
-            self.m.p.last_on = self.m.irq_on[self.m.row_step]
-        self.m.in_task = 0
-        self._rebuild_tree()
-
     def _rebuild_tree(self):
         cdef int32_t c, i
         for i in range(2 * self.m.tree_size):
@@ -674,10 +749,7 @@ cdef class Core:
                 budget -= 1
             else:
                 # with an interrupt pending, one step: it may come before the next
-                m.row_step = -1
-                m.in_task = 1
                 budget -= task_steps(m, p, self.policies, 1 if at <= m.now else budget)
-                m.in_task = 0
             leaf = cpu_key(p)
             tree_set(m, c, LEAF_INF if leaf >> 53 else (leaf << CPU_BITS) | c)
             if m.bad:
@@ -722,7 +794,7 @@ cdef class Core:
             with nogil:
                 why = self.loop(end, actions) if fuse else self.loop_unfused(end, actions)
         except BaseException:
-            self._after_raise()
+            self._rebuild_tree()
             raise
         finally:
             self.running = False
@@ -750,7 +822,7 @@ cdef class Core:
                 if m.bad:
                     break
         except BaseException:
-            self._after_raise()
+            self._rebuild_tree()
             raise
         finally:
             self.running = False

@@ -324,7 +324,6 @@ cdef struct machine:
     int32_t c
     int32_t row_step
     int32_t turn               # the turn may pass: see task_steps
-    int32_t in_task            # inside task_steps, which may raise
     int64_t now
     int64_t row_cost
     uint8_t irq_on[128]       # the column irq of every step
