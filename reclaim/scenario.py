@@ -272,7 +272,7 @@ def _read_toml(path: str) -> dict[str, Any]:
     except ScenarioError:
         raise
     except ValueError as err:   # a NUL in the path, an integer of too many digits
-        raise ScenarioError(f"{show_value(path)}: {err}") from None
+        raise ScenarioError(f"{path!r}: {err}") from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
