@@ -732,16 +732,20 @@ cdef class Core:
             m.p = p
             m.times = &m.time[c * TM_NR]
             m.now = leaf >> CPU_BITS
+            m.leaf = leaf
             m.turn = 0
             m.row_cost = 0
             at = irq_time(p)
             if not p.in_irq and irq_due(m, p, at):
                 enter_irq(m, p, m.now, at)
             if p.in_irq:
-                m.row_step = p.istep
                 p.last_on = 0
-                irq_step(m, p, p.istep)
-                budget -= 1
+                while True:
+                    m.row_step = p.istep
+                    irq_step(m, p, p.istep)
+                    budget -= 1
+                    if m.turn or budget == 0:
+                        break
             elif p.sstep >= 0:
                 m.row_step = p.sstep
                 p.last_on = m.irq_on[p.sstep]

@@ -46,6 +46,7 @@ cdef class ActivationPolicy(Strategy):
 
 cdef class FreePolicy(Strategy):
     cdef int dispatch(self, int result, uint32_t flags) except -1 nogil
+    cdef int free(self, uint32_t flags) except -1 nogil
 
 cdef class UnmapPolicy(Strategy):
     cdef int plan(self, const list_view *folios, uint8_t *defer) except -1 nogil

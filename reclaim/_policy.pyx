@@ -136,15 +136,27 @@ cdef class FreePolicy(Strategy):
                 return DO_KEEP
         return DO_FREE
 
+    cdef int free(self, uint32_t flags) except -1 nogil:
+        return 1
+
 
 cdef class InlineFree(FreePolicy):
-    """The switch in shrink_folio_list."""
+    """The switch and the free_it label in shrink_folio_list."""
 
     name = "inline"
 
 
-cdef class ExtractedFree(FreePolicy):
-    """Patch 3: pageout_one and folio_free."""
+cdef class FolioFree(FreePolicy):
+    """Patch 2 of v4: folio_free."""
+
+    name = "folio_free"
+
+    cdef int free(self, uint32_t flags) except -1 nogil:
+        return (flags & F_DIRTY) == 0
+
+
+cdef class ExtractedFree(FolioFree):
+    """Patch 3: pageout_one beside folio_free."""
 
     name = "extracted"
 
@@ -372,9 +384,10 @@ ACTIONS = ("keep_locked", "activate_locked", "keep", "free")
 
 
 cdef class PyFreePolicy(FreePolicy):
-    """Subclass in Python: ``dispatch_result(result, flags) -> str``.
+    """Subclass in Python: ``dispatch_result(result, flags) -> str``, ``free_folio(flags) -> bool``.
 
-    `result` is one of `RESULTS`, the return one of `ACTIONS`.
+    `result` is one of `RESULTS`, the first one's return one of `ACTIONS`.  ``free_folio`` is asked
+    about a clean folio that nobody else holds: False keeps it.
     """
 
     def dispatch_result(self, result, flags):
@@ -389,6 +402,13 @@ cdef class PyFreePolicy(FreePolicy):
                 raise ValueError(f"{type(self).__name__}.dispatch_result returned {action!r}: "
                                  f"choose from {', '.join(ACTIONS)}")
             return <int>ACTIONS.index(action)
+
+    def free_folio(self, flags):
+        return True
+
+    cdef int free(self, uint32_t flags) except -1 nogil:
+        with gil:
+            return 1 if self.free_folio(flags) else 0
 
 
 cdef class PyUnmapPolicy(UnmapPolicy):

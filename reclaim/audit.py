@@ -36,7 +36,7 @@ _SMALL = 1 << 28
 # table -> field -> (least, what the values are below of); numbers stand for themselves.
 _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "cpu": {
-        "clock": (0, _T_MAX), "left": (0, _T_MAX), "rq_nr": (0, "task+1"),
+        "clock": (0, _T_MAX), "left": (0, _T_MAX), "irq_cost": (0, _T_MAX), "rq_nr": (0, "task+1"),
         "irq_at": (0, _INF + 1),
         "tick_at": (0, _INF + 1), "timer_at": (0, _INF + 1),
         "asid_mm": (-1, "mm"), "current": (-1, "task"), "loaded_mm": (-2, "mm"),

@@ -55,9 +55,12 @@ cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:
 
 cdef inline void rekey(machine *m, int32_t c) noexcept nogil:
     """CPU c's key changed; the acting CPU's own leaf is set when its action ends."""
+    cdef int64_t leaf
     if c != m.c:
-        tree_set(m, c, leaf_of(m, c))
-        m.turn = 1
+        leaf = leaf_of(m, c)
+        tree_set(m, c, leaf)
+        if leaf < m.leaf:             # it comes before the acting one, were that to go on now
+            m.turn = 1
 
 
 cdef inline void spend(machine *m, int32_t cat, int64_t cost) noexcept nogil:

@@ -142,7 +142,7 @@ cdef inline void step_Q_TAKE(machine *m, cpu_t *p) noexcept nogil:
     p.istep = ST_Q_FUNC if p.hand >= 0 else ST_Q_EXIT
 
 cdef inline void step_Q_FUNC(machine *m, cpu_t *p) noexcept nogil:
-    spend(m, TM_interrupt, flush_tlb_func(m, m.c, p.hand))
+    p.irq_cost += flush_tlb_func(m, m.c, p.hand)
     p.istep = ST_Q_ACK
 
 cdef inline void step_Q_ACK(machine *m, cpu_t *p) noexcept nogil:
@@ -150,7 +150,7 @@ cdef inline void step_Q_ACK(machine *m, cpu_t *p) noexcept nogil:
     p.hand = m.csd_next[<int64_t>m.c * m.w.nr_cpus + s]
     m.cpu[s].acks -= 1
     if m.cpu[s].acks == 0 and m.cpu[s].mode == CPU_SPIN_ACK:
-        wake_cpu(m, s, m.w.cost[CO_csd_ack] * m.cpu[s].fl_n, TM_flush_wait)
+        wake_cpu(m, s, p.irq_cost + m.w.cost[CO_csd_ack] * m.cpu[s].fl_n, TM_flush_wait)
     p.istep = ST_Q_FUNC if p.hand >= 0 else ST_Q_EXIT
 
 cdef inline int irq_entry_step(const cpu_t *p, int64_t at) noexcept nogil:
@@ -161,7 +161,8 @@ cdef inline int irq_entry_step(const cpu_t *p, int64_t at) noexcept nogil:
 
 cdef inline void step_Q_EXIT(machine *m, cpu_t *p) noexcept nogil:
     cdef int64_t at = irq_time(p)
-    spend(m, TM_interrupt, m.w.cost[CO_irq_exit])
+    spend(m, TM_interrupt, p.irq_cost + m.w.cost[CO_irq_exit])
+    p.irq_cost = 0
     if at <= p.clock:                 # another one is pending: taken at once
         p.istep = irq_entry_step(p, at)
         return

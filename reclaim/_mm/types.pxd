@@ -83,6 +83,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     int32_t push
     int64_t left              # second line: interrupts and flushes
     int64_t fl_gen
+    int64_t irq_cost
     int32_t fl_mm
     int32_t fl_vp
     int32_t fl_scan
@@ -93,14 +94,14 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     int32_t q_tail
     int32_t hand
     int32_t walk_line
-    int32_t stock
-    int32_t nr_lru_add
     uint32_t asid_stamp[6]    # third and fourth: address spaces
     uint32_t tlb_stamp
     int32_t asid_mm[6]
     int32_t lock_next
     int32_t rq_head
     int32_t rq_tail
+    int32_t stock
+    int32_t nr_lru_add
     uint64_t asid_gen[6]
     uint64_t sw_gen
     uint64_t rng
@@ -111,7 +112,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t sw_asid
     uint8_t sw_flush
     uint8_t fl_trim
-    uint8_t pad[61]
+    uint8_t pad[53]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -325,6 +326,7 @@ cdef struct machine:
     int32_t row_step
     int32_t turn               # the turn may pass: see task_steps
     int64_t now
+    int64_t leaf               # of the acting CPU, as the action began
     int64_t row_cost
     uint8_t irq_on[128]       # the column irq of every step
     int32_t *trail[2]         # hints, no state: see prefetch_trail

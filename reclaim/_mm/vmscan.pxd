@@ -403,10 +403,9 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
         if young:
             m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
         unlock(m, ptl)
-        spend(m, TM_scan, m.w.cost[CO_rmap])
-    spend(m, TM_scan, m.w.cost[CO_scan])
     q.flags &= ~<uint32_t>PG_referenced
     if young:
+        spend(m, TM_scan, m.w.cost[CO_scan] + m.w.cost[CO_rmap])
         q.flags |= PG_referenced
         if referenced:
             activate_locked(m, t, verdict)
@@ -416,13 +415,20 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
         t.step = ST_S_UNMAP if q.flags & PG_swapcache else ST_S_SLOT
     return 0
 
+cdef inline void spend_check(machine *m, const task_t *t) noexcept nogil:
+    """The time of S_REF's check of a folio that is not young."""
+    spend(m, TM_scan, m.w.cost[CO_scan]
+          + (m.w.cost[CO_rmap] if m.folio[t.folio].mapcount > 0 else 0))
+
 cdef inline int step_S_SLOT(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     """folio_alloc_swap"""
     cdef int verdict
     if m.folio[t.folio].refcount >= PIN_BIAS:
+        spend_check(m, t)
         keep_locked(m, t)
     elif m.cg.slots_free == 0:
         verdict = ask_activation(m, t, s)
+        spend_check(m, t)
         activate_locked(m, t, verdict)
     else:
         m.folio[t.folio].slot = slot_alloc(m)
@@ -446,6 +452,7 @@ cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         ptl = ptl_handed_over(m, t.folio)
         if ptl != NULL:
             unlock(m, ptl)
+        spend(m, TM_scan, m.w.cost[CO_scan])
         t.step = ST_S_PIN
     elif lock(m, &pte_region(m, q.mm, q.vp).ptl):
         t.step = ST_U_DEFER
@@ -500,6 +507,7 @@ cdef inline void step_U_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     q.mapcount = 0
     q.refcount -= 1
     unlock(m, &pte_region(m, q.mm, q.vp).ptl)
+    spend(m, TM_scan, m.w.cost[CO_scan] + m.w.cost[CO_rmap])
     spend(m, TM_unmap, m.w.cost[CO_unmap])
     t.step = ST_S_PIN
 
@@ -610,7 +618,8 @@ cdef inline int step_S_FREE(machine *m, cpu_t *p, task_t *t, Policies s) except 
     """__remove_mapping and the free_it label (patch 3's folio_free)"""
     cdef folio_t *q = &m.folio[t.folio]
     cdef int32_t slot = q.slot
-    if not q.flags & PG_swapcache or q.refcount != 2 or q.flags & PG_dirty:
+    if (not q.flags & PG_swapcache or q.refcount != 2 or q.flags & PG_dirty
+            or not s.free.free(q.flags)):
         keep_locked(m, t)
         return 0
     s.accounting.free(&t.reclaimed_local, &t.reclaimed_stat, 1)

@@ -39,10 +39,10 @@ PATCHES: dict[str, tuple[dict[str, Any], ...]] = {
         {"unmap": "extracted"},
         {"flush": functools.partial(BatchFlush, 31, rechecks=_V3_CHECKS)},
     ),
-    # v4 drops v3's first patch; its patch 3 splits pageout_one off, its patch 5 passes the
-    # count's pointer on: the count stays a local of the caller.
+    # v4 drops v3's first patch and passes the count's pointer on: the count stays a local of the
+    # caller.  It splits v3's patch 3: folio_free first, then pageout_one.
     "v4": (
-        {"activation": "bounce"}, {"free": "extracted"}, {"free": "extracted"},
+        {"activation": "bounce"}, {"free": "folio_free"}, {"free": "extracted"},
         {"unmap": "extracted"},
         {"flush": functools.partial(BatchFlush, 31, rechecks=_V3_CHECKS)},
     ),

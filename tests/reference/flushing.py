@@ -114,7 +114,7 @@ class Flushing:
         t.step = "FL_LOCAL" if here else "FL_WAIT"
 
     def step_FL_LOCAL(self, c, t):
-        self.flush_tlb_func(c, c, False)
+        self.spend(self.flush_tlb_func(c, c, False))
         t.step = "FL_WAIT"
 
     def step_FL_WAIT(self, c, t):
@@ -141,40 +141,41 @@ class Flushing:
                 ways[way] = None
 
     def flush_tlb_func(self, c, s, remote):
-        """CPU s's flush, done on CPU c."""
+        """CPU s's flush, done on CPU c; what it costs."""
         loaded, check = c.loaded_mm, self.cost["tlb_check"]
         if remote:
             self.counter["nr_tlb_remote_flush_received"] += 1
             if s.fl_mm != NONE and s.fl_mm != loaded:
                 if self.world.mask_lazy:
                     self.mms[s.fl_mm].cpumask &= ~c.bit
-                return self.spend(check)
+                return check
         if loaded < 0:
-            return self.spend(check)
+            return check
         mm = self.mms[loaded]
         if c.is_lazy:
             c.is_lazy = 0
             if not self.world.mask_lazy:
                 mm.cpumask &= ~c.bit
             c.loaded_mm = NONE
-            return self.spend(check)
+            return check
         g = c.asid_gen[c.loaded_asid]
         if s.fl_gen != NONE and s.fl_gen <= g:
-            return self.spend(check)
+            return check
         gen = mm.tlb_gen
         if g == gen:
-            return self.spend(check)
+            return check
         if s.fl_vp != NONE and s.fl_gen == g + 1 and s.fl_gen == gen:
             self.invlpg(c, s.fl_vp)
-            self.spend(self.cost["invlpg"])
+            cost = self.cost["invlpg"]
             if not remote:
                 self.counter["nr_tlb_local_flush_one"] += 1
         else:
             self.flush_all(c)
-            self.spend(self.cost["tlb_flush_full"])
+            cost = self.cost["tlb_flush_full"]
             if not remote:
                 self.counter["nr_tlb_local_flush_all"] += 1
         c.asid_gen[c.loaded_asid] = gen
+        return cost
 
     # -- interrupts -----------------------------------------------------------------------------
 
@@ -190,18 +191,19 @@ class Flushing:
         c.istep = "Q_FUNC" if c.hand else "Q_EXIT"
 
     def step_Q_FUNC(self, c, t):
-        self.flush_tlb_func(c, c.hand[0], True)
+        c.irq_cost += self.flush_tlb_func(c, c.hand[0], True)
         c.istep = "Q_ACK"
 
     def step_Q_ACK(self, c, t):
         s = c.hand.popleft()
         s.acks -= 1
         if s.acks == 0 and s.mode == SPIN_ACK:
-            self.wake_cpu(s, self.cost["csd_ack"] * s.fl_n, "flush_wait")
+            self.wake_cpu(s, c.irq_cost + self.cost["csd_ack"] * s.fl_n, "flush_wait")
         c.istep = "Q_FUNC" if c.hand else "Q_EXIT"
 
     def step_Q_EXIT(self, c, t):
-        self.spend(self.cost["irq_exit"])       # then Machine.interrupt_exit
+        self.spend(c.irq_cost + self.cost["irq_exit"])      # then Machine.interrupt_exit
+        c.irq_cost = 0
 
     def step_T_TICK(self, c, t):
         world = self.world

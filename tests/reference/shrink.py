@@ -97,11 +97,10 @@ class Shrink:
                 return
             young = self.clear_young(f)
             self.unlock(ptl)
-            self.spend(self.cost["rmap"])
-        self.spend(self.cost["scan"])
         referenced = f.flags & REFERENCED
         f.flags &= ~REFERENCED
         if young:
+            self.spend_check(f)
             f.flags |= REFERENCED
             if referenced:
                 self.activate_locked(t)
@@ -110,11 +109,16 @@ class Shrink:
         else:
             t.step = "S_UNMAP" if f.flags & SWAPCACHE else "S_SLOT"
 
+    def spend_check(self, f):
+        self.spend(self.cost["scan"] + (self.cost["rmap"] if f.mapcount else 0))
+
     def step_S_SLOT(self, c, t):
         f = t.folio
         if f.refcount >= _PINNED:
+            self.spend_check(f)
             self.keep_locked(t)
         elif not self.free_slots:
+            self.spend_check(f)
             self.activate_locked(t)
         else:
             f.slot = self.free_slots.pop()
@@ -131,6 +135,7 @@ class Shrink:
     def step_S_UNMAP(self, c, t):
         f = t.folio
         if not f.mapcount:
+            self.spend_check(f)
             t.step = "S_PIN"
             return
         if not self.lock(self.ptl_of(f.vp)):
@@ -179,6 +184,7 @@ class Shrink:
         f.mapcount = 0
         f.refcount -= 1
         self.unlock(self.ptl_of(f.vp))
+        self.spend(self.cost["scan"] + self.cost["rmap"], "scan")
         self.spend(self.cost["unmap"])
         t.step = "S_PIN"
 

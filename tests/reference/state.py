@@ -96,7 +96,7 @@ class Cpu(Stream):
                  "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
                  "l1", "l2", "walk_line",
                  "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
-                 "lru_add", "lru_activate", "queue", "hand",
+                 "lru_add", "lru_activate", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted")
 
@@ -123,7 +123,7 @@ class Cpu(Stream):
         self.queue, self.hand = deque(), deque()            # Cpus
         self.fl_mm = self.fl_vp = self.fl_gen = NONE
         self.fl_ret = None
-        self.fl_scan = self.fl_trim = self.fl_mask = self.fl_ipi = self.fl_n = self.acks = 0
+        self.fl_scan = self.fl_trim = self.fl_mask = self.fl_ipi = self.fl_n = self.acks = self.irq_cost = 0
         self.rng = mix(world.seed, 2, nr)
         self.granted = None         # a Lock handed over, that the waiting step has not taken yet
 
