@@ -21,7 +21,11 @@ cdef class Core:
     cdef object passes
     cdef object trace
     cdef bint running
+    cdef bint in_python       # a strategy may look at the world: no touch is made ahead
+    cdef void settle(self) noexcept nogil
     cdef int64_t[::1] tree
+    cdef int64_t[:, ::1] run_rows
     cdef int32_t[:, ::1] trail
     cdef int loop(self, int64_t end, int64_t budget) except -1 nogil
+    cdef int loop_exact(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil

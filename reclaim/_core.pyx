@@ -20,11 +20,13 @@ from reclaim._mm.clock cimport *
 from reclaim._mm.sched cimport *
 from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
+from reclaim._mm.program cimport cut_run, run_ahead
 from reclaim._mm.memcg cimport *
 from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
 
 from reclaim import names
+from reclaim._policy import PYTHON
 from reclaim.errors import SimulationError, SnapshotError
 from reclaim.world import PASS_DTYPE
 
@@ -214,6 +216,7 @@ cdef inline void irq_step(machine *m, cpu_t *p, int step) noexcept nogil:
 
 cdef inline void enter_irq(machine *m, cpu_t *p, int64_t now, int64_t at) noexcept nogil:
     if p.mode == CPU_RUN:
+        cut_run(m, m.c, now, m.c)
         p.left = p.clock - now
     else:
         p.left = 0
@@ -315,6 +318,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
         m.row_step = step
         if step == ST_TOUCH:
             step_TOUCH(m, p, t)
+            if m.runs and t.step == ST_TOUCH and budget - made > CHAIN:
+                made += run_ahead(m, p, t, budget - made - 1)
         elif step == ST_POPULATE:
             step_POPULATE(m, p, t)
         elif step == ST_F_READ:
@@ -526,6 +531,7 @@ cdef class Core:
         from reclaim.world import check
         check(world)
         self.policies = policies
+        self.in_python = any(isinstance(strategy, PYTHON) for strategy in policies)
         self.passes = np.array(world.passes, dtype=PASS_DTYPE)
         self.trace = np.array(world.trace, dtype="<u4")
         states = []
@@ -620,6 +626,8 @@ cdef class Core:
             self.m.tree_size *= 2
         self.tree = np.zeros(2 * self.m.tree_size, dtype=np.int64)
         self.m.tree = &self.tree[0]
+        self.run_rows = np.zeros((w.nr_cpus, sizeof(run_t) // 8), dtype=np.int64)
+        self.m.run = <run_t *>&self.run_rows[0, 0]
         self.trail = np.zeros((2, 1 << max(8, (w.nr_folios - 1).bit_length())), dtype=np.int32)
         self.m.trail_mask = self.trail.shape[1] - 1
         for i in range(2):
@@ -738,6 +746,7 @@ cdef class Core:
             at = irq_time(p)
             if not p.in_irq and irq_due(m, p, at):
                 enter_irq(m, p, m.now, at)
+            m.run[c].nr = 0
             if p.in_irq:
                 p.last_on = 0
                 while True:
@@ -759,6 +768,31 @@ cdef class Core:
             if m.bad:
                 break
         return STOP_BUDGET
+
+    cdef int loop_exact(self, int64_t end, int64_t budget) except -1 nogil:
+        """As `loop`, and then only what comes before the next action was made, no touch ahead."""
+        cdef machine *m = &self.m
+        cdef int why = STOP_BUDGET
+        cdef int64_t left = budget, back
+        m.end = end
+        m.runs = m.cg.touches_left < 0 and not self.in_python
+        while left > 0 and why == STOP_BUDGET and not m.bad:
+            back = m.touches_back
+            why = self.loop(end, left)
+            self.settle()
+            left = m.touches_back - back
+            m.runs = m.runs and left > 64
+        return why
+
+    cdef void settle(self) noexcept nogil:
+        """End every run where the next action of all stands."""
+        cdef machine *m = &self.m
+        cdef int32_t c
+        cdef int64_t leaf = m.tree[1]
+        m.c = -1
+        for c in range(m.w.nr_cpus):
+            cut_run(m, c, leaf >> CPU_BITS, <int32_t>(leaf & ((1 << CPU_BITS) - 1)))
+            m.run[c].nr = 0
 
     cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil:
         cdef int why = STOP_BUDGET
@@ -796,9 +830,10 @@ cdef class Core:
         self.running = True
         try:
             with nogil:
-                why = self.loop(end, actions) if fuse else self.loop_unfused(end, actions)
+                why = self.loop_exact(end, actions) if fuse else self.loop_unfused(end, actions)
         except BaseException:
             self._rebuild_tree()
+            self.settle()
             raise
         finally:
             self.running = False
@@ -827,6 +862,7 @@ cdef class Core:
                     break
         except BaseException:
             self._rebuild_tree()
+            self.settle()
             raise
         finally:
             self.running = False
@@ -899,6 +935,11 @@ cdef class Core:
     def now(self):
         """The least key [ps]: when the next action happens; None when nothing can."""
         return None if self.m.tree[1] == LEAF_INF else self.m.tree[1] >> CPU_BITS
+
+    @property
+    def touches_ahead(self):
+        """Touches that were made ahead of other CPUs so far, and how many of them were taken back."""
+        return self.m.touches_ahead, self.m.touches_back
 
     # --- snapshots
 

@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 RECHECKS: tuple[str, ...]
 RESULTS: tuple[str, ...]
+PYTHON: tuple[type[Strategy], ...]
 ACTIONS: tuple[str, ...]
 
 @disjoint_base

@@ -468,3 +468,5 @@ cdef class Policies:
 
     def __iter__(self):
         return iter((self.accounting, self.activation, self.free, self.unmap, self.flush))
+
+PYTHON = (PyAccountingPolicy, PyActivationPolicy, PyFreePolicy, PyUnmapPolicy, PyFlushPolicy)

@@ -120,6 +120,7 @@ class Mutation:
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
+PROGRAM = "_mm/program.pxd"
 
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
 MUTATIONS: tuple[Mutation, ...] = (
@@ -232,7 +233,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("walk_line is not remembered", MEMORY, "        p.walk_line = vp >> 3\n", ""),
 
     # faults
-    Mutation("whether a touch writes is not drawn", MEMORY,
+    Mutation("whether a touch writes is not drawn", PROGRAM,
              "write = <int>rng_below(&t.rng, 2)", "write = <int>(t.rng >> 63)"),
     Mutation("a draw uses the low half", RNG,
              "((rng_draw(x) >> 32) * n) >> 32", "((rng_draw(x) & <uint64_t>0xffffffff) * n) >> 32"),

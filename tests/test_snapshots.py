@@ -81,6 +81,42 @@ def test_fusing_steps_changes_nothing(stage):
     assert a.run(0.01).digest == b.run(0.01, fuse=False).digest
 
 
+def hot(seed):
+    """A random world most of whose touches hit: long passes over few pages, a large L1 TLB."""
+    rng = random.Random(seed)
+    world = random_world(seed)
+    passes = world.passes.copy()
+    for row in passes:
+        if row["kind"] < 3 and rng.random() < 0.7:
+            row["nr"] = min(int(row["nr"]), rng.randint(1, 5))
+            row["count"] = rng.randint(50, 2000)
+            row["think"] = rng.choice([0, 1, 10**4, 10**5, 10**7])
+    return dataclasses.replace(world, passes=passes, l1_sets=16, l1_ways=4)
+
+
+def test_touches_made_ahead_change_nothing():
+    """Runs of touches that hit, of any length, and one by one: every byte is the same."""
+    ahead = back = 0
+    for seed in range(60):
+        world, rng = hot(seed), random.Random(seed)
+        policy = f"stage{5 * (seed % 2)}"
+        a, b = Simulation(world, policy), Simulation(world, policy)
+        for _ in range(6):
+            n = rng.choice([3, 50, 700, 10_000])
+            a._core.run(1 << 52, actions=n)
+            b._core.run(1 << 52, actions=n, fuse=False)
+            assert a.snapshot()._data == b.snapshot()._data, seed
+        end = (a.now_ps or 0) + 5 * 10**8
+        a._core.run(end)
+        b._core.run(end, fuse=False)
+        assert a.snapshot()._data == b.snapshot()._data, seed
+        a.verify()
+        ahead += a._core.touches_ahead[0]
+        back += a._core.touches_ahead[1]
+        assert b._core.touches_ahead == (0, 0)
+    assert ahead > 100_000 and back > 1000
+
+
 def test_two_processes_agree():
     code = """
         from test_snapshots import SMALL, Simulation, whole

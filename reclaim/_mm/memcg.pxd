@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport spend
+from reclaim._mm.program cimport cut_run
 
 
 cdef inline void charge_start(task_t *t, int32_t nr, int32_t ret) noexcept nogil:
@@ -57,6 +58,7 @@ cdef inline void drain_all_stock(machine *m) noexcept nogil:
             m.cg.usage -= m.cpu[i].stock
             m.cpu[i].stock = 0
         else:
+            cut_run(m, i, m.now, m.c)
             m.cpu[i].drain_req = 1
 
 cdef inline void mem_cgroup_oom(machine *m) noexcept nogil:
@@ -72,6 +74,8 @@ cdef inline void mem_cgroup_oom(machine *m) noexcept nogil:
         if size > most:
             most = size
             best = u
+    if m.cpu[m.task[best].cpu].current == best:
+        cut_run(m, m.task[best].cpu, m.now, m.c)
     m.task[best].dying = 1
     m.cg.nr_dying += 1
     m.counter[CN_memcg_oom_kill] += 1

@@ -11,51 +11,10 @@ from reclaim._mm.tlb cimport *
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
 from reclaim._mm.memcg cimport charge_start
-from reclaim._mm.rng cimport rng_below
+from reclaim._mm.program cimport *
 
 
-# --- the access program
-
-cdef inline const pass_t *task_pass(machine *m, task_t *t) noexcept nogil:
-    return &m.passes[t.first_pass + t.pass_no]
-
-cdef inline int32_t seq_page(const pass_t *a, uint64_t pos) noexcept nogil:
-    cdef uint64_t step
-    if a.stride > 0:
-        return <int32_t>(a.first + (pos * <uint64_t>a.stride) % a.nr)
-    step = <uint64_t>(-<int64_t>a.stride)
-    return <int32_t>(a.first + a.nr - 1 - (pos * step) % a.nr)
-
-cdef inline void take_access(machine *m, task_t *t, const pass_t *a) noexcept nogil:
-    cdef int32_t page
-    cdef uint32_t entry
-    cdef int write = a.write
-    if a.kind == PASS_SEQ:
-        page = seq_page(a, t.pos)
-    elif a.kind == PASS_RAND:
-        page = <int32_t>(a.first + rng_below(&t.rng, a.nr))
-    elif a.kind == PASS_FWDREV:
-        page = <int32_t>((t.pos >> 1) % a.nr)
-        page = <int32_t>(a.first + a.nr - 1) - page if t.pos & 1 else <int32_t>a.first + page
-    else:
-        entry = m.trace[a.first + t.pos]
-        page = <int32_t>(entry >> 1)
-        write = entry & 1
-    if write == 2:
-        write = <int>rng_below(&t.rng, 2)
-    t.vp = m.mm[t.mm].base + page
-    t.write = write
-    t.zero = a.zero
-    t.have = 1
-
-cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
-    t.pos += 1
-    if t.pos < a.count:
-        return
-    t.pos = 0
-    t.pass_no += 1
-    if t.pass_no == t.nr_passes:
-        t.pass_no = t.loop_to
+# --- user accesses
 
 cdef inline void task_dies(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.state = TASK_DEAD

@@ -2,9 +2,15 @@
 
 from libc.stdint cimport uint64_t
 
+cdef extern from *:
+    """
+    #define RECLAIM_RNG_STEP UINT64_C(0x9E3779B97F4A7C15)
+    """
+    uint64_t RNG_STEP "RECLAIM_RNG_STEP"       # what one draw adds to the state
+
 cdef inline uint64_t rng_draw(uint64_t *x) noexcept nogil:
     cdef uint64_t z
-    x[0] += <uint64_t>0x9E3779B97F4A7C15
+    x[0] += RNG_STEP
     z = x[0]
     z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB

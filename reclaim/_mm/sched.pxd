@@ -7,6 +7,7 @@ from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
 from reclaim._mm.tlb cimport *
 from reclaim._mm.rng cimport rng_draw, rng_below
+from reclaim._mm.program cimport cut_run
 
 
 cdef inline void rq_append(machine *m, int32_t c, int32_t u) noexcept nogil:
@@ -112,6 +113,7 @@ cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.cpu = j
         m.counter[CN_migrations] += 1
         rq_prepend(m, j, p.current)
+        cut_run(m, j, m.now, m.c)
         m.cpu[j].need_resched = 1
         if cpu_is_idle(m, j):
             kick_idle(m, j)

@@ -290,6 +290,11 @@ cdef struct world_t:          # constants of a run
     int64_t trace_len
     int64_t cost[64]
 
+cdef struct run_t:             # touches made ahead: see program.pxd
+    int64_t start
+    int32_t nr
+    int32_t pad
+
 cdef struct machine:
     world_t w
     # tables of the arena
@@ -325,6 +330,11 @@ cdef struct machine:
     int32_t c
     int32_t row_step
     int32_t turn               # the turn may pass: see task_steps
+    int32_t runs               # touches that hit may be made ahead
+    run_t *run                 # [nr_cpus]
+    int64_t touches_ahead      # for tests: made ahead, and of these taken back
+    int64_t touches_back
+    int64_t end                # of this call of the loop
     int64_t now
     int64_t leaf               # of the acting CPU, as the action began
     int64_t row_cost
