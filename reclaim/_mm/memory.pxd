@@ -148,8 +148,15 @@ cdef inline void drain_all(machine *m, task_t *t, int32_t ret) noexcept nogil:
     else:
         t.step = ret
 
+cdef inline void next_access(machine *m, task_t *t) noexcept nogil:
+    if t.pass_no >= 0 and task_pass(m, t).kind == PASS_POPULATE:
+        t.step = ST_POPULATE
+    else:
+        t.step = ST_TOUCH
+
 cdef inline void step_POPULATE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef const pass_t *a
+    cdef bint full
     cdef uint64_t pte
     cdef int kind
     if resched_guard(m, p, t):
@@ -160,18 +167,18 @@ cdef inline void step_POPULATE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     a = task_pass(m, t)
     t.vp = m.mm[t.mm].base + seq_page(a, t.pos)
     t.write = 0
-    spend(m, TM_fault, m.w.cost[CO_gup_page])
+    spend(m, TM_fault, m.w.cost[CO_gup_page] if m.w.cost[CO_gup_page] > 0 else 1)
     pte = m.pte[t.vp]
     kind = pte_kind_of(pte)
     if kind == PTE_PRESENT:
-        if folio_mark_accessed(m, p, pte_index(pte)):
+        full = folio_mark_accessed(m, p, pte_index(pte))
+        advance(t, a)
+        next_access(m, t)
+        if full:
             drain(t, 2, ST_TOUCH)
-        else:
-            t.step = ST_TOUCH
-        advance(t, a)
     elif kind == PTE_ZERO:
-        t.step = ST_TOUCH
         advance(t, a)
+        next_access(m, t)
     else:
         t.step = ST_F_READ
         prefetch_slot(m, pte)
@@ -494,7 +501,7 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
 cdef inline void step_F_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     m.counter[CN_pgfault] += 1
     t.f_pfn = -1
-    t.step = ST_TOUCH
+    next_access(m, t)
 
 
 # --- exit of an OOM victim

@@ -303,4 +303,4 @@ class Faults:
     def step_F_DONE(self, c, t):
         self.counter["pgfault"] += 1
         t.f_pfn = None
-        t.step = "TOUCH"
+        self.next_access(t)

@@ -152,18 +152,22 @@ class User:
         t.vp, t.write = t.mm.base + self.seq_page(p, t.pos), 0
         pte = self.pte[t.vp]
         kind = pte & KIND
-        self.spend(self.cost["gup_page"])
+        self.spend(max(1, self.cost["gup_page"]))
         if kind == K_PRESENT:
             full = self.folio_mark_accessed(c, self.folios[pte >> PAYLOAD])
             self.advance(t, p)
-            t.step = "TOUCH"
+            self.next_access(t)
             if full:
                 self.start_drain(t, 2, "TOUCH")
         elif kind == K_ZERO:
             self.advance(t, p)
-            t.step = "TOUCH"
+            self.next_access(t)
         else:
             t.step = "F_READ"
+
+    def next_access(self, t):
+        populate = t.pass_ != NONE and self.passes[t.passes[t.pass_]].kind == POPULATE
+        t.step = "POPULATE" if populate else "TOUCH"
 
     def folio_mark_accessed(self, c, f):
         """5.1.2; true if the activate batch became full."""
