@@ -22,6 +22,7 @@ from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
 from reclaim._mm.program cimport cut_run, run_ahead
 from reclaim._mm.memcg cimport *
+from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
 
@@ -57,7 +58,7 @@ STOPS = ("budget", "end", "stuck", "touches", "finished")
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
     "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
-    "T_TIMER", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK", "E_FREE"))
+    "T_TIMER", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK", "E_FREE"))
 
 LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
                       ("pad", "<i4"), ("cost", "<i8")])
@@ -89,11 +90,21 @@ cdef object _dtype_of_memcg():
     cdef memcg_t row
     return np.asarray(<memcg_t[:1]>&row).dtype
 
+cdef object _dtype_of_swapdev():
+    cdef swapdev_t row
+    return np.asarray(<swapdev_t[:1]>&row).dtype
+
+cdef object _dtype_of_io():
+    cdef io_t row
+    return np.asarray(<io_t[:1]>&row).dtype
+
 DTYPES = {"cpu": _dtype_of_cpu(), "task": _dtype_of_task(), "mm": _dtype_of_mm(),
-          "folio": _dtype_of_folio(), "region": _dtype_of_region(), "memcg": _dtype_of_memcg()}
+          "folio": _dtype_of_folio(), "region": _dtype_of_region(), "memcg": _dtype_of_memcg(),
+          "swapdev": _dtype_of_swapdev(), "io": _dtype_of_io()}
 for _name, _size in (("cpu", sizeof(cpu_t)), ("task", sizeof(task_t)), ("mm", sizeof(mm_t)),
                      ("folio", sizeof(folio_t)), ("region", sizeof(region_t)),
-                     ("memcg", sizeof(memcg_t))):
+                     ("memcg", sizeof(memcg_t)), ("swapdev", sizeof(swapdev_t)),
+                     ("io", sizeof(io_t))):
     _ends = [offset + field.itemsize for field, offset in DTYPES[_name].fields.values()]
     assert max(_ends) == DTYPES[_name].itemsize == _size, f"{_name}: implicit padding at its end"
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
@@ -146,6 +157,8 @@ def plan_tables(world, *, state_dtypes=()):
         ("folio", DTYPES["folio"], world.nr_folios),
         ("region", DTYPES["region"], regions),
         ("memcg", DTYPES["memcg"], 1),
+        ("swapdev", DTYPES["swapdev"], 1),
+        ("io", DTYPES["io"], world.io_depth),
         ("pte", np.dtype("<u8"), sum(world.mm_pages)),
         ("slot_entry", np.dtype("<u8"), world.nr_slots),
         ("slot_count", np.dtype("u1"), world.nr_slots),
@@ -210,6 +223,10 @@ cdef inline void irq_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_Q_EXIT(m, p)
     elif step == ST_T_TICK:
         step_T_TICK(m, p)
+    elif step == ST_IO_ENTRY:
+        step_IO_ENTRY(m, p)
+    elif step == ST_IO_END:
+        step_IO_END(m, p)
     else:
         step_T_TIMER(m, p)
 
@@ -354,8 +371,12 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_F_PREPARE(m, p, t)
         elif step == ST_F_SWAP_READ:
             step_F_SWAP_READ(m, p, t)
+        elif step == ST_F_SUBMIT:
+            step_F_SUBMIT(m, p, t)
         elif step == ST_F_LOCK:
             step_F_LOCK(m, p, t)
+        elif step == ST_F_RETRY:
+            step_F_RETRY(m, p, t)
         elif step == ST_F_RECHECK:
             step_F_RECHECK(m, p, t)
         elif step == ST_F_SWAP_MAP:
@@ -413,6 +434,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_LOCK(m, p, t)
         elif step == ST_S_WB:
             step_S_WB(m, p, t, s)
+        elif step == ST_S_WB_WAIT:
+            step_S_WB_WAIT(m, p, t)
         elif step == ST_S_REF:
             step_S_REF(m, p, t, s)
         elif step == ST_S_SLOT:
@@ -463,6 +486,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
                 m.row_step = ST_P_WRITE
         elif step == ST_P_WRITE:
             step_P_WRITE(m, p, t)
+        elif step == ST_P_SUBMIT:
+            step_P_SUBMIT(m, p, t)
         elif step == ST_P_END:
             step_P_END(m, p, t)
             if budget - made > CHAIN:
@@ -561,6 +586,8 @@ cdef class Core:
         self.m.folio = <folio_t *>(base + <Py_ssize_t>tables["folio"][0])
         self.m.region = <region_t *>(base + <Py_ssize_t>tables["region"][0])
         self.m.cg = <memcg_t *>(base + <Py_ssize_t>tables["memcg"][0])
+        self.m.dev = <swapdev_t *>(base + <Py_ssize_t>tables["swapdev"][0])
+        self.m.io = <io_t *>(base + <Py_ssize_t>tables["io"][0])
         self.m.pte = <uint64_t *>(base + <Py_ssize_t>tables["pte"][0])
         self.m.slot_entry = <uint64_t *>(base + <Py_ssize_t>tables["slot_entry"][0])
         self.m.slot_count = <uint8_t *>(base + <Py_ssize_t>tables["slot_count"][0])
@@ -609,6 +636,10 @@ cdef class Core:
         w.trim = bool(world.trim)
         w.swapin_cached = bool(world.swapin_cached)
         w.pgrefill_global = bool(world.pgrefill_global)
+        w.swap_sync = bool(world.swap_sync)
+        w.io_depth = world.io_depth
+        w.io_latency = world.io_latency
+        w.io_page = world.io_page
         w.limit = world.limit
         w.tick = world.tick
         w.migrate_threshold = world.migrate_threshold
@@ -641,7 +672,8 @@ cdef class Core:
         cdef int32_t base = 0, region = 0
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]
-            p.irq_at = p.tick_at = p.timer_at = INF
+            p.irq_at = p.tick_at = p.timer_at = p.io_at = INF
+            p.io_head = p.io_tail = -1
             p.rng = rng_mix(world.seed, 2, c)
             for i in range(NR_ASIDS):
                 p.asid_mm[i] = -1
@@ -668,6 +700,10 @@ cdef class Core:
             m.folio[i].prev = m.folio[i].next = -1
             m.folio[i].wait_head = -1
         m.cg.usage = m.cg.kernel = world.kernel_pages
+        m.dev.wait_head = m.dev.wait_tail = -1
+        for i in range(m.w.io_depth):
+            m.io[i].next = i + 1 if i + 1 < m.w.io_depth else -1
+            m.io[i].folio = -1
         for i in range(2):
             m.cg.lru_head[i] = m.cg.lru_tail[i] = -1
         m.cg.slots_free = m.w.nr_slots

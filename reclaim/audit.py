@@ -27,10 +27,11 @@ _FL = {name: 1 << i for i, name in enumerate(names.FOLIO_FLAGS)}
 _PTE = {name: i for i, name in enumerate(names.PTE_KINDS)}
 _MODE = {name: i for i, name in enumerate(names.CPU_MODES)}
 _STATE = {name: i for i, name in enumerate(names.TASK_STATES)}
-_IRQ = tuple(i for n, i in _ST.items() if n[:2] in ("Q_", "T_"))
+_IRQ = tuple(i for n, i in _ST.items() if n[:2] in ("Q_", "T_", "IO"))
 _SCHED = tuple(i for n, i in _ST.items() if n[:2] in ("SW", "W_"))
 _INF = _C["INF"]
 _T_MAX = 1 << 53
+_IO_MAX = 1 << 60        # a full queue of a slow device may end after the end of time
 _SMALL = 1 << 28
 
 # table -> field -> (least, what the values are below of); numbers stand for themselves.
@@ -38,7 +39,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "cpu": {
         "clock": (0, _T_MAX), "left": (0, _T_MAX), "irq_cost": (0, _T_MAX), "rq_nr": (0, "task+1"),
         "irq_at": (0, _INF + 1),
-        "tick_at": (0, _INF + 1), "timer_at": (0, _INF + 1),
+        "tick_at": (0, _INF + 1), "timer_at": (0, _INF + 1), "io_at": (0, _INF + 1),
+        "io_head": (-1, "io"), "io_tail": (-1, "io"), "nr_lru_move_tail": (0, 31),
         "asid_mm": (-1, "mm"), "current": (-1, "task"), "loaded_mm": (-2, "mm"),
         "istep": (-1, len(_ST)), "sstep": (-1, len(_ST)), "rq_head": (-1, "task"),
         "rq_tail": (-1, "task"), "push": (-1, "cpu"),
@@ -63,7 +65,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
         "f_kind": (0, 3), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
-        "in_batch": (0, 2), "d_which": (0, 4), "ubc_required": (0, 2), "ubc_writable": (0, 2),
+        "in_batch": (0, 2), "d_which": (0, 8), "wait_bit": (0, 2), "ubc_required": (0, 2), "ubc_writable": (0, 2),
     },
     "folio": {
         "flags": (0, 1 << len(_FL)), "refcount": (0, 1 << 30), "mapcount": (0, 2),
@@ -72,6 +74,9 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     },
     "mm": {"tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1")},
     "region": {"present": (0, 2)},
+    "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
+                "wait_head": (-1, "task"), "wait_tail": (-1, "task")},
+    "io": {"done": (0, _IO_MAX), "folio": (-1, "folio"), "next": (-1, "io")},
     "memcg": {
         "usage": (0, 1 << 40), "kernel": (0, 1 << 40), "nr_isolated": (0, "folio+1"),
         "anon_cost": (0, 1 << 50), "nonresident_age": (0, 1 << 60),
@@ -93,13 +98,13 @@ _RETURNS = {
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 # A folio is in hand, on no list; it is locked but before the first and after the write.
-_HAND = {"S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
-         "P_OUT", "P_WRITE", "P_END", "P_DISPATCH"} | _UNMAPPING
-_UNLOCKED = {"S_LOCK", "P_END", "P_DISPATCH"}
+_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
+         "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH"} | _UNMAPPING
+_UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}
 # A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
 _FRESH = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
-_SHARED = {"F_LOCK", "F_RECHECK", "F_SWAP_READ", "F_SWAP_MAP"}
-_FAULT_LOCKED = {"F_RECHECK", "F_SWAP_READ", "F_SWAP_MAP"}
+_SHARED = {"F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
+_FAULT_LOCKED = {"F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
 _COPYING = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}     # with f_old, if any
 _SWAPPED = {"F_CACHE", "F_PREPARE"} | _SHARED
 _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the folio in hand is
@@ -107,7 +112,8 @@ _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
 _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
 _GUARDED = {"TOUCH", "POPULATE", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
-_BLOCKING = {"F_READ", "I_START"}                                   # ... or asleep
+_SUBMITTING = {"F_SUBMIT", "P_SUBMIT"}
+_BLOCKING = {"F_RETRY", "I_START", "S_WB_WAIT"} | _SUBMITTING       # ... or asleep
 _LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT"}
 _LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT"}
 
@@ -284,7 +290,7 @@ def _lists(s: _State) -> None:
             _fail(f"CPU {c} is called by itself, or twice by another")
         called[senders] += 1
         furthest[senders] = c
-        for batch in ("lru_add", "lru_activate"):
+        for batch in ("lru_add", "lru_move_tail", "lru_activate"):
             held = cpu[batch][c][:cpu[f"nr_{batch}"][c]]
             if ((held < 0) | (held >= len(folio))).any():
                 _fail(f"{batch} of CPU {c} holds a frame that does not exist")
@@ -301,11 +307,15 @@ def _lists(s: _State) -> None:
                          f"waiters of frame {f}")
         if folio["wait_head"][f] < 0:
             _fail(f"frame {f} has WAITERS and no waiter")
-    blocked = [*throttled, *waiting]
+    tags = _walk(task["wait_next"], s["swapdev"]["wait_head"][0], len(task), "the tasks that wait "
+                 "for a tag", s["swapdev"]["wait_tail"][0])
+    blocked = [*throttled, *waiting, *tags]
     if len(set(blocked)) != len(blocked) or (task["state"][blocked] != _STATE["BLOCKED"]).any():
         _fail("a task waits in two places")
+    asleep = np.where(task["wait_bit"][waiting] == 0, _ST["F_RETRY"], _ST["S_WB_WAIT"])
     if (task["step"][throttled] != _ST["I_START"]).any() or \
-            (task["step"][waiting] != _ST["F_READ"]).any():
+            (task["step"][waiting] != asleep).any() or \
+            not np.isin(task["step"][tags], [_ST[name] for name in _SUBMITTING]).all():
         _fail("a task waits for what its step does not")
     for which, name in enumerate(names.LISTS):
         _lru(folio, g, which, name)
@@ -324,6 +334,30 @@ def _lists(s: _State) -> None:
     if len(flat) != len(set(flat)) or set(flat) != set(
             np.flatnonzero(cpu["mode"] == _MODE["SPIN_LOCK"]).tolist()):
         _fail("the CPUs that spin are not those that wait in line for a lock")
+
+
+def _requests(s: _State) -> NDArray[np.int64]:
+    """The folios of the requests in flight: each row in one queue, in order of their ends."""
+    cpu, io, dev, folio = s["cpu"], s["io"], s["swapdev"][0], s["folio"]
+    rows: list[int] = []
+    for c in range(len(cpu)):
+        own = _walk(io["next"], cpu["io_head"][c], len(io), f"requests of CPU {c}",
+                    cpu["io_tail"][c])
+        if (np.diff(io["done"][own]) < 0).any() or \
+                cpu["io_at"][c] != (io["done"][own[0]] if own else _INF):
+            _fail(f"the requests of CPU {c} are not in order, or io_at is not the first one's")
+        rows += own
+    free = _walk(io["next"], dev["free_row"], len(io), "the free rows of the swap device")
+    if sorted(rows + free) != list(range(len(io))) or len(rows) != dev["in_flight"]:
+        _fail("a request is in no queue or in two, or in_flight is wrong")
+    held: NDArray[np.int64] = io["folio"][rows].astype(np.int64)
+    if (held < 0).any() or len(set(held.tolist())) != len(held) or \
+            (rows and int(io["done"][rows].max()) > dev["last"]):
+        _fail("a request has no folio, or one with another request, or ends after the last one")
+    busy = folio["flags"][held] & (_FL["WRITEBACK"] | _FL["LOCKED"])
+    if (busy == 0).any() or (folio["refcount"][held] == 0).any():
+        _fail("the folio of a request is neither under write-back nor locked")
+    return held
 
 
 def _calls(s: _State, called: NDArray[np.int64], furthest: NDArray[np.int64]) -> None:
@@ -368,6 +402,8 @@ def _contexts(s: _State) -> None:
             _fail(f"{where} is in an interrupt at step {p['istep']}")
         if p["in_irq"] and p["istep"] in (_ST["Q_FUNC"], _ST["Q_ACK"]) and p["hand"] < 0:
             _fail(f"{where} serves a call that it does not have")
+        if p["in_irq"] and p["istep"] in (_ST["IO_ENTRY"], _ST["IO_END"]) and p["io_head"] < 0:
+            _fail(f"{where} completes a request that it does not have")
         if p["sstep"] >= 0 and p["sstep"] not in _SCHED:
             _fail(f"{where} has step {p['sstep']} as scheduling")
         idle = p["mode"] == _MODE["IDLE"]
@@ -534,7 +570,7 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
         _fail(f"{where}: no frame in hand")
     if at in _FAULT_LOCKED and not folio["flags"][u["f_pfn"]] & _FL["LOCKED"]:
         _fail(f"{where}: the frame in hand is not locked")
-    if at in ("F_SWAP_READ", "F_SWAP_MAP"):
+    if at in ("F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"):
         f = folio[u["f_pfn"]]
         if f["vp"] != u["vp"] or f["mapcount"] or f["slot"] != int(u["f_orig"]) >> 8 or \
                 pte[u["vp"]] != u["f_orig"]:
@@ -636,10 +672,13 @@ def _frames(s: _State) -> None:
             zapping[first:min(first + _C["PTRS_PER_PTE"], mm["base"] + mm["nr_pages"])] = True
     if ((kind == _PTE["ZAPPED"]) & ~zapping).any():
         _fail("a PTE is zapped and nobody frees its folio")
-    if len(locked) != len(set(locked)):
+    requests = _requests(s)
+    reads = requests[(folio["flags"][requests] & _FL["WRITEBACK"]) == 0]
+    if len(locked) + len(reads) != len({*locked, *reads.tolist()}):
         _fail("a folio is locked twice")
     for p in s["cpu"]:
         np.add.at(refs, p["lru_activate"][:p["nr_lru_activate"]], 1)
+        np.add.at(refs, p["lru_move_tail"][:p["nr_lru_move_tail"]], 1)
         np.add.at(refs, p["lru_add"][:p["nr_lru_add"]], 1)
         np.add.at(place, p["lru_add"][:p["nr_lru_add"]], 1)
     maps += cleared
@@ -767,6 +806,7 @@ def _isolated(s: _State) -> None:
     if isolated != s.memcg["nr_isolated"]:
         _fail(f"nr_isolated is {s.memcg['nr_isolated']}, reclaimers hold {isolated}")
     held = np.zeros(len(s["folio"]), dtype=bool)
+    held[_requests(s)] = True
     for u in s["task"]:
         held[[f for f in (u["f_pfn"], u["f_old"], u["folio"]) if f >= 0]] = True
         held[u["flush_folios"][:u["nr_flush"]]] = True

@@ -105,9 +105,21 @@ def _lru(which: int) -> Callable[[Simulation], _Column]:
     return column
 
 
+def _requests(sim: Simulation) -> _Column:
+    io, found = sim.view("io"), []
+    for row in sim.view("cpu")["io_head"].tolist():
+        own: list[int] = []
+        while row >= 0:
+            own += [int(io["folio"][row]), int(io["done"][row])]
+            row = int(io["next"][row])
+        found += [len(own) // 2, *own]
+    return np.array(found, dtype=np.int64)
+
+
 _WHOLE: dict[str, Callable[[Simulation], _Column]] = {
+    "cpu_io": _requests,
     "cpu_queue": _queues, "cpu_runqueue": _runqueues,
-    "cpu_lru_add": _batch("lru_add"), "cpu_lru_activate": _batch("lru_activate"),
+    "cpu_lru_add": _batch("lru_add"), "cpu_lru_move_tail": _batch("lru_move_tail"), "cpu_lru_activate": _batch("lru_activate"),
     "asid_mm": lambda sim: sim.view("cpu")["asid_mm"],
     "asid_gen": lambda sim: sim.view("cpu")["asid_gen"],
     "tlb_l1": _tlb("tlb_l1"), "tlb_l2": _tlb("tlb_l2"),

@@ -86,12 +86,19 @@ class Memory(Section):
 class Swap(Section):
     """The swap device.  `size` is bytes, `latency` seconds, `bandwidth` bytes per second.
 
-    `rotational`, `depth`, `latency` and `bandwidth` are read by asynchronous devices only.
+    zram is synchronous; `ssd` and `nvme` are asynchronous: at most `depth` requests in flight, each
+    done `latency` after it was submitted, and no sooner after the one before than `bandwidth` allows.
+    These keys, and `rotational`, are read by asynchronous devices only.
     """
 
-    kind: str = key("zram", choice("zram", "none", later=("ssd", "nvme")))
+    kind: str = key("zram", choice("zram", "none", "ssd", "nvme"))
     size: int = key(8 << 30, byte_size(PAGE_SIZE, MAX_SIZE))
     rotational: bool = key(False, boolean())
     depth: int = key(64, integer(1, 65536))
     latency: float = key(80e-6, time(0.0, 10.0))
     bandwidth: int = key(2 << 30, byte_size(1024, MAX_SIZE, per_second=True))
+
+    @property
+    def synchronous(self) -> bool:
+        """SWP_SYNCHRONOUS_IO: a request is done when its submission returns."""
+        return self.kind in ("zram", "none")

@@ -11,7 +11,7 @@ STEPS = (
     # faults (mm/memory.c)
     "F_READ", "F_PT", "F_PT_SET", "F_ZERO", "F_ALLOC", "F_CHARGED", "F_FILL", "F_MAP",
     "F_WP", "F_WP_REUSE", "F_WP_CLEAR", "F_WP_SET",
-    "F_CACHE", "F_PREPARE", "F_SWAP_READ", "F_LOCK", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
+    "F_CACHE", "F_PREPARE", "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
     # charging (mm/memcontrol.c)
     "C_TRY", "C_AFTER",
     # direct reclaim (mm/vmscan.c)
@@ -19,11 +19,11 @@ STEPS = (
     "I_START", "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK",
     "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT", "K_PUT_UNLOCK",
     # shrink_folio_list
-    "S_PLAN", "S_NEXT", "S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP",
+    "S_PLAN", "S_NEXT", "S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP",
     "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET",
     "S_PIN", "S_DIRTY", "S_FREE", "S_FREE_FLUSHED", "S_TAIL", "S_END", "S_END_FLUSHED",
     # pageout and its batch
-    "P_OUT", "P_WRITE", "P_END", "P_DISPATCH",
+    "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH",
     "B_START", "B_LOCK", "B_OUT",
     # draining the per-CPU folio batches (mm/swap.c)
     "D_LOCK", "D_UNLOCK",
@@ -31,6 +31,7 @@ STEPS = (
     "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE",
     # interrupts on the target
     "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER",
+    "IO_ENTRY", "IO_END",
     # scheduling (kernel/sched, switch_mm_irqs_off)
     "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK",
     # exit of an OOM victim
@@ -43,7 +44,7 @@ COSTS = (
     "fault_entry", "fault_anon", "fault_zero", "fault_swap", "page_copy", "page_zero", "gup_page",
     "charge", "lru_lock", "lru_isolate", "lru_putback", "lru_add",
     "reclaim_prio", "scan", "rmap", "unmap", "pageout", "relock", "free",
-    "zram_write", "zram_read",
+    "zram_write", "zram_read", "io_submit", "io_complete",
     "flush_fixed", "ipi_send", "ipi_delivery", "ipi_delivery_cross",
     "irq_entry", "irq_exit", "tlb_check", "tlb_flush_full", "invlpg", "csd_ack",
     "lock_handoff", "context_switch", "wakeup", "kworker", "tick", "zap_pte",
@@ -73,7 +74,7 @@ COUNTERS = (
     "putback_locked", "putback_writeback", "putback_lru", "putback_mapped", "putback_pinned",
     "putback_refcount",
     "context_switches", "migrations", "ticks", "throttled", "drain_all_stock", "lock_waits",
-    "lru_lock_waits", "restarts",
+    "lru_lock_waits", "io_waits", "writeback_waits", "restarts",
 )
 
 PTE_KINDS = ("NONE", "PRESENT", "SWAP", "ZERO", "ZAPPED")
@@ -87,10 +88,11 @@ LISTS = ("INACTIVE", "ACTIVE")
 # The columns of the digest, in its order (docs/model.md, "Digest").
 DIGEST = (
     ("cpu", ("clock", "mode", "in_irq", "istep", "sstep", "current", "irq_at", "tick_at",
-             "timer_at", "left", "loaded_mm", "loaded_asid", "is_lazy", "next_asid",
+             "timer_at", "io_at", "left", "loaded_mm", "loaded_asid", "is_lazy", "next_asid",
              "need_resched", "slice_ticks", "rq_nr", "stock", "drain_req", "acks",
-             "nr_lru_add", "nr_lru_activate", "walk_line", "rng")),
-    ("cpu_queue", ()), ("cpu_runqueue", ()), ("cpu_lru_add", ()), ("cpu_lru_activate", ()),
+             "nr_lru_add", "nr_lru_move_tail", "nr_lru_activate", "walk_line", "rng")),
+    ("cpu_io", ()), ("cpu_queue", ()), ("cpu_runqueue", ()),
+    ("cpu_lru_add", ()), ("cpu_lru_move_tail", ()), ("cpu_lru_activate", ()),
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),
     ("task", ("state", "cpu", "step", "dying", "pass", "pos", "rng", "touches")),
     ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim")),
@@ -101,6 +103,7 @@ DIGEST = (
     ("slot_entry", ()), ("slot_count", ()),
     ("memcg", ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
                "refaults_snapshot", "slots_free", "frames_free")),
+    ("swapdev", ("in_flight", "last")),
     ("counter", ()), ("time", ()),
 )
 

@@ -229,7 +229,9 @@ class Scenario(Section):
             nr_folios=limit + 64 * nr_tasks + SPARE_FOLIOS,
             nr_slots=0 if self.swap.kind == "none" else self.swap.size // PAGE_SIZE,
             swappiness=self.memcg.swappiness, cgroup=int(self.kernel.cgroup[1:]),
-            mask_lazy=self.kernel.mask_lazy, trim=rules.trim, swapin_cached=rules.swapin_cached,
+            mask_lazy=self.kernel.mask_lazy, trim=rules.trim, swapin_cached=rules.swapin_cached and self.swap.synchronous,
+            swap_sync=self.swap.synchronous, io_depth=1 if self.swap.synchronous else self.swap.depth,
+            io_latency=round(self.swap.latency * 1e12), io_page=-(-PAGE_SIZE * 10**12 // self.swap.bandwidth),
             pgrefill_global=rules.pgrefill_global,
             tick=scheduler.tick_ps, slice_ticks=scheduler.slice_ticks, jiffy=scheduler.tick_ps,
             migrate_threshold=scheduler.migrate_threshold, seed=seed,
@@ -379,6 +381,8 @@ def _check_workload(value: Any, fault: Any) -> None:
         if None not in (workers, nbytes) and nbytes < workers * PAGE_SIZE:
             fault("workload.bytes", units.format_size(nbytes),
                   f"must be at least a page of {PAGE_SIZE} bytes for each of {workers} workers")
+    if value("swap", "rotational") and value("swap", "kind") in ("ssd", "nvme"):
+        fault("swap.rotational", True, "cluster readahead is not modelled yet; must be false", later=True)
     if kind == "stress_ng.vm":
         _check_stress_ng(value, fault)
 

@@ -50,6 +50,10 @@ class World:
     cgroup: int                        # 1 or 2
     mask_lazy: bool                    # mm_cpumask rule
     trim: bool                         # flush_tlb_mm_range trims once a second (7.0)
+    swap_sync: bool                    # SWP_SYNCHRONOUS_IO: zram
+    io_depth: int                      # requests in flight, 1 to 65536 (unused if swap_sync)
+    io_latency: int                    # of one request [ps]
+    io_page: int                       # least time between the ends of two requests [ps]
     swapin_cached: bool                # synchronous swap-in goes through the swap cache (7.0)
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
     tick: int                          # [ps]
@@ -121,6 +125,13 @@ def check(world: World) -> None:
     need = world.limit + 64 * tasks + 64
     _int(world, "nr_folios", need, 2**30)
     _int(world, "nr_slots", 0, 2**30)
+    if not isinstance(world.swap_sync, (bool, np.bool_)):
+        raise _fault("swap_sync", world.swap_sync, "a bool")
+    if world.swapin_cached and not world.swap_sync:
+        raise _fault("swapin_cached", world.swapin_cached, "false where swap_sync is false")
+    _int(world, "io_depth", 1, 65536)
+    _int(world, "io_latency", 0, 10**13)
+    _int(world, "io_page", 0, 10**13)
     _int(world, "swappiness", 0, 200)
     _int(world, "cgroup", 1, 2)
     _int(world, "tick", 1, 10**12)

@@ -81,6 +81,14 @@ def _kworker():
                        jiffy=10**8, costs=costs, swappiness=200, slice_ticks=30), twin_policy(4)
 
 
+def _device(**fields):
+    """A swap device slower than reclaim, so that tasks wait for it everywhere."""
+    from reference.worlds import small_world
+    from twin import twin_policy
+    return small_world(swap_sync=False, swappiness=200, tick=10**7, jiffy=10**7, **fields), \
+        twin_policy(5)
+
+
 def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
@@ -93,6 +101,11 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     "asids": (_asids, 40_000),
     "wide": (_wide, 15_000),
     "kworker": (_kworker, 40_000),
+    "slow device": (lambda: _device(cgroup=1, io_latency=3 * 10**9), 30_000),
+    "full device": (lambda: _device(nr_cpus=4, mm_pages=(96,) * 6, limit=400, io_depth=2,
+                                    slice_ticks=1), 40_000),
+    "fast device": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64,
+                                    io_latency=10**6, io_page=1), 40_000),
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
@@ -120,7 +133,7 @@ class Mutation:
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
-PROGRAM = "_mm/program.pxd"
+PROGRAM, SWAP = "_mm/program.pxd", "_mm/swap.pxd"
 
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
 MUTATIONS: tuple[Mutation, ...] = (
@@ -242,7 +255,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a folio batch is drained one folio early", FOLIO,
              "return p.nr_lru_add == BATCH", "return p.nr_lru_add == BATCH - 1"),
     Mutation("a fault during write-back keeps the PTE writable", MEMORY,
-             "elif q.flags & PG_writeback:              #", "elif False:                               #"),
+             "elif q.flags & PG_writeback and m.w.swap_sync:", "elif False:"),
     Mutation("a refault from as far as the active list is long is not activated", FOLIO,
              "g.nonresident_age - age > size", "g.nonresident_age - age >= size"),
     Mutation("a swapped-in page of zeros is decompressed", MEMORY,
@@ -297,6 +310,64 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the cost of I/O halves too late", FOLIO,
              "(g.lru_nr[0] + g.lru_nr[1]) // 4", "(g.lru_nr[0] + g.lru_nr[1]) // 2"),
     Mutation("mm.pending is not counted", VMSCAN, "    m.mm[mm].pending += 1\n", ""),
+    # asynchronous swap
+    Mutation("a request is done without waiting for the one before", SWAP,
+             "    if dev.last + m.w.io_page > done:\n        done = dev.last + m.w.io_page\n", ""),
+    Mutation("one request more than the device has tags", SWAP,
+             "if dev.in_flight < m.w.io_depth:", "if dev.in_flight < m.w.io_depth - 1 + (m.c & 1):"),
+    Mutation("a completed request keeps its tag for a while", SWAP,
+             "    dev.in_flight -= 1\n", "    dev.in_flight -= 1 if dev.in_flight > 1 else 0\n"),
+    Mutation("a folio that is dirty again is rotated", SWAP,
+             "if q.flags & (PG_locked | PG_dirty) or", "if q.flags & PG_locked or"),
+    Mutation("a folio off the LRU is rotated", SWAP,
+             "PG_dirty) or not q.flags & PG_lru:", "PG_dirty):"),
+    Mutation("PG_reclaim outlives write-back", SWAP,
+             "        q.flags &= ~<uint32_t>PG_reclaim\n        folio_rotate_reclaimable",
+             "        folio_rotate_reclaimable"),
+    Mutation("the rotation's batch takes no reference", SWAP,
+             "    q.refcount += 1\n    p.lru_move_tail", "    p.lru_move_tail"),
+    Mutation("rotated to the head", FOLIO,
+             "            lruvec_add_folio_tail(m, f)\n", "            lruvec_add_folio(m, f)\n"),
+    Mutation("rotated folios stay active", FOLIO,
+             "            m.folio[f].flags &= ~<uint32_t>PG_active\n            lruvec_add_folio_tail",
+             "            lruvec_add_folio_tail"),
+    Mutation("pgrotated is not counted", FOLIO,
+             "            m.counter[CN_pgrotated] += 1\n", ""),
+    Mutation("lru_add_drain leaves lru_move_tail", VMSCAN,
+             "    if t.d_which & 4:", "    if t.d_which & 8:"),
+    Mutation("cgroup v1 does not wait for write-back", VMSCAN,
+             "elif m.w.cgroup == 1 and folio_test(m, t.folio, PG_reclaim):",
+             "elif m.w.cgroup == 3 and folio_test(m, t.folio, PG_reclaim):"),
+    Mutation("cgroup v1 waits at the first sight of write-back", VMSCAN,
+             "elif m.w.cgroup == 1 and folio_test(m, t.folio, PG_reclaim):",
+             "elif m.w.cgroup == 1:"),
+    Mutation("a folio waited for goes to the end of the list", VMSCAN,
+             """    m.folio[f].next = t.list.head
+    t.list.head = f
+    if t.list.nr == 0:
+        t.list.tail = f
+    t.list.nr += 1
+""", "    fifo_push(m, &t.list, f)\n"),
+    Mutation("the end of write-back wakes those who wait for the lock", SWAP,
+             "    folio_wake(m, f, 1)\n", "    folio_wake(m, f, 0)\n"),
+    Mutation("an unlock wakes those who wait for write-back", SCHED,
+             "        if m.task[u].wait_bit == bit:", "        if True:"),
+    Mutation("a fault sleeps without its reference", MEMORY,
+             "    folio_put(m, t.f_pfn)\n    t.f_pfn = -1\n    t.step = ST_F_READ\n\ncdef",
+             "    t.f_pfn = -1\n    t.step = ST_F_READ\n\ncdef"),
+    Mutation("a folio read by the device is mapped as fresh", MEMORY,
+             "        t.f_cached = not m.w.swap_sync\n", "        t.f_cached = 0\n"),
+    Mutation("a zero page is read from the device", MEMORY,
+             "            folio_unlock(m, t.f_pfn)\n            t.step = ST_F_LOCK",
+             "            t.step = ST_F_SUBMIT"),
+    Mutation("completions come before ticks", SMP,
+             "    if p.tick_at == at:\n        return ST_T_TICK\n    return ST_T_TIMER if p.timer_at == at else ST_IO_ENTRY",
+             "    if p.io_at == at:\n        return ST_IO_ENTRY\n    return ST_T_TICK if p.tick_at == at else ST_T_TIMER"),
+    Mutation("a completion takes no time", SWAP,
+             "    p.irq_cost += m.w.cost[CO_io_complete]\n", ""),
+    Mutation("the tag's waiter is not woken", SWAP, "    if u >= 0:\n", "    if u >= 1:\n"),
+    Mutation("a wake-up of an idle CPU is no IPI", SCHED,
+             "            m.counter[CN_function_call_ipis] += 1       # ttwu_queue_wakelist\n", ""),
 )
 
 # Not among them, since no world here tells them from the core: swap_full's threshold (only a read

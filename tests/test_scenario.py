@@ -171,12 +171,26 @@ def test_bad_scenarios(data, parts):
 
 @pytest.mark.parametrize("section, name, value", [
     ("machine", "host_cpus", 1), ("kernel", "lru", "mglru"), ("kernel", "thp", True),
-    ("swap", "kind", "ssd"), ("swap", "kind", "nvme"), ("workload", "mode", "thread"),
+    ("workload", "mode", "thread"),
     ("workload", "keep", False)])
 def test_not_modelled_yet(section, name, value):
     err = refused({section: {name: value}}, f"x.toml: {section}.{name} = ", "not modelled yet",
                   kind=NotModelledError)
     assert len(err.faults) == 1
+
+
+def test_only_asynchronous_devices_rotate():
+    refused({"swap": {"kind": "ssd", "rotational": True}}, "x.toml: swap.rotational = true",
+            "not modelled yet", kind=NotModelledError)
+    assert Scenario.from_dict({"swap": {"kind": "zram", "rotational": True}}).lower().swap_sync
+
+
+@pytest.mark.parametrize("kind", ["ssd", "nvme"])
+def test_asynchronous_devices(kind):
+    world = Scenario.from_dict({"swap": {"kind": kind, "depth": 7, "latency": "20us",
+                                         "bandwidth": "1G"}}).lower()
+    assert (world.swap_sync, world.io_depth, world.io_latency) == (False, 7, 20_000_000)
+    assert world.io_page == -(-4096 * 10**12 // 2**30)
 
 
 def test_all_faults_at_once():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from reclaim import formats, workloads
 from reclaim.errors import TraceError
+from reclaim.formats import _text
 from reclaim.workloads import AccessProgram, trace
 
 DATA = Path(__file__).parent / "data"
@@ -99,7 +100,7 @@ def test_shipped_trace_equals_the_slow_reader(monkeypatch: pytest.MonkeyPatch, t
     if block < 100:      # small blocks on a part of it
         path = write(tmp_path / "part", b"\n".join(gzip.open(path).read().split(b"\n")[:2000]) + b"\n")
         refs = slow_lackey(path)
-    monkeypatch.setattr(formats, "BLOCK", block)
+    monkeypatch.setattr(_text, "BLOCK", block)
     assert [(page, w) for _, page, w in references(path)] == refs
     p = trace.read(path)
     check(p)
@@ -152,7 +153,7 @@ def test_malformed(tmp_path: Path, text: str, words: str) -> None:
 
 def test_line_numbers_count_from_the_start_of_the_file(tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "BLOCK", 64)
+    monkeypatch.setattr(_text, "BLOCK", 64)
     text = " L 04001000,4\n" * 99 + "oops oops oops\n"
     with pytest.raises(TraceError, match="line 100: found 'oops oops oops'"):
         trace.read(write(tmp_path / "t", text))
@@ -221,7 +222,7 @@ def test_any_gzip(data: bytes, at: int, value: int) -> None:
 def test_lackey_equals_the_slow_reader(refs: list[tuple[str, int, int]], block: int) -> None:
     text = "".join(f"{kind} {address:08x},{size}\n" for kind, address, size in refs)
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "BLOCK", block)
+        patch.setattr(_text, "BLOCK", block)
         path = write(Path(directory) / "t", text)
         slow = slow_lackey(path)
         assert [(page, w) for _, page, w in references(path)] == slow

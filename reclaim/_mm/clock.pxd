@@ -15,6 +15,8 @@ cdef inline int64_t irq_time(const cpu_t *p) noexcept nogil:
         t = p.tick_at
     if p.timer_at < t:
         t = p.timer_at
+    if p.io_at < t:
+        t = p.io_at
     return t
 
 

@@ -237,7 +237,35 @@ cdef inline bint folio_add_lru(machine *m, int32_t f) noexcept nogil:
     return p.nr_lru_add == BATCH
 
 cdef inline bint lru_batches(const machine *m) noexcept nogil:
-    return m.cpu[m.c].nr_lru_add > 0 or m.cpu[m.c].nr_lru_activate > 0
+    return (m.cpu[m.c].nr_lru_add > 0 or m.cpu[m.c].nr_lru_activate > 0
+            or m.cpu[m.c].nr_lru_move_tail > 0)
+
+cdef inline void lruvec_add_folio_tail(machine *m, int32_t f) noexcept nogil:
+    """To the tail of the inactive list."""
+    cdef memcg_t *g = m.cg
+    cdef folio_t *p = &m.folio[f]
+    p.next = -1
+    p.prev = g.lru_tail[0]
+    if p.prev >= 0:
+        m.folio[p.prev].next = f
+    else:
+        g.lru_head[0] = f
+    g.lru_tail[0] = f
+    g.lru_nr[0] += 1
+
+cdef inline void lru_move_tail(machine *m, cpu_t *p) noexcept nogil:
+    """Drain the CPU's batch of folios whose write-back ended."""
+    cdef int32_t f
+    cdef int i
+    for i in range(p.nr_lru_move_tail):
+        f = p.lru_move_tail[i]
+        if folio_test(m, f, PG_lru):
+            lruvec_del_folio(m, f)
+            m.folio[f].flags &= ~<uint32_t>PG_active
+            lruvec_add_folio_tail(m, f)
+            m.counter[CN_pgrotated] += 1
+        folio_put(m, f)
+    p.nr_lru_move_tail = 0
 
 cdef inline void workingset_refault(machine *m, int32_t f, uint64_t shadow) noexcept nogil:
     cdef memcg_t *g = m.cg

@@ -10,6 +10,7 @@ from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport *
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
+from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
 from reclaim._mm.memcg cimport charge_start
 from reclaim._mm.program cimport *
 
@@ -137,14 +138,14 @@ cdef inline bint folio_mark_accessed(machine *m, cpu_t *p, int32_t f) noexcept n
     return p.nr_lru_activate == BATCH
 
 cdef inline void drain(task_t *t, int which, int32_t ret) noexcept nogil:
-    """lru_add_drain: 1 the lru_add batch, 2 lru_activate, 3 both; then on to `ret`."""
+    """lru_add_drain: 1 the lru_add batch, 2 lru_activate, 4 lru_move_tail; then on to `ret`."""
     t.d_which = which
     t.d_ret = ret
     t.step = ST_D_LOCK
 
 cdef inline void drain_all(machine *m, task_t *t, int32_t ret) noexcept nogil:
     if lru_batches(m):
-        drain(t, 3, ret)
+        drain(t, 7, ret)
     else:
         t.step = ret
 
@@ -398,7 +399,8 @@ cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     m.counter[CN_pgmajfault] += 1
     if slot_is_shadow(m.slot_entry[s]):
         workingset_refault(m, t.f_pfn, m.slot_entry[s])
-    if m.w.swapin_cached:
+    if m.w.swapin_cached or not m.w.swap_sync:
+        t.f_cached = not m.w.swap_sync
         m.slot_entry[s] = (<uint64_t>t.f_pfn << 2) | 2
         q.flags |= PG_swapcache
         q.refcount += 1
@@ -408,37 +410,44 @@ cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_F_SWAP_READ
 
 cdef inline void step_F_SWAP_READ(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """swap_read_folio"""
     if m.slot_count[pte_index(t.f_orig)] & SLOT_ZERO:
         m.counter[CN_swpin_zero] += 1
         spend(m, TM_swap, m.w.cost[CO_page_zero])
+        if not m.w.swap_sync:
+            folio_unlock(m, t.f_pfn)
+            t.step = ST_F_LOCK
+            return
     else:
         m.counter[CN_pswpin] += 1
+        if not m.w.swap_sync:
+            t.step = ST_F_SUBMIT
+            return
         spend(m, TM_swap, m.w.cost[CO_zram_read])
     spend(m, TM_fault, m.w.cost[CO_fault_swap])
     t.step = ST_F_SWAP_MAP
 
+cdef inline void step_F_SUBMIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if blk_mq_get_tag(m, p, t):
+        submit_bio(m, p, t.f_pfn)
+        spend(m, TM_swap, m.w.cost[CO_io_submit])
+        t.step = ST_F_LOCK
+
 cdef inline void step_F_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """folio_lock_or_retry: a fault that waits starts again from the PTE"""
-    cdef folio_t *q = &m.folio[t.f_pfn]
-    cdef int32_t last
-    if not q.flags & PG_locked:
-        q.flags |= PG_locked
+    if not folio_test(m, t.f_pfn, PG_locked):
+        folio_set(m, t.f_pfn, PG_locked)
         t.step = ST_F_RECHECK
         return
-    t.wait_next = -1
-    if q.flags & PG_waiters:
-        last = q.wait_head
-        while m.task[last].wait_next >= 0:
-            last = m.task[last].wait_next
-        m.task[last].wait_next = p.current
-    else:
-        q.flags |= PG_waiters
-        q.wait_head = p.current
+    m.counter[CN_lock_waits] += 1
+    t.step = ST_F_RETRY
+    folio_wait(m, p, t, t.f_pfn, 0)
+
+cdef inline void step_F_RETRY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """VM_FAULT_RETRY"""
     folio_put(m, t.f_pfn)
     t.f_pfn = -1
-    m.counter[CN_lock_waits] += 1
     t.step = ST_F_READ
-    block(m, p, t)
 
 cdef inline void step_F_RECHECK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef folio_t *q = &m.folio[t.f_pfn]
@@ -480,7 +489,7 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     excl = (t.f_orig & PTE_EXCL) != 0
     if not t.f_cached:
         excl = True
-    elif q.flags & PG_writeback:              # zram: SWP_STABLE_WRITES
+    elif q.flags & PG_writeback and m.w.swap_sync:      # zram: SWP_STABLE_WRITES
         excl = False
     swap_free(m, t, q, pte_index(t.f_orig))
     pte = pte_make(PTE_PRESENT, t.f_pfn, PTE_YOUNG | (t.f_orig & PTE_Z))

@@ -51,9 +51,9 @@ cdef inline int32_t lowest_idle(const machine *m) noexcept nogil:
                 return c
     return -1
 
-cdef inline void kick_idle(machine *m, int32_t c) noexcept nogil:
+cdef inline void kick_idle(machine *m, int32_t c, int64_t d) noexcept nogil:
     m.cpu[c].sstep = ST_SW_PICK
-    wake_cpu(m, c, m.w.cost[CO_ipi_delivery], TM_idle)
+    wake_cpu(m, c, d, TM_idle)
 
 cdef inline void wake_task(machine *m, int32_t u) noexcept nogil:
     """try_to_wake_up; the waker's cost is added to the step in hand, as system time."""
@@ -75,22 +75,55 @@ cdef inline void wake_task(machine *m, int32_t u) noexcept nogil:
     t.state = TASK_QUEUED
     rq_append(m, target, u)
     if cpu_is_idle(m, target):
-        kick_idle(m, target)
+        if target != m.c:
+            m.counter[CN_function_call_ipis] += 1       # ttwu_queue_wakelist
+            kick_idle(m, target, m.w.cost[CO_ipi_delivery] + m.p.irq_cost)
+        else:
+            kick_idle(m, target, 0)
     spend(m, TM_sched, m.w.cost[CO_wakeup])
 
-cdef inline void folio_unlock(machine *m, int32_t f) noexcept nogil:
+cdef inline void folio_wake(machine *m, int32_t f, int bit) noexcept nogil:
+    """folio_wake_bit: wake those who wait for this bit, in order; the others go on waiting."""
     cdef folio_t *p = &m.folio[f]
-    cdef int32_t u, nxt
-    p.flags &= ~<uint32_t>PG_locked
-    if p.flags & PG_waiters:
-        p.flags &= ~<uint32_t>PG_waiters
-        u = p.wait_head
-        p.wait_head = -1
-        while u >= 0:
-            nxt = m.task[u].wait_next
-            m.task[u].wait_next = -1
+    cdef int32_t u, nxt, last = -1
+    if not p.flags & PG_waiters:
+        return
+    u = p.wait_head
+    p.wait_head = -1
+    p.flags &= ~<uint32_t>PG_waiters
+    while u >= 0:
+        nxt = m.task[u].wait_next
+        m.task[u].wait_next = -1
+        if m.task[u].wait_bit == bit:
             wake_task(m, u)
-            u = nxt
+        else:
+            p.flags |= PG_waiters
+            if last < 0:
+                p.wait_head = u
+            else:
+                m.task[last].wait_next = u
+            last = u
+        u = nxt
+
+cdef inline void folio_unlock(machine *m, int32_t f) noexcept nogil:
+    m.folio[f].flags &= ~<uint32_t>PG_locked
+    folio_wake(m, f, 0)
+
+cdef inline void folio_wait(machine *m, cpu_t *p, task_t *t, int32_t f, int bit) noexcept nogil:
+    """folio_wait_bit: sleep until the folio loses its lock (0) or ends its write-back (1)."""
+    cdef folio_t *q = &m.folio[f]
+    cdef int32_t last
+    t.wait_bit = bit
+    t.wait_next = -1
+    if q.flags & PG_waiters:
+        last = q.wait_head
+        while m.task[last].wait_next >= 0:
+            last = m.task[last].wait_next
+        m.task[last].wait_next = p.current
+    else:
+        q.flags |= PG_waiters
+        q.wait_head = p.current
+    block(m, p, t)
 
 cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.state = TASK_BLOCKED
@@ -116,12 +149,12 @@ cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         cut_run(m, j, m.now, m.c)
         m.cpu[j].need_resched = 1
         if cpu_is_idle(m, j):
-            kick_idle(m, j)
+            kick_idle(m, j, m.w.cost[CO_ipi_delivery])
     else:
         rq_append(m, m.c, p.current)
         j = lowest_idle(m)
         if j >= 0:
-            kick_idle(m, j)
+            kick_idle(m, j, m.w.cost[CO_ipi_delivery])
     p.sstep = ST_SW_PICK
     m.turn = 1
     return True

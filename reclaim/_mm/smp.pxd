@@ -157,7 +157,9 @@ cdef inline int irq_entry_step(const cpu_t *p, int64_t at) noexcept nogil:
     """The first step of the interrupt that came at `at`."""
     if p.irq_at == at:
         return ST_Q_ENTRY
-    return ST_T_TICK if p.tick_at == at else ST_T_TIMER
+    if p.tick_at == at:
+        return ST_T_TICK
+    return ST_T_TIMER if p.timer_at == at else ST_IO_ENTRY
 
 cdef inline void step_Q_EXIT(machine *m, cpu_t *p) noexcept nogil:
     cdef int64_t at = irq_time(p)

@@ -67,6 +67,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     int64_t irq_at
     int64_t tick_at
     int64_t timer_at
+    int64_t io_at
     int32_t current
     int32_t sstep
     int32_t istep
@@ -79,8 +80,6 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t drain_req
     uint8_t loaded_asid
     uint8_t next_asid
-    int32_t rq_nr
-    int32_t push
     int64_t left              # second line: interrupts and flushes
     int64_t fl_gen
     int64_t irq_cost
@@ -98,6 +97,8 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint32_t tlb_stamp
     int32_t asid_mm[6]
     int32_t lock_next
+    int32_t rq_nr
+    int32_t push
     int32_t rq_head
     int32_t rq_tail
     int32_t stock
@@ -106,13 +107,17 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint64_t sw_gen
     uint64_t rng
     int32_t slice_ticks
+    int32_t nr_lru_move_tail
     int32_t nr_lru_activate
+    int32_t io_head           # of the requests that it submitted, linked through io.next
+    int32_t io_tail
     int32_t lru_add[31]
+    int32_t lru_move_tail[31]
     int32_t lru_activate[31]
     uint8_t sw_asid
     uint8_t sw_flush
     uint8_t fl_trim
-    uint8_t pad[53]
+    uint8_t pad[101]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -191,7 +196,8 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t stalled
     uint8_t d_which
     uint8_t restart
-    uint8_t pad[54]
+    uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
+    uint8_t pad[53]
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -248,6 +254,18 @@ cdef struct memcg_t:
     qlock lru_lock
     int32_t pad2
 
+cdef struct swapdev_t:
+    int64_t last              # when the last request submitted is done
+    int32_t in_flight
+    int32_t free_row          # free rows of `io`, linked
+    int32_t wait_head         # tasks that wait for a tag, linked through task.wait_next
+    int32_t wait_tail
+
+cdef struct io_t:              # one request in flight
+    int64_t done
+    int32_t folio
+    int32_t next
+
 cdef struct pass_t:
     uint8_t kind
     uint8_t write
@@ -284,6 +302,10 @@ cdef struct world_t:          # constants of a run
     int32_t trim
     int32_t swapin_cached
     int32_t pgrefill_global
+    int32_t swap_sync
+    int32_t io_depth
+    int64_t io_latency
+    int64_t io_page
     int64_t limit
     int64_t tick
     uint64_t migrate_threshold
@@ -304,6 +326,8 @@ cdef struct machine:
     folio_t *folio
     region_t *region
     memcg_t *cg
+    swapdev_t *dev
+    io_t *io
     uint64_t *pte
     uint64_t *slot_entry
     uint8_t *slot_count

@@ -14,6 +14,7 @@ from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport mask_any_but, mm_mask
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
+from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
 from reclaim._mm.memory cimport drain, drain_all
 
 
@@ -373,14 +374,34 @@ cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline int step_S_WB(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     cdef int verdict
-    if folio_test(m, t.folio, PG_writeback):
+    if not folio_test(m, t.folio, PG_writeback):
+        t.step = ST_S_REF
+    elif m.w.cgroup == 1 and folio_test(m, t.folio, PG_reclaim):
+        spend(m, TM_scan, m.w.cost[CO_scan])
+        folio_unlock(m, t.folio)
+        t.step = ST_S_WB_WAIT
+    else:
         verdict = ask_activation(m, t, s)
         spend(m, TM_scan, m.w.cost[CO_scan])
         folio_set(m, t.folio, PG_reclaim)
         activate_locked(m, t, verdict)
-    else:
-        t.step = ST_S_REF
     return 0
+
+cdef inline void step_S_WB_WAIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """folio_wait_writeback, then look at the folio again first of all"""
+    cdef int32_t f = t.folio
+    if folio_test(m, f, PG_writeback):
+        m.counter[CN_writeback_waits] += 1
+        folio_wait(m, p, t, f, 1)
+        return
+    m.folio[f].next = t.list.head
+    t.list.head = f
+    if t.list.nr == 0:
+        t.list.tail = f
+    t.list.nr += 1
+    t.index -= 1
+    t.folio = -1
+    t.step = ST_S_NEXT
 
 cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     """folio_check_references"""
@@ -600,8 +621,17 @@ cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         m.counter[CN_pswpout] += 1
         q.flags |= PG_writeback
         folio_unlock(m, t.folio)
-        spend(m, TM_swap, m.w.cost[CO_zram_write])
-        t.step = ST_P_END
+        if m.w.swap_sync:
+            spend(m, TM_swap, m.w.cost[CO_zram_write])
+            t.step = ST_P_END
+        else:
+            t.step = ST_P_SUBMIT
+
+cdef inline void step_P_SUBMIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if blk_mq_get_tag(m, p, t):
+        submit_bio(m, p, t.folio)
+        spend(m, TM_swap, m.w.cost[CO_io_submit])
+        t.step = ST_P_DISPATCH
 
 cdef inline void step_P_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """folio_end_writeback: isolated, so it misses the rotation"""
@@ -773,6 +803,9 @@ cdef inline void step_D_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             folio_put(m, p.lru_add[i])
         n += p.nr_lru_add
         p.nr_lru_add = 0
+    if t.d_which & 4:
+        n += p.nr_lru_move_tail
+        lru_move_tail(m, p)
     if t.d_which & 2:
         for i in range(p.nr_lru_activate):
             f = p.lru_activate[i]

@@ -10,6 +10,7 @@ import numpy as np
 
 from reclaim import formats
 from reclaim.errors import TraceError
+from reclaim.formats._numbering import Numbering
 from reclaim.names import PASS_KINDS
 from reclaim.workloads import AccessProgram
 from reclaim.workloads.synthetic import MAX_PAGES, MAX_WORKERS
@@ -21,10 +22,9 @@ MAX_TOUCHES = 2**32 - 1      # an index of the trace is 32 bits
 
 @dataclass
 class _Task:
-    """What is kept of one task: its touches, and its pages numbered as they first appear."""
+    """What is kept of one task: its touches, and its pages' numbers."""
 
-    known: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))    # sorted
-    number: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))   # of known[i]
+    numbers: Numbering = field(default_factory=Numbering)
     parts: list[np.ndarray] = field(default_factory=list)
     references: int = 0
     last: int = -1               # last entry of the trace
@@ -32,7 +32,7 @@ class _Task:
     def add(self, page: np.ndarray, write: np.ndarray, merge: bool) -> int:
         """Append references; the number of touches that were added."""
         self.references += len(page)
-        entry = self._number(page) << np.uint32(1) | write.astype(np.uint32)
+        entry = self.numbers(page) << np.uint32(1) | write.astype(np.uint32)
         if merge:
             new = np.empty(len(entry), dtype=bool)
             new[0] = int(entry[0]) != self.last
@@ -42,26 +42,9 @@ class _Task:
         self.parts.append(entry.astype("<u4"))
         return len(entry)
 
-    def _number(self, page: np.ndarray) -> np.ndarray:
-        change = np.flatnonzero(np.concatenate(([True], page[1:] != page[:-1])))
-        unique, first, inverse = np.unique(page[change], return_index=True, return_inverse=True)
-        at = np.searchsorted(self.known, unique)
-        old = at < len(self.known)
-        old[old] = self.known[at[old]] == unique[old]
-        if not old.all():
-            fresh = np.flatnonzero(~old)
-            rank = np.empty(len(fresh), dtype=np.uint32)
-            rank[np.argsort(first[fresh])] = np.arange(len(fresh))
-            number = rank + np.uint32(len(self.known))
-            self.known = np.insert(self.known, at[fresh], unique[fresh])
-            self.number = np.insert(self.number, at[fresh], number)
-            at = np.searchsorted(self.known, unique)
-        runs = np.diff(np.append(change, len(page)))
-        return np.repeat(self.number[at][inverse.reshape(-1)], runs)
 
-
-def read(file: str | os.PathLike[str], *, instructions: bool = True, merge: bool = True,
-         page_size: int = 4096) -> AccessProgram:
+def read(file: str | os.PathLike[str], *, format: str | None = None, instructions: bool = True,
+         writes: str = "first", merge: bool = True, page_size: int = 4096) -> AccessProgram:
     """The access program that replays the trace `file` once.
 
     One task and one mm for each task of the file, in order of appearance; their order relative to
@@ -70,10 +53,10 @@ def read(file: str | os.PathLike[str], *, instructions: bool = True, merge: bool
 
     Parameters
     ----------
-    instructions : lackey: instruction fetches count as reads.
+    format : one of `reclaim.formats.names`; None: told by the file's first line or bytes.
+    instructions, writes, page_size : as in `reclaim.formats.Options`.
     merge : consecutive references of a task to one page with the same direction become one
         touch; False keeps each.
-    page_size : bytes of a page, a power of two.
 
     Raises
     ------
@@ -82,7 +65,8 @@ def read(file: str | os.PathLike[str], *, instructions: bool = True, merge: bool
     name = os.fspath(file)
     tasks: dict[int, _Task] = {}
     total = 0
-    for block in formats.read(name, page_size=page_size, instructions=instructions):
+    for block in formats.read(name, format=format, page_size=page_size, instructions=instructions,
+                              writes=writes):
         ids = np.zeros(1, np.int64) if block.task is None else \
             block.task[np.sort(np.unique(block.task, return_index=True)[1])]
         if len(tasks.keys() | set(ids.tolist())) > MAX_WORKERS:
@@ -92,7 +76,7 @@ def read(file: str | os.PathLike[str], *, instructions: bool = True, merge: bool
             rows = slice(None) if block.task is None else block.task == task
             entry = tasks.setdefault(task, _Task())
             total += entry.add(block.page[rows], block.write[rows], merge)
-            if len(entry.known) > MAX_PAGES or total > MAX_TOUCHES:
+            if len(entry.numbers) > MAX_PAGES or total > MAX_TOUCHES:
                 raise TraceError(f"{name}: found more than {MAX_TOUCHES} touches or {MAX_PAGES} "
                                  "pages, expected at most those; cut the trace")
     passes = np.zeros(len(tasks), dtype=PASS_DTYPE)
@@ -107,16 +91,19 @@ def read(file: str | os.PathLike[str], *, instructions: bool = True, merge: bool
     return AccessProgram(
         passes=passes, task_mm=tuple(range(nr)), task_first_pass=tuple(range(nr)),
         task_nr_passes=(1,) * nr, task_loop_to=(-1,) * nr, task_restart=(False,) * nr,
-        mm_pages=tuple(len(t.known) for t in tasks.values()), mm_recency=(True,) * nr,
+        mm_pages=tuple(len(t.numbers) for t in tasks.values()), mm_recency=(True,) * nr,
         nr_processes=nr, trace=np.concatenate([p for t in tasks.values() for p in t.parts]))
 
 
 def compile(workload: Any, *, seed: int) -> AccessProgram:
-    """The kind ``trace``: `read` of ``workload.file``.  `seed` is not used.
+    """The kind ``trace``: `read` of ``workload.file``, which may end in ``#FORMAT``.
+
+    `seed` is not used.
 
     Raises
     ------
     TraceError : as for `read`.
     """
     del seed
-    return read(workload.file)
+    path, format = formats.split_name(workload.file)
+    return read(path, format=format)

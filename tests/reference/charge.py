@@ -184,8 +184,8 @@ class Charge:
             self.cpus[u.cpu].timer_at = INF
             self.wake_task(u)
         t.step = "I_LOCK"
-        if c.lru_add or c.lru_activate:
-            self.start_drain(t, 3, "I_LOCK")
+        if c.has_batched():
+            self.start_drain(t, 7, "I_LOCK")
 
     def isolate(self, t, lru):
         """isolate_lru_folios; the number taken."""
@@ -250,8 +250,8 @@ class Charge:
         t.k_ret = ret
         self.counter["shrink_active_list_calls"] += 1
         t.step = "K_LOCK"
-        if c.lru_add or c.lru_activate:
-            self.start_drain(t, 3, "K_LOCK")
+        if c.has_batched():
+            self.start_drain(t, 7, "K_LOCK")
 
     def step_K_LOCK(self, c, t):
         if not self.lock(self.lru_lock):

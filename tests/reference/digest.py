@@ -46,6 +46,7 @@ class Digest:
             "left": lambda c: c.left if c.in_irq else 0,
             "rq_nr": lambda c: len(c.runqueue),
             "nr_lru_add": lambda c: len(c.lru_add),
+            "nr_lru_move_tail": lambda c: len(c.lru_move_tail),
             "nr_lru_activate": lambda c: len(c.lru_activate),
         }
         read = special.get(field, lambda c: getattr(c, field))
@@ -69,6 +70,9 @@ class Digest:
             return [len(self.free_frames)]
         return [getattr(self.memcg, field)]
 
+    def read_swapdev(self, field):
+        return [getattr(self.swapdev, field)]
+
     # -- single columns -------------------------------------------------------------------------
 
     def _lists(self, of):
@@ -79,6 +83,14 @@ class Digest:
             out += [x.nr for x in members]
         return out
 
+    def column_cpu_io(self):
+        out = []
+        for c in self.cpus:
+            out.append(len(c.io))
+            for f, done in c.io:
+                out += [f.nr, done]
+        return out
+
     def column_cpu_queue(self):
         return self._lists(lambda c: c.queue)
 
@@ -87,6 +99,9 @@ class Digest:
 
     def column_cpu_lru_add(self):
         return self._lists(lambda c: c.lru_add)
+
+    def column_cpu_lru_move_tail(self):
+        return self._lists(lambda c: c.lru_move_tail)
 
     def column_cpu_lru_activate(self):
         return self._lists(lambda c: c.lru_activate)

@@ -1,7 +1,7 @@
 """Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
 
 from .state import (ACTIVE, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO,
-                    LOCKED, LRU, PAYLOAD, SLOT_ZERO, SWAPCACHE, WAITERS, WORKINGSET, WRITE,
+                    LOCKED, LRU, PAYLOAD, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED, WORKINGSET, WRITE,
                     WRITEBACK, YOUNG, Z, NONE)
 
 _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
@@ -114,8 +114,8 @@ class Faults:
             self.unlock(ptl)
             t.f_kind = "COPY"
             t.step = "F_ALLOC"
-        elif not old.flags & LRU and (c.lru_add or c.lru_activate):
-            self.start_drain(t, 3, "F_WP_REUSE")
+        elif not old.flags & LRU and c.has_batched():
+            self.start_drain(t, 7, "F_WP_REUSE")
         else:
             t.step = "F_WP_REUSE"
 
@@ -204,10 +204,12 @@ class Faults:
         self.counter["pgmajfault"] += 1
         if self.slot_entry[s] & 3 == 1:
             self.workingset_refault(f, self.slot_entry[s])
-        if self.world.swapin_cached:
+        if self.world.swapin_cached or not self.world.swap_sync:
             self.slot_entry[s] = f.nr * 4 + 2
             f.flags |= SWAPCACHE
             f.refcount += 1
+        if not self.world.swap_sync:
+            t.f_cached = 1
         full = self.batch_add(f)
         t.step = "F_SWAP_READ"
         if full:
@@ -229,28 +231,43 @@ class Faults:
                 counter["workingset_restore_anon"] += 1
 
     def step_F_SWAP_READ(self, c, t):
-        if self.slot_count[self.slot_of(t)] & SLOT_ZERO:
+        sync, zero = self.world.swap_sync, self.slot_count[self.slot_of(t)] & SLOT_ZERO
+        if zero:
             self.counter["swpin_zero"] += 1
             self.spend(self.cost["page_zero"])
         else:
             self.counter["pswpin"] += 1
-            self.spend(self.cost["zram_read"])
-        self.spend(self.cost["fault_swap"], "fault")
-        t.step = "F_SWAP_MAP"
+        if sync:
+            if not zero:
+                self.spend(self.cost["zram_read"])
+            self.spend(self.cost["fault_swap"], "fault")
+            t.step = "F_SWAP_MAP"
+        elif zero:
+            self.folio_unlock(t.f_pfn)
+            t.step = "F_LOCK"
+        else:
+            t.step = "F_SUBMIT"
+
+    def step_F_SUBMIT(self, c, t):
+        if self.get_tag(c, t):
+            self.submit(t.f_pfn)
+            self.spend(self.cost["io_submit"])
+            t.step = "F_LOCK"
 
     def step_F_LOCK(self, c, t):
         f = t.f_pfn
         if f.flags & LOCKED:
-            f.waiters.append(t)
-            f.flags |= WAITERS
-            self.put(f)
-            t.f_pfn = None
             self.counter["lock_waits"] += 1
-            t.step = "F_READ"
-            self.block(c, t)
+            t.step = "F_RETRY"
+            self.folio_wait(c, t, f, WAIT_LOCKED)
         else:
             f.flags |= LOCKED
             t.step = "F_RECHECK"
+
+    def step_F_RETRY(self, c, t):
+        self.put(t.f_pfn)
+        t.f_pfn = None
+        t.step = "F_READ"
 
     def step_F_RECHECK(self, c, t):
         f = t.f_pfn
@@ -259,8 +276,8 @@ class Faults:
             self.folio_unlock(f)
             self.put(f)
             t.step = "F_DONE"
-        elif t.write and not f.flags & LRU and (c.lru_add or c.lru_activate):
-            self.start_drain(t, 3, "F_SWAP_MAP")
+        elif t.write and not f.flags & LRU and c.has_batched():
+            self.start_drain(t, 7, "F_SWAP_MAP")
         else:
             t.step = "F_SWAP_MAP"
 
@@ -277,7 +294,7 @@ class Faults:
         excl = t.f_orig & EXCLUSIVE
         if not t.f_cached:
             excl = 1
-        elif f.flags & WRITEBACK:
+        elif f.flags & WRITEBACK and self.world.swap_sync:
             excl = 0
         assert self.map_count(s)
         self.slot_count[s] -= 1

@@ -1,6 +1,6 @@
 """Draining, flushing and interrupts (docs/model.md, sections 5.6 to 5.8)."""
 
-from .state import ACTIVE, INF, LRU, NONE, RUN, SPIN_ACK, SWITCHING
+from .state import ACTIVE, INF, LRU, NONE, SPIN_ACK, SWITCHING, WRITEBACK
 
 _SECOND = 10**12                    # [ps]
 
@@ -29,6 +29,9 @@ class Flushing:
                     self.uncharge(1)
                     self.free_frame(f)
             c.lru_add.clear()
+        if t.d_which & 4:
+            n += len(c.lru_move_tail)
+            self.move_tail(c)
         if t.d_which & 2:
             for f in c.lru_activate:
                 n += 1
@@ -220,6 +223,25 @@ class Flushing:
                 c.push = j + 1 if j >= c.nr else j
                 c.need_resched = 1
         c.istep = "Q_EXIT"
+
+    def step_IO_ENTRY(self, c, t):
+        self.spend(self.cost["irq_entry"])
+        c.istep = "IO_END"
+
+    def step_IO_END(self, c, t):
+        """end_swap_bio_write, end_swap_bio_read"""
+        dev = self.swapdev
+        f, _ = c.io.popleft()
+        c.io_at = c.io[0][1] if c.io else INF
+        dev.in_flight -= 1
+        c.irq_cost += self.cost["io_complete"]
+        if f.flags & WRITEBACK:
+            self.end_writeback(f)
+        else:
+            self.folio_unlock(f)
+        if dev.waiters:
+            self.wake_task(dev.waiters.popleft())
+        c.istep = "IO_END" if c.io_at <= self.now else "Q_EXIT"
 
     def step_T_TIMER(self, c, t):
         throttled = self.memcg.throttled

@@ -3,9 +3,12 @@
 Every write of a touch makes a new version of its page.  Frames and slots carry versions; a TLB entry
 remembers the frame it was filled from.  A touch must never reach a frame that was freed since, and
 must always see the last version of its page.  Nothing of docs/model.md changes.
+
+Asynchronous requests are the worst a device may do: until a read ends the frame holds garbage,
+until a write ends the slot does; a page that changed on its way out leaves garbage in the slot.
 """
 
-from .state import KIND, K_PRESENT, K_ZERO, PAYLOAD
+from .state import KIND, K_PRESENT, K_ZERO, PAYLOAD, WRITEBACK
 
 
 class Ghost:
@@ -19,6 +22,7 @@ class Ghost:
         self.life = [0] * len(self.folios)          # how often the frame was allocated
         self.reach = {}                             # (cpu, vp, stamp) -> (frame, its life); -1 zero page
         self.version = 0
+        self.sent = {}                              # folio in a request -> (its life, content)
 
     def alloc(self):
         f = super().alloc()
@@ -58,12 +62,31 @@ class Ghost:
         super().step_F_FILL(c, t)
 
     def step_F_SWAP_READ(self, c, t):
-        self.content[t.f_pfn.nr] = self.stored[self.slot_of(t)]
+        f, stored = t.f_pfn, self.stored[self.slot_of(t)]
         super().step_F_SWAP_READ(c, t)
+        if t.step != "F_SUBMIT":
+            self.content[f.nr] = stored
 
     def step_P_WRITE(self, c, t):
-        self.stored[t.folio.slot] = self.content[t.folio.nr]
+        f, s = t.folio, t.folio.slot
         super().step_P_WRITE(c, t)
+        self.stored[s] = -1 if t.step == "P_SUBMIT" else self.content[f.nr]
+
+    def submit(self, f):
+        super().submit(f)
+        assert f not in self.sent, f"folio {f.nr} is in two requests"
+        self.sent[f] = self.life[f.nr], self.content[f.nr]
+
+    def step_IO_END(self, c, t):
+        f = c.io[0][0]
+        life, content = self.sent.pop(f)
+        assert self.life[f.nr] == life, f"folio {f.nr} was freed with its request in flight"
+        if f.flags & WRITEBACK:
+            self.stored[f.slot] = content if self.content[f.nr] == content else -1
+        else:
+            assert self.content[f.nr] == -1, f"folio {f.nr} was written while it was read"
+            self.content[f.nr] = self.stored[f.slot]
+        super().step_IO_END(c, t)
 
     def step_E_UNLOCK(self, c, t):
         for vp in self.zap_region(t)[1]:

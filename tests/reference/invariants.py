@@ -2,14 +2,17 @@
 
 from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
                     LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RUN, RUNNING, QUEUED, SPIN_ACK,
-                    SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WRITEBACK)
+                    SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
 _F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
-           "F_LOCK", "F_RECHECK", "F_SWAP_MAP"}
+           "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP"}
+_READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP"}   # in the LRU, too
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
-_IN_HAND = {"S_LOCK", "S_WB", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN",
-            "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE", "P_END",
-            "P_DISPATCH", "S_FREE"}
+_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
+            "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
+            "P_SUBMIT", "P_END", "P_DISPATCH", "S_FREE"}
+_UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
+_SUBMITS = {"F_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 _PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
@@ -30,6 +33,7 @@ class Invariants:
         self._check_slots()
         self._check_locks()
         self._check_queues()
+        self._check_io()
 
     # -- where a task is ------------------------------------------------------------------------
 
@@ -65,13 +69,19 @@ class Invariants:
             assert c.mode != IDLE or (c.current is None and c.sstep is None), f"CPU {c.nr}: idle"
             if c.mode == RUN:
                 assert c.sstep or c.current, f"CPU {c.nr} runs nothing"
-            assert len(c.lru_add) <= BATCH and len(c.lru_activate) <= BATCH, f"CPU {c.nr}: batches"
+            batches = (c.lru_add, c.lru_move_tail, c.lru_activate)
+            assert max(map(len, batches)) <= BATCH, f"CPU {c.nr}: batches"
+            assert len(c.lru_move_tail) < BATCH, f"CPU {c.nr}: a full lru_move_tail is left"
 
     def _check_tasks(self):
         queued = [u for c in self.cpus for u in c.runqueue]
         assert len(set(queued)) == len(queued), "a task stands in two run queues"
         waiting = {u for f in self.folios for u in f.waiters}
         throttled = set(self.memcg.throttled)
+        for_tag = set(self.swapdev.waiters)
+        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.throttled,
+                    *self.swapdev.waiters]
+        assert len(set(sleepers)) == len(sleepers), "a task waits for two things"
         for t in self.tasks:
             holders = [c for c in self.cpus if c.current is t and c.sstep != "SW_PICK"]
             if t.state == RUNNING:
@@ -80,12 +90,17 @@ class Invariants:
                 assert not holders, f"task {t.nr} is current, and in state {t.state}"
             assert (t.state == QUEUED) == (t in queued), f"task {t.nr}: state {t.state}, run queue"
             if t.state not in (RUNNING, QUEUED, DEAD):
-                assert (t in waiting) != (t in throttled), f"task {t.nr} blocks on nothing"
+                assert t in sleepers, f"task {t.nr} blocks on nothing"
                 if t in throttled:
                     c = self.cpus[t.cpu]
                     assert c.timer_at <= t.wake_at, f"task {t.nr}: no timer on CPU {t.cpu}"
             else:
-                assert t not in waiting and t not in throttled, f"task {t.nr} waits and does not"
+                assert t not in sleepers, f"task {t.nr} waits and does not"
+            if t in for_tag:
+                assert t.step in _SUBMITS, f"task {t.nr} waits for a tag in {t.step}"
+            if t in waiting:
+                assert t.step == ("S_WB_WAIT" if t.wait_bit else "F_RETRY"), (
+                    f"task {t.nr} waits for a folio in {t.step}")
             if t.state == QUEUED:
                 assert t in self.cpus[t.cpu].runqueue, f"task {t.nr}: queued elsewhere than cpu"
         assert self.alive == sum(t.state != DEAD for t in self.tasks), "alive"
@@ -122,7 +137,7 @@ class Invariants:
             for f in c.lru_add:
                 put_at(f, f"lru_add of CPU {c.nr}")
                 add(refs, f)
-            for f in c.lru_activate:
+            for f in (*c.lru_move_tail, *c.lru_activate):
                 add(refs, f)
         for f in self.lost:
             put_at(f, "no place: lost at S_TAIL")
@@ -153,7 +168,7 @@ class Invariants:
                 add(maps, t.folio)
             if outer in _F_HELD and t.f_pfn is not None:
                 add(refs, t.f_pfn)
-                if outer not in ("F_SWAP_READ", "F_SWAP_MAP", "F_LOCK", "F_RECHECK"):
+                if outer not in _READ:
                     put_at(t.f_pfn, f"the fault of task {t.nr}")
             if outer in _OLD_HELD and t.f_old is not None:
                 add(refs, t.f_old)
@@ -196,17 +211,26 @@ class Invariants:
             assert bool(f.flags & LRU) == (place[f] in ("INACTIVE", "ACTIVE")), (
                 f"folio {f.nr}: LRU, and in {place[f]}")
             assert bool(f.flags & WAITERS) == bool(f.waiters), f"folio {f.nr}: WAITERS"
-            assert f.flags & LOCKED or not f.waiters, f"folio {f.nr}: waiters of an unlocked folio"
+            for u in f.waiters:
+                wanted = WRITEBACK if u.wait_bit == WAIT_WRITEBACK else LOCKED
+                assert f.flags & wanted, f"folio {f.nr}: task {u.nr} waits for what it has not"
         self._check_folio_locks()
 
     def _check_folio_locks(self):
-        """LOCKED folios have an owner."""
+        """LOCKED folios have an owner, a task or a read; those under WRITEBACK have a writer."""
         owned = set(self.lost) if self.policy["keeps_locks"] else set()
+        sent = [f for c in self.cpus for f, _ in c.io]
+        assert len(set(sent)) == len(sent), "a folio is in two requests"
+        writing = {f for f in sent if f.flags & WRITEBACK}
+        owned.update(set(sent) - writing)
         for t in self.tasks:
             inner, outer = self._inner(t), self._outer(t)
-            if inner in _IN_HAND - {"S_LOCK", "P_END", "P_DISPATCH"}:
+            if inner in _IN_HAND - _UNLOCKED:
                 owned.add(t.folio)
-            if outer in ("F_SWAP_READ", "F_SWAP_MAP", "F_RECHECK"):
+            if inner in ("P_SUBMIT", "P_END"):
+                assert t.folio not in writing, f"folio {t.folio.nr} is written twice"
+                writing.add(t.folio)
+            if outer in _READ - {"F_LOCK", "F_RETRY"}:
                 owned.add(t.f_pfn)
             part = self._batch_part(t)
             if self.policy["keeps_locks"]:
@@ -216,6 +240,10 @@ class Invariants:
         for f in self.folios:
             assert bool(f.flags & LOCKED) == (f in owned), (
                 f"folio {f.nr}: LOCKED is {bool(f.flags & LOCKED)}, owned is {f in owned}")
+            assert bool(f.flags & WRITEBACK) == (f in writing), (
+                f"folio {f.nr}: WRITEBACK is {bool(f.flags & WRITEBACK)}, written {f in writing}")
+            if f in sent or f in writing:
+                assert f.flags & SWAPCACHE, f"folio {f.nr}: in a request, not in the swap cache"
 
     def _check_usage(self):
         m = self.memcg
@@ -303,3 +331,22 @@ class Invariants:
             if j.queue:
                 coming = j.irq_at < INF or j.istep == "Q_TAKE" or j in sending
                 assert coming, f"CPU {j.nr}: a call is queued and no interrupt will come"
+
+    def _check_io(self):
+        dev, world = self.swapdev, self.world
+        assert dev.in_flight == sum(len(c.io) for c in self.cpus), f"in flight {dev.in_flight}"
+        for c in self.cpus:
+            own = [d for _, d in c.io]
+            assert own == sorted(own), f"CPU {c.nr}: requests out of order, {own}"
+            assert c.io_at == (own[0] if own else INF), f"CPU {c.nr}: io_at {c.io_at}"
+        done = sorted(d for c in self.cpus for _, d in c.io)
+        assert not done or done[-1] == dev.last, f"the last request is not done at {dev.last}"
+        assert all(b - a >= world.io_page for a, b in zip(done, done[1:])), "two ends too close"
+        if world.swap_sync:
+            assert not (dev.in_flight or dev.last or dev.waiters), "a synchronous device at work"
+            assert not any(c.lru_move_tail for c in self.cpus), "rotation without write-back"
+            return
+        assert dev.in_flight <= world.io_depth, f"{dev.in_flight} requests, depth {world.io_depth}"
+        if dev.waiters:     # a tag given back wakes a waiter: no tag is free for nobody
+            awake = sum(1 for t in self.tasks if t.step in _SUBMITS and t not in dev.waiters)
+            assert dev.in_flight + awake >= world.io_depth, "a tag is free, and tasks wait for it"

@@ -1,7 +1,8 @@
 """Time, order, interrupts, locks and waking (docs/model.md, sections 1 "Locks", 2 and 3)."""
 
 from .rows import CAT, IRQ_ON, NUMBER
-from .state import BLOCKED, IDLE, INF, LOCKED, NONE, QUEUED, RUN, SPIN_ACK, SPIN_LOCK, WAITERS
+from .state import (BLOCKED, IDLE, INF, LOCKED, NONE, QUEUED, RUN, SPIN_ACK, SPIN_LOCK, WAITERS,
+                    WAIT_LOCKED)
 
 _WAIT = {SPIN_ACK: "flush_wait", SPIN_LOCK: "lock_wait", IDLE: "idle"}
 _FOLIO_ROWS = ("S_", "U_", "P_", "B_")
@@ -18,10 +19,10 @@ class Machine:
         if c.in_irq:
             return c.clock
         if c.mode == RUN:
-            return min(c.clock, c.irq_at, c.tick_at, c.timer_at) if c.last_on else c.clock
+            return min(c.clock, c.t_irq()) if c.last_on else c.clock
         if c.mode == SPIN_LOCK and not c.last_on:
             return INF
-        return max(c.clock, min(c.irq_at, c.tick_at, c.timer_at))
+        return max(c.clock, c.t_irq())
 
     def least(self):
         """The CPU that acts next, and its key."""
@@ -87,7 +88,10 @@ class Machine:
     def source(self, c):
         """The first step of the interrupt that comes first."""
         first = c.t_irq()
-        return "Q_ENTRY" if c.irq_at == first else "T_TICK" if c.tick_at == first else "T_TIMER"
+        for at, entry in ((c.irq_at, "Q_ENTRY"), (c.tick_at, "T_TICK"), (c.timer_at, "T_TIMER")):
+            if at == first:
+                return entry
+        return "IO_ENTRY"
 
     def interrupt_exit(self, c):
         """Q_EXIT, after its cost."""
@@ -117,9 +121,9 @@ class Machine:
             times[w.nr] += u - w.clock + d
             w.clock = u + d
 
-    def wake_idle(self, w):
+    def wake_idle(self, w, d=None):
         w.sstep = "SW_PICK"
-        self.wake_cpu(w, self.cost["ipi_delivery"], "idle")
+        self.wake_cpu(w, self.cost["ipi_delivery"] if d is None else d, "idle")
 
     def wake_task(self, u):
         """try_to_wake_up"""
@@ -136,15 +140,32 @@ class Machine:
         u.state = QUEUED
         target.runqueue.append(u)
         if target.mode == IDLE:
-            self.wake_idle(target)
+            if target is self.c:
+                self.wake_idle(target, 0)
+            else:                       # ttwu_queue_wakelist
+                self.wake_idle(target, self.cost["ipi_delivery"] + self.c.irq_cost)
+                self.counter["function_call_ipis"] += 1
         self.spend(self.cost["wakeup"], "sched")
 
     def folio_unlock(self, f):
         f.flags &= ~LOCKED
-        if f.flags & WAITERS:
+        self.folio_wake(f, WAIT_LOCKED)
+
+    def folio_wait(self, c, t, f, bit):
+        t.wait_bit = bit
+        f.waiters.append(t)
+        f.flags |= WAITERS
+        self.block(c, t)
+
+    def folio_wake(self, f, bit):
+        if not f.flags & WAITERS:
+            return
+        due = [u for u in f.waiters if u.wait_bit == bit]
+        for u in due:
+            f.waiters.remove(u)
+            self.wake_task(u)
+        if not f.waiters:
             f.flags &= ~WAITERS
-            while f.waiters:
-                self.wake_task(f.waiters.popleft())
 
     def block(self, c, t):
         t.state = BLOCKED

@@ -2,8 +2,8 @@
 
 from math import isqrt
 
-from .state import (ACTIVE, BATCH, DIRTY, HAS_CACHE, LRU, MAP_COUNT, NONE, SWAPCACHE, WRITEBACK,
-                    Z)
+from .state import (ACTIVE, BATCH, DIRTY, HAS_CACHE, LOCKED, LRU, MAP_COUNT, NONE, RECLAIM,
+                    SWAPCACHE, WAIT_WRITEBACK, WRITEBACK, Z)
 
 
 class Memory:
@@ -48,6 +48,18 @@ class Memory:
         f.refcount += 1
         self.c.lru_add.append(f)
         return len(self.c.lru_add) == BATCH
+
+    def move_tail(self, c):
+        """lru_move_tail of its whole batch."""
+        for f in c.lru_move_tail:
+            if f.flags & LRU:
+                self.lru_del(f)
+                f.flags &= ~ACTIVE
+                self.inactive[f.nr] = f
+                self.inactive.move_to_end(f.nr, last=False)
+                self.counter["pgrotated"] += 1
+            self.put(f)
+        c.lru_move_tail.clear()
 
     def nr_lru(self):
         return len(self.inactive) + len(self.active)
@@ -101,6 +113,38 @@ class Memory:
         self.delete_from_swap_cache(f)
         f.flags |= DIRTY
         return True
+
+    # -- the swap device ------------------------------------------------------------------------
+
+    def get_tag(self, c, t):
+        """blk_mq_get_tag; False: the task waits for one, and its step stays."""
+        if self.swapdev.in_flight < self.world.io_depth:
+            return True
+        self.counter["io_waits"] += 1
+        self.swapdev.waiters.append(t)
+        self.block(c, t)
+        return False
+
+    def submit(self, f):
+        c, dev, world = self.c, self.swapdev, self.world
+        dev.in_flight += 1
+        dev.last = max(self.now + world.io_latency, dev.last + world.io_page)
+        c.io.append((f, dev.last))
+        c.io_at = c.io[0][1]
+
+    def end_writeback(self, f):
+        """folio_end_writeback"""
+        c = self.c
+        if f.flags & RECLAIM:
+            f.flags &= ~RECLAIM
+            if f.flags & (LOCKED | DIRTY | LRU) == LRU:     # folio_rotate_reclaimable
+                f.refcount += 1
+                c.lru_move_tail.append(f)
+                if len(c.lru_move_tail) == BATCH:
+                    c.irq_cost += self.cost["lru_lock"] + BATCH * self.cost["lru_add"]
+                    self.move_tail(c)
+        f.flags &= ~WRITEBACK
+        self.folio_wake(f, WAIT_WRITEBACK)
 
     # -- page tables ----------------------------------------------------------------------------
 

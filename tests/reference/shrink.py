@@ -4,8 +4,8 @@ f is the folio in hand.
 """
 
 from .state import (ACTIVE, BATCH, DIRTY, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, K_SWAP, LOCKED, LRU,
-                    NONE, PAYLOAD, RECLAIM, REFERENCED, SLOT_ZERO, SWAPCACHE, WORKINGSET, WRITEBACK,
-                    Z)
+                    NONE, PAYLOAD, RECLAIM, REFERENCED, SLOT_ZERO, SWAPCACHE, WAIT_WRITEBACK,
+                    WORKINGSET, WRITEBACK, Z)
 
 _PINNED = 1024
 
@@ -83,10 +83,25 @@ class Shrink:
         f = t.folio
         if f.flags & WRITEBACK:
             self.spend(self.cost["scan"])
-            f.flags |= RECLAIM
-            self.activate_locked(t)
+            if self.world.cgroup == 1 and f.flags & RECLAIM:
+                self.folio_unlock(f)
+                t.step = "S_WB_WAIT"
+            else:
+                f.flags |= RECLAIM
+                self.activate_locked(t)
         else:
             t.step = "S_REF"
+
+    def step_S_WB_WAIT(self, c, t):
+        f = t.folio
+        if f.flags & WRITEBACK:
+            self.counter["writeback_waits"] += 1
+            self.folio_wait(c, t, f, WAIT_WRITEBACK)
+        else:
+            t.list.appendleft(f)
+            t.index -= 1
+            t.folio = None
+            t.step = "S_NEXT"
 
     def step_S_REF(self, c, t):
         f = t.folio
@@ -110,7 +125,7 @@ class Shrink:
             t.step = "S_UNMAP" if f.flags & SWAPCACHE else "S_SLOT"
 
     def spend_check(self, f):
-        self.spend(self.cost["scan"] + (self.cost["rmap"] if f.mapcount else 0))
+        self.spend(self.cost["scan"] + (self.cost["rmap"] if f.mapcount else 0), "scan")
 
     def step_S_SLOT(self, c, t):
         f = t.folio
@@ -245,8 +260,17 @@ class Shrink:
             self.counter["pswpout"] += 1
             f.flags |= WRITEBACK
             self.folio_unlock(f)
-            self.spend(self.cost["zram_write"])
-            t.step = "P_END"
+            if self.world.swap_sync:
+                self.spend(self.cost["zram_write"])
+                t.step = "P_END"
+            else:
+                t.step = "P_SUBMIT"
+
+    def step_P_SUBMIT(self, c, t):
+        if self.get_tag(c, t):
+            self.submit(t.folio)
+            self.spend(self.cost["io_submit"])
+            t.step = "P_DISPATCH"
 
     def step_P_END(self, c, t):
         t.folio.flags &= ~(WRITEBACK | RECLAIM)

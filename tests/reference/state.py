@@ -21,6 +21,9 @@ PAYLOAD = 8                         # shift of the frame or slot
 (LOCKED, LRU, ACTIVE, REFERENCED, DIRTY, SWAPCACHE, WRITEBACK, RECLAIM, WORKINGSET,
  WAITERS) = (1 << i for i in range(len(names.FOLIO_FLAGS)))
 
+# What a waiter of a folio waits for: `wait_bit`
+WAIT_LOCKED, WAIT_WRITEBACK = 0, 1
+
 # slot_count
 MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
 
@@ -91,12 +94,12 @@ class Mm:
 
 class Cpu(Stream):
     __slots__ = ("nr", "bit", "socket", "clock", "mode", "in_irq", "istep", "sstep", "current",
-                 "last_on", "left", "irq_at", "tick_at", "timer_at",
+                 "last_on", "left", "irq_at", "tick_at", "timer_at", "io_at",
                  "loaded_mm", "loaded_asid", "next_asid", "is_lazy",
                  "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
                  "l1", "l2", "walk_line",
                  "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
-                 "lru_add", "lru_activate", "queue", "hand", "irq_cost",
+                 "lru_add", "lru_move_tail", "lru_activate", "io", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted")
 
@@ -107,7 +110,7 @@ class Cpu(Stream):
         self.clock = self.in_irq = self.last_on = self.left = 0
         self.mode = IDLE
         self.istep = self.sstep = self.current = None
-        self.irq_at = self.tick_at = self.timer_at = INF
+        self.irq_at = self.tick_at = self.timer_at = self.io_at = INF
         self.loaded_mm, self.loaded_asid, self.next_asid, self.is_lazy = NONE, 0, 0, 0
         self.asid_mm = [NONE] * NR_ASIDS
         self.asid_gen = [0] * NR_ASIDS
@@ -119,7 +122,8 @@ class Cpu(Stream):
         self.runqueue = deque()     # Tasks
         self.need_resched = self.slice_ticks = self.stock = self.drain_req = 0
         self.push = NONE
-        self.lru_add, self.lru_activate = [], []            # Folios
+        self.lru_add, self.lru_move_tail, self.lru_activate = [], [], []    # Folios
+        self.io = deque()           # (Folio, done)
         self.queue, self.hand = deque(), deque()            # Cpus
         self.fl_mm = self.fl_vp = self.fl_gen = NONE
         self.fl_ret = None
@@ -128,7 +132,11 @@ class Cpu(Stream):
         self.granted = None         # a Lock handed over, that the waiting step has not taken yet
 
     def t_irq(self):
-        return min(self.irq_at, self.tick_at, self.timer_at)
+        return min(self.irq_at, self.tick_at, self.timer_at, self.io_at)
+
+    def has_batched(self):
+        """Is one of its folio batches not empty?"""
+        return bool(self.lru_add or self.lru_move_tail or self.lru_activate)
 
 
 class Task(Stream):
@@ -144,7 +152,7 @@ class Task(Stream):
                  "old_pte", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
                  "nr_lost",         # left behind at S_TAIL; for check() only
-                 "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret",
+                 "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap")
 
     def __init__(self, nr, world, mm):
@@ -178,7 +186,7 @@ class Task(Stream):
         self.nr_lost = self.ordinal = self.b_i = self.b_w = self.in_batch = 0
         self.b_ret = self.freed_ret = self.d_ret = None
         self.plan_defer, self.plan_flush = [], []
-        self.d_which = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
+        self.d_which = self.wait_bit = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
         self.wake_at = self.zap = 0
 
 
@@ -198,6 +206,14 @@ class Memcg:
         self.usage = self.kernel = kernel_pages
         self.nr_isolated = self.anon_cost = self.nonresident_age = self.refaults_snapshot = 0
         self.throttled = deque()    # Tasks
+
+
+class SwapDevice:
+    __slots__ = ("in_flight", "last", "waiters")
+
+    def __init__(self):
+        self.in_flight = self.last = 0
+        self.waiters = deque()      # Tasks that wait for a tag
 
 
 class State:
@@ -229,6 +245,7 @@ class State:
         self.slot_entry = [0] * world.nr_slots
         self.free_slots = list(range(world.nr_slots))[::-1]
         self.memcg = Memcg(world.kernel_pages)
+        self.swapdev = SwapDevice()
         self.counter = dict.fromkeys(names.COUNTERS, 0)
         self.time = {cat: [0] * world.nr_cpus for cat in names.TIMES}
         self.cost = dict(zip(names.COSTS, (int(x) for x in world.costs)))

@@ -44,6 +44,18 @@ def test_contents_survive(seed):
             break
 
 
+@pytest.mark.parametrize("cgroup", [1, 2])
+@pytest.mark.parametrize("policy", [STAGE0, BATCH31])
+def test_a_slow_device_is_waited_for(policy, cgroup):
+    machine = Checked(small_world(swap_sync=False, io_latency=3 * 10**9, swappiness=200,
+                                  cgroup=cgroup), policy)
+    _run_checked(machine, 60, skip=60000)
+    counters = machine.counters()
+    for name in ("pswpout", "pswpin", "pgrotated", "io_waits"):
+        assert counters[name] > 0, name
+    assert (counters["writeback_waits"] > 0) == (cgroup == 1)
+
+
 @pytest.mark.parametrize("policy", [STAGE0, BATCH31])
 def test_a_run_may_be_cut_anywhere(policy):
     whole = Reference(small_world(), policy)

@@ -10,8 +10,11 @@ World, PASS_DTYPE, check = _world.World, _world.PASS_DTYPE, _world.check
 
 KIND = {name: i for i, name in enumerate(names.PASS_KINDS)}
 
-# Distinct odd integers from 11 to about 2000 ns, in ps.
-COSTS = tuple((11 + (i * 977) % 1990) * 1000 + 2 * i + 1 for i in range(len(names.COSTS)))
+# Distinct odd integers from 11 to about 2000 ns, in ps; the rest in the order of names.COSTS.
+_IO_COSTS = {"io_submit": 1_500_007, "io_complete": 800_011}
+_COSTS = {name: (11 + (i * 977) % 1990) * 1000 + 2 * i + 1
+          for i, name in enumerate(name for name in names.COSTS if name not in _IO_COSTS)}
+COSTS = tuple((_COSTS | _IO_COSTS)[name] for name in names.COSTS)
 
 
 def make_pass(kind="SEQ", *, write=0, zero=0, first=0, nr=1, stride=1, count=None, think=0, units=1):
@@ -49,8 +52,10 @@ def small_world(**overrides):
         nr_cpus=nr_cpus, cpus_per_socket=nr_cpus, pcid=True,
         l1_sets=4, l1_ways=2, l2_sets=8, l2_ways=4,
         limit=limit, kernel_pages=4, nr_folios=limit + 64 * tasks + 256, nr_slots=512,
-        swappiness=60, cgroup=1, mask_lazy=True, trim=False, swapin_cached=False,
-        pgrefill_global=False, tick=tick, slice_ticks=3, jiffy=tick, migrate_threshold=0, seed=1,
+        swappiness=60, cgroup=1, mask_lazy=True, trim=False,
+        swap_sync=True, io_depth=8, io_latency=80_000_000, io_page=2_000_000,
+        swapin_cached=False, pgrefill_global=False, tick=tick, slice_ticks=3, jiffy=tick,
+        migrate_threshold=0, seed=1,
         costs=COSTS, passes=make_passes(rows), task_mm=tuple(range(tasks)),
         task_cpu=tuple(t % nr_cpus for t in range(tasks)), task_pinned=(False,) * tasks,
         task_first_pass=tuple(first), task_nr_passes=tuple(number), task_loop_to=(0,) * tasks,
@@ -95,7 +100,7 @@ def _costs(pick, tick):
         costs.update(dict.fromkeys(some, 0))
     elif how == "long":             # but interrupts stay shorter than a tick
         interrupt = ("irq_entry", "irq_exit", "tick", "wakeup", "tlb_check", "tlb_flush_full",
-                     "invlpg")
+                     "invlpg", "io_complete")
         costs.update({name: 40 * costs[name] for name in some if name not in interrupt})
     elif how == "swap":
         costs.update(zram_write=50_000_003, flush_fixed=20_000_001, fault_entry=7, walk_cold=9)
@@ -130,6 +135,7 @@ def build_world(pick):
     task_mm = list(range(tasks))
     if len(set(mm_pages)) == 1 and pick([False, True]):
         task_mm.reverse()
+    swap_sync = pick([True, True, False])
     return small_world(
         nr_cpus=nr_cpus, cpus_per_socket=pick([1, nr_cpus]), pcid=pick([True, False]),
         l1_sets=pick([4, 1]), l1_ways=pick([2, 1]), l2_sets=pick([8, 1, 64]), l2_ways=pick([4, 1]),
@@ -137,7 +143,10 @@ def build_world(pick):
         nr_folios=limit + 64 * tasks + pick([256, 64]), nr_slots=nr_slots,
         swappiness=pick([60] * 8 + [100] * 5 + [200] * 7 + [1, 0]),
         cgroup=pick([1, 1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]),
-        swapin_cached=pick([False, True]), pgrefill_global=pick([False, True]),
+        swap_sync=swap_sync, io_depth=pick([8, 1, 2, 64]),
+        io_latency=pick([80_000_000, 1, 1_000_003, 3_000_000_000]),
+        io_page=pick([2_000_000, 1, 50_000_000]),
+        swapin_cached=pick([False, True]) and swap_sync, pgrefill_global=pick([False, True]),
         tick=tick, jiffy=tick, slice_ticks=pick([1, 3, 10]),
         migrate_threshold=pick([0, 2**62, 2**62, 2**64 - 1]), seed=pick(range(2**32)) << 20,
         costs=_costs(pick, tick), passes=make_passes(rows), trace=np.array(trace, dtype="<u4"),
