@@ -82,6 +82,7 @@ def _parser() -> _Parser:
                                      parser_class=_Parser)
     _add_compare(commands)
     _add_run(commands)
+    _add_convert(commands)
     for name, func, text in (("policies", _policies, "list the policies"),
                              ("scenarios", _scenarios, "list the packaged scenarios"),
                              ("profiles", _profiles, "list the machine profiles")):
@@ -118,8 +119,25 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--trace", metavar="FILE",
                      help="replay these memory references; without SCENARIO on the machine of "
                           "'small' with a limit of half of the trace's pages")
+    run.add_argument("--format", metavar="NAME", help="of the trace; default: told by its content")
     _add_common(run)
     run.set_defaults(func=_run, parser=run)
+
+
+def _add_convert(commands: Any) -> None:
+    convert = commands.add_parser(
+        "convert", help="a trace into another format",
+        description="Write a trace in another format. OUTPUT is replaced once all of it is written.",
+        epilog="example: reclaim convert sort.txt.gz sort.oracleGeneral")
+    convert.add_argument("input", metavar="INPUT", help="a trace, plain, gzip or xz")
+    convert.add_argument("output", metavar="OUTPUT")
+    convert.add_argument("--format", metavar="NAME", help="of INPUT; default: told by its content")
+    convert.add_argument("--to", metavar="NAME",
+                         help="csv, txt or oracleGeneral; default: told by a suffix of OUTPUT")
+    convert.add_argument("--writes", choices=("first", "all", "none"), default="first",
+                         help="INPUT is txt or oracleGeneral: which references write; first: the "
+                              "first to each object (default)")
+    convert.set_defaults(func=_convert, parser=convert)
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
@@ -158,6 +176,11 @@ def _compare(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace) -> int:
     from reclaim.comparison import simulate
     from reclaim.scenario import Scenario
+    if args.format is not None:
+        if args.trace is None:
+            args.parser.error("--format NAME needs --trace FILE")
+        # The scenario holds both in one string.
+        args.trace += "#" + _format_name(args, args.format)
     if args.scenario is not None:
         scenario = _load(args.scenario)
         if args.trace is not None:
@@ -173,6 +196,43 @@ def _run(args: argparse.Namespace) -> int:
     with _Progress() as progress:
         result = simulate(scenario, args.policy, progress=progress.callback)
     return _print(result, args.json)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from reclaim.conversion import convert
+    to = _format_name(args, args.to or _suffix_format(args), writable=True)
+    if args.format is not None:
+        _format_name(args, args.format)
+    try:
+        with _Progress() as progress:
+            references, tasks = convert(
+                args.input, args.output, to=to, format=args.format, writes=args.writes,
+                progress=lambda share, done: progress.show(share, f"{done:,} references"))
+    except KeyboardInterrupt:
+        return _complain(f"interrupted: {args.output} is as it was", EXIT_INTERRUPTED)
+    print(f"{args.output}: {to}, {references:,} references of {tasks:,} "
+          f"task{'s' if tasks != 1 else ''}")
+    return EXIT_OK
+
+
+def _format_name(args: argparse.Namespace, name: str, *, writable: bool = False) -> str:
+    from reclaim import formats
+    names = formats.names(writable=writable)
+    if name not in names:
+        args.parser.error(f"unknown trace format {name!r}: choose from {', '.join(names)}"
+                          + did_you_mean(name, names))
+    return name
+
+
+def _suffix_format(args: argparse.Namespace) -> str:
+    from reclaim import formats
+    names = formats.names(writable=True)
+    suffixes = {suffix.lower() for suffix in os.path.basename(args.output).split(".")[1:]}
+    found = [name for name in names if name.lower() in suffixes]
+    if len(found) != 1 or suffixes & {"gz", "xz", "zst"}:
+        args.parser.error(f"the name {args.output!r} does not tell the format of OUTPUT: give "
+                          f"--to {'|'.join(names)} (OUTPUT is never compressed)")
+    return found[0]
 
 
 def _load(name: str) -> Any:
@@ -219,12 +279,12 @@ def _print_list(pairs: Any) -> int:
 
 
 class _Progress:
-    """A line on stderr, if that is a terminal, that shows how far a run is."""
+    """A line on stderr, if that is a terminal, that shows how far a command is."""
 
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()
         self._start = self._last = time.monotonic()
-        self.callback = self._show if self._tty else None
+        self.callback = self._simulated if self._tty else None
 
     def __enter__(self) -> _Progress:
         return self
@@ -233,11 +293,15 @@ class _Progress:
         if self._tty:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    def _show(self, share: float, simulated_s: float) -> None:
+    def _simulated(self, share: float, simulated_s: float) -> None:
+        self.show(share, f"{simulated_s:.3g} s simulated")
+
+    def show(self, share: float, done: str) -> None:
+        """Say that `share` of the work, `done`, is behind, but not at every call."""
         now = time.monotonic()
-        if now - self._last < 0.1:
+        if not self._tty or now - self._last < 0.1:
             return
         self._last = now
         left = (now - self._start) * (1 / share - 1) if share > 0 else 0.0
-        print(f"\r\x1b[K{share:4.0%}  {simulated_s:.3g} s simulated, {left:.0f} s to go",
+        print(f"\r\x1b[K{share:4.0%}  {done}, {left:.0f} s to go",
               end="", file=sys.stderr, flush=True)

@@ -9,9 +9,12 @@ Lackey does not tell threads or forked processes apart: write one log file each 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from reclaim.formats import Block, Lines, parse_digits
+from reclaim.formats import Block, Options
+from reclaim.formats._text import Lines, TextFormat, parse_digits
 
 COMMAND = "valgrind --tool=lackey --trace-mem=yes --log-file=FILE PROGRAM"
 MAX_ADDRESS = 1 << 57       # user space ends at 2**56 at most (x86-64, five levels)
@@ -21,12 +24,26 @@ _EXPECTED = "'I  addr,size', ' L addr,size', ' S addr,size' or ' M addr,size'"
 _FIX = f"make the trace with {COMMAND}"
 
 
-class Parser:
+class LackeyFormat(TextFormat):
+    """``lackey``."""
+
+    name = "lackey"
+    looks = _EXPECTED
+    make = COMMAND
+
+    def claims(self, head: bytes, line: bytes) -> bool:
+        return line[:3] in (b"I  ", b" L ", b" S ", b" M ")
+
+    def parser(self, options: Options) -> Callable[[Lines], Block]:
+        return _Parser(options).parse
+
+
+class _Parser:
     """Parses blocks of lines; keeps no state between them."""
 
-    def __init__(self, page_size: int, instructions: bool) -> None:
-        self.shift = page_size.bit_length() - 1
-        self.instructions = instructions
+    def __init__(self, options: Options) -> None:
+        self.shift = options.page_size.bit_length() - 1
+        self.instructions = options.instructions
 
     def parse(self, lines: Lines) -> Block:
         """The references of `lines`.
@@ -67,3 +84,6 @@ class Parser:
             page = np.repeat(page, copies) + offset.astype(np.uint64)
             store = np.repeat(store, copies)
         return Block(page=page, write=store)
+
+
+FORMATS = (LackeyFormat(),)

@@ -67,14 +67,11 @@ def read(file: str | os.PathLike[str], *, format: str | None = None, instruction
     total = 0
     for block in formats.read(name, format=format, page_size=page_size, instructions=instructions,
                               writes=writes):
-        ids = np.zeros(1, np.int64) if block.task is None else \
-            block.task[np.sort(np.unique(block.task, return_index=True)[1])]
-        if len(tasks.keys() | set(ids.tolist())) > MAX_WORKERS:
-            raise TraceError(f"{name}: found more than {MAX_WORKERS} tasks, expected at most "
-                             "those; merge or drop some")
-        for task in ids.tolist():
-            rows = slice(None) if block.task is None else block.task == task
+        for task, rows in block.tasks():
             entry = tasks.setdefault(task, _Task())
+            if len(tasks) > MAX_WORKERS:
+                raise TraceError(f"{name}: found more than {MAX_WORKERS} tasks, expected at most "
+                                 "those; merge or drop some")
             total += entry.add(block.page[rows], block.write[rows], merge)
             if len(entry.numbers) > MAX_PAGES or total > MAX_TOUCHES:
                 raise TraceError(f"{name}: found more than {MAX_TOUCHES} touches or {MAX_PAGES} "
