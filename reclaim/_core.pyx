@@ -23,6 +23,7 @@ from reclaim._mm.folio cimport trail_add
 from reclaim._mm.program cimport cut_run, run_ahead
 from reclaim._mm.memcg cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
+from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
 
@@ -367,6 +368,18 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_F_WP_SET(m, p, t)
         elif step == ST_F_CACHE:
             step_F_CACHE(m, p, t)
+        elif step == ST_F_RA_WIN:
+            step_F_RA_WIN(m, p, t)
+        elif step == ST_F_RA_NEXT:
+            step_F_RA_NEXT(m, p, t)
+        elif step == ST_F_RA_CHARGED:
+            step_F_RA_CHARGED(m, p, t)
+        elif step == ST_F_RA_READ:
+            step_F_RA_READ(m, p, t)
+        elif step == ST_F_RA_SUBMIT:
+            step_F_RA_SUBMIT(m, p, t)
+        elif step == ST_F_TARGET:
+            step_F_TARGET(m, p, t)
         elif step == ST_F_PREPARE:
             step_F_PREPARE(m, p, t)
         elif step == ST_F_SWAP_READ:
@@ -690,6 +703,7 @@ cdef class Core:
             m.mm[i].nr_pages = world.mm_pages[i]
             m.mm[i].first_region = region
             m.mm[i].nr_regions = (m.mm[i].nr_pages + PTRS_PER_PTE - 1) // PTRS_PER_PTE
+            ra_reset(&m.mm[i])
             m.mm[i].recency = bool(world.mm_recency[i])
             base += m.mm[i].nr_pages
             region += m.mm[i].nr_regions
@@ -727,6 +741,7 @@ cdef class Core:
             u.step = ST_TOUCH
             u.state = TASK_QUEUED
             u.vp = u.f_pfn = u.f_old = u.folio = u.c_ret = u.k_ret = u.b_ret = -1
+            u.ra_at = u.ra_end = u.ra_vp = -1
             u.freed_ret = u.d_ret = u.rq_next = u.wait_next = u.throttle_next = -1
             u.list.head = u.list.tail = u.ret.head = u.ret.tail = -1
             rq_append(m, u.cpu, t)

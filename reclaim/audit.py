@@ -55,6 +55,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
         "wait_next": (-1, "task"), "throttle_next": (-1, "task"), "vp": (-1, "pte"),
+        "ra_at": (-1, "pte+1"), "ra_end": (-1, "pte+1"), "ra_vp": (-1, "pte"),
         "f_pfn": (-1, "folio"), "f_old": (-1, "folio"), "folio": (-1, "folio"),
         "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
@@ -72,7 +73,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "vp": (-1, "pte"), "mm": (-1, "mm"), "slot": (-1, "slot_entry"), "prev": (-1, "folio"),
         "next": (-1, "folio"), "wait_head": (-1, "task"),
     },
-    "mm": {"tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1")},
+    "mm": {"ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1")},
     "region": {"present": (0, 2)},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
                 "wait_head": (-1, "task"), "wait_tail": (-1, "task")},
@@ -91,9 +92,10 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
 
 # Where a step that waits for something else may go on, by the field that says so.
 _RETURNS = {
-    "c_ret": {"F_PT_SET", "F_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
+    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
-    "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "I_LOCK", "K_LOCK"},
+    "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
+              "I_LOCK", "K_LOCK"},
     "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED", "E_FREE"},
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
@@ -102,17 +104,20 @@ _HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "
          "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH"} | _UNMAPPING
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}
 # A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
-_FRESH = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
-_SHARED = {"F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
-_FAULT_LOCKED = {"F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
+_FRESH = {"F_CHARGED", "F_RA_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
+_RA_READING = {"F_RA_READ", "F_RA_SUBMIT"}
+_SHARED = _RA_READING | {"F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
+_FAULT_LOCKED = _RA_READING | {"F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
 _COPYING = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}     # with f_old, if any
-_SWAPPED = {"F_CACHE", "F_PREPARE"} | _SHARED
+_READAHEAD = {"F_RA_NEXT", "F_RA_CHARGED"} | _RA_READING
+_SWAPPED = {"F_CACHE", "F_PREPARE", "F_RA_WIN", "F_TARGET"} | _READAHEAD | _SHARED
 _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the folio in hand is
 _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
 _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
 _GUARDED = {"TOUCH", "POPULATE", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
-_SUBMITTING = {"F_SUBMIT", "P_SUBMIT"}
+_CHARGING = {"F_CHARGED", "F_RA_CHARGED"}        # a frame, by c_ret
+_SUBMITTING = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _BLOCKING = {"F_RETRY", "I_START", "S_WB_WAIT"} | _SUBMITTING       # ... or asleep
 _LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT"}
 _LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT"}
@@ -466,8 +471,10 @@ def _task(s: _State, t: int, u: Any) -> None:
             _fail(f"{where}: no page")
         if cause == "F_CHARGED":
             _kind(s, u, where)
-            if u["f_pfn"] < 0:
-                _fail(f"{where}: no frame in hand")
+        if cause in _CHARGING and u["f_pfn"] < 0:
+            _fail(f"{where}: no frame in hand")
+        if cause == "F_RA_CHARGED":
+            _readahead(s, u, where)
     if at[:2] == "K_":
         _returns(u["k_ret"], "k_ret", where)
     if at[:2] == "B_" or u["in_batch"] and shrinking:
@@ -540,6 +547,20 @@ def _program(s: _State, u: Any, at: str, where: str) -> None:
         _fail(f"{where}: f_orig is not a swap entry")
     if at == "F_CHARGED":
         _kind(s, u, where)
+    if at in _READAHEAD:
+        _readahead(s, u, where)
+    if at == "F_RA_CHARGED" and not own["base"] <= u["ra_vp"] < own["base"] + own["nr_pages"]:
+        _fail(f"{where}: the page to read is not of its mm")
+
+
+def _readahead(s: _State, u: Any, where: str) -> None:
+    own = s["mm"][u["mm"]]
+    end = own["base"] + own["nr_pages"]
+    if not own["base"] <= u["ra_at"] <= end or not u["ra_end"] <= end:
+        _fail(f"{where}: reads ahead beyond its mm")
+    kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
+    if kind != _PTE["SWAP"] or index >= s.world.nr_slots:
+        _fail(f"{where}: f_orig is not a swap entry")
 
 
 def _kind(s: _State, u: Any, where: str) -> None:
@@ -577,6 +598,8 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
             _fail(f"{where}: the frame in hand is of another page")
         if not s.world.swapin_cached and bool(f["flags"] & _FL["SWAPCACHE"]) != u["f_cached"]:
             _fail(f"{where}: f_cached is wrong")
+    if at in _RA_READING and not folio["flags"][u["f_pfn"]] & _FL["SWAPCACHE"]:
+        _fail(f"{where}: the frame in hand is not in the swap cache")
     if at == "F_WP_REUSE" and (int(pte[u["vp"]]) & 7 != _PTE["PRESENT"]
                                or int(pte[u["vp"]]) >> 8 != u["f_old"]):
         _fail(f"{where}: the page is not mapped to the old frame")
@@ -652,7 +675,7 @@ def _frames(s: _State) -> None:
     for t, u in enumerate(s["task"]):
         at = _at(s, t)
         charging = at[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_") and \
-            u["c_ret"] == _ST["F_CHARGED"]
+            names.STEPS[u["c_ret"]] in _CHARGING
         if charging or at in _FRESH:
             place[u["f_pfn"]] += 1
             refs[u["f_pfn"]] += 1
@@ -784,9 +807,9 @@ def _charges(s: _State) -> None:
     for t, u in enumerate(task):
         step = _at(s, t)
         charging = step[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_")
-        if charging and u["c_ret"] == _ST["F_CHARGED"]:
+        if charging and names.STEPS[u["c_ret"]] in _CHARGING:
             used -= 1                                    # allocated, not charged yet
-        if step == "F_CHARGED" and u["c_failed"]:
+        if step in _CHARGING and u["c_failed"]:
             used -= 1
         if step == "F_PT_SET" and not u["c_failed"]:
             kernel += 1                                  # charged, not installed yet

@@ -11,7 +11,8 @@ STEPS = (
     # faults (mm/memory.c)
     "F_READ", "F_PT", "F_PT_SET", "F_ZERO", "F_ALLOC", "F_CHARGED", "F_FILL", "F_MAP",
     "F_WP", "F_WP_REUSE", "F_WP_CLEAR", "F_WP_SET",
-    "F_CACHE", "F_PREPARE", "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
+    "F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT", "F_TARGET",
+    "F_PREPARE", "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
     # charging (mm/memcontrol.c)
     "C_TRY", "C_AFTER",
     # direct reclaim (mm/vmscan.c)
@@ -74,7 +75,7 @@ COUNTERS = (
     "putback_locked", "putback_writeback", "putback_lru", "putback_mapped", "putback_pinned",
     "putback_refcount",
     "context_switches", "migrations", "ticks", "throttled", "drain_all_stock", "lock_waits",
-    "lru_lock_waits", "io_waits", "writeback_waits", "restarts",
+    "lru_lock_waits", "io_waits", "writeback_waits", "swap_ra", "swap_ra_hit", "restarts",
 )
 
 PTE_KINDS = ("NONE", "PRESENT", "SWAP", "ZERO", "ZAPPED")
@@ -95,7 +96,7 @@ DIGEST = (
     ("cpu_lru_add", ()), ("cpu_lru_move_tail", ()), ("cpu_lru_activate", ()),
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),
     ("task", ("state", "cpu", "step", "dying", "pass", "pos", "rng", "touches")),
-    ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim")),
+    ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim", "ra_page", "ra_win", "ra_hits")),
     ("mm_cpumask", ()),
     ("pte", ()), ("pt_present", ()),
     ("folio", ("flags", "refcount", "mapcount", "vp", "slot")),

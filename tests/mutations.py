@@ -133,7 +133,7 @@ class Mutation:
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
-PROGRAM, SWAP = "_mm/program.pxd", "_mm/swap.pxd"
+PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
 
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
 MUTATIONS: tuple[Mutation, ...] = (
@@ -368,6 +368,26 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the tag's waiter is not woken", SWAP, "    if u >= 0:\n", "    if u >= 1:\n"),
     Mutation("a wake-up of an idle CPU is no IPI", SCHED,
              "            m.counter[CN_function_call_ipis] += 1       # ttwu_queue_wakelist\n", ""),
+    # readahead
+    Mutation("a hit does not move the remembered page", READAHEAD,
+             "    mm.ra_page = t.vp - mm.base\n", ""),
+    Mutation("hits are not forgotten", READAHEAD, "    mm.ra_hits = 0\n", ""),
+    Mutation("the window shrinks at once", READAHEAD,
+             "return max(pages, mm.ra_win // 2)", "return pages"),
+    Mutation("the window is not aligned to the page-table page", READAHEAD,
+             "min(mm.nr_pages, first + PTRS_PER_PTE)", "mm.nr_pages"),
+    Mutation("backward faults read forward", READAHEAD,
+             "page - n + 1 if page == prev - 1", "page if page == prev - 1"),
+    Mutation("the fault's own page is marked as read ahead", READAHEAD,
+             "    if t.ra_vp != t.vp:\n", "    if True:\n"),
+    Mutation("no lru_add_drain after reading ahead", READAHEAD,
+             "        if lru_batches(m):\n", "        if False:\n"),
+    Mutation("a page in the swap cache is read again", READAHEAD,
+             "    return pte_kind_of(pte) == PTE_SWAP and not m.slot_count[pte_index(pte)] & SLOT_HAS_CACHE\n",
+             "    return pte_kind_of(pte) == PTE_SWAP and m.w.nr_slots > 0\n"),
+    Mutation("a page that was read ahead is a major fault too", READAHEAD,
+             "        m.counter[CN_swap_ra] += 1\n",
+             "        m.counter[CN_swap_ra] += 1\n        m.counter[CN_pgmajfault] += 1\n"),
 )
 
 # Not among them, since no world here tells them from the core: swap_full's threshold (only a read

@@ -12,6 +12,7 @@ from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
 from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
 from reclaim._mm.memcg cimport charge_start
+from reclaim._mm.readahead cimport ra_reset, read_alone, swap_cache_hit
 from reclaim._mm.program cimport *
 
 
@@ -378,10 +379,13 @@ cdef inline void step_F_CACHE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.f_pfn = <int32_t>(entry >> 2)
         m.folio[t.f_pfn].refcount += 1
         t.f_cached = 1
+        if not m.w.swap_sync:
+            swap_cache_hit(m, t, t.f_pfn)
         t.step = ST_F_LOCK
+    elif m.w.swap_sync:
+        read_alone(t)
     else:
-        t.f_kind = FAULT_SWAP
-        t.step = ST_F_ALLOC
+        t.step = ST_F_RA_WIN
 
 cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t s = pte_index(t.f_orig)
@@ -554,7 +558,9 @@ cdef inline void step_E_ZAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
                 if slot_is_folio(m.slot_entry[s]):
                     f = <int32_t>(m.slot_entry[s] >> 2)
                     if m.folio[f].mapcount == 0 and not folio_test(m, f, PG_locked):
+                        m.folio[f].refcount += 1          # __try_to_reclaim_swap
                         folio_free_swap(m, f)
+                        folio_put(m, f)
                 elif not m.slot_count[s] & SLOT_HAS_CACHE:
                     slot_free(m, s)
         else:
@@ -597,6 +603,7 @@ cdef inline void step_E_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         m.counter[CN_restarts] += 1
         t.pass_no = 0
         t.pos = 0
+        ra_reset(&m.mm[t.mm])
         t.step = ST_TOUCH
     else:
         task_dies(m, p, t)

@@ -186,6 +186,9 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t d_ret
     int32_t zap
     int32_t throttle_next
+    int32_t ra_at             # readahead: the next page to look at, the end, the page in hand
+    int32_t ra_end
+    int32_t ra_vp
     uint8_t c_drained
     uint8_t c_failed
     uint8_t full_walk
@@ -197,7 +200,7 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t d_which
     uint8_t restart
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
-    uint8_t pad[53]
+    uint8_t pad[41]
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -210,8 +213,11 @@ cdef struct mm_t:
     int32_t nr_regions
     int32_t rss
     int32_t swapents
+    int32_t ra_page           # swap_readahead_info
+    int32_t ra_win
+    int32_t ra_hits
     uint8_t recency
-    uint8_t pad[7]
+    uint8_t pad[3]
 
 cdef struct folio_t:           # half a cache line
     uint16_t flags

@@ -1,8 +1,8 @@
 """Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
 
 from .state import (ACTIVE, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO,
-                    LOCKED, LRU, PAYLOAD, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED, WORKINGSET, WRITE,
-                    WRITEBACK, YOUNG, Z, NONE)
+                    LOCKED, LRU, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED, WORKINGSET,
+                    WRITE, WRITEBACK, YOUNG, Z, NONE)
 
 _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
 
@@ -186,10 +186,126 @@ class Faults:
             t.f_pfn = f
             f.refcount += 1
             t.f_cached = 1
+            if not self.world.swap_sync:
+                if f.flags & RECLAIM:               # PG_readahead
+                    f.flags &= ~RECLAIM
+                    t.mm.ra_hits = min(t.mm.ra_hits + 1, 63)
+                    self.counter["swap_ra_hit"] += 1
+                t.mm.ra_page = t.vp - t.mm.base
+            t.step = "F_LOCK"
+        elif self.world.swap_sync:
+            self.alloc_swap(t)
+        else:
+            t.step = "F_RA_WIN"
+
+    def alloc_swap(self, t):
+        t.f_kind = "SWAP"
+        t.step = "F_ALLOC"
+
+    def step_F_RA_WIN(self, c, t):
+        """swap_vma_ra_win"""
+        mm, p = t.mm, t.vp - t.mm.base
+        prev = mm.ra_page
+        n = mm.ra_hits + 2
+        if n == 2:
+            n = 2 if abs(p - prev) == 1 else 1
+        else:
+            n = max(4, 1 << (n - 1).bit_length())
+        n = max(min(n, 8), mm.ra_win // 2)
+        mm.ra_page, mm.ra_win, mm.ra_hits = p, n, 0
+        if n == 1:
+            self.alloc_swap(t)
+            return
+        left = p if p == prev + 1 else p - n + 1 if p == prev - 1 else p - (n - 1) // 2
+        r = p // 512 * 512
+        t.ra_at = mm.base + max(left, 0, r)
+        t.ra_end = mm.base + min(left + n, mm.pages, r + 512)
+        t.step = "F_RA_NEXT"
+
+    def to_read(self, vp):
+        """The slot that vp is to be read from, or None: no SWAP, or HAS_CACHE."""
+        pte = self.pte[vp]
+        if pte & KIND != K_SWAP or self.slot_count[pte >> PAYLOAD] & HAS_CACHE:
+            return None
+        return pte >> PAYLOAD
+
+    def step_F_RA_NEXT(self, c, t):
+        for vp in range(t.ra_at, t.ra_end):
+            if self.to_read(vp) is not None:
+                t.ra_vp, t.ra_at = vp, vp + 1
+                t.f_pfn = self.alloc()
+                self.start_charge(t, "F_RA_CHARGED")
+                return
+        t.step = "F_TARGET"
+        if c.has_batched():
+            self.start_drain(t, 7, "F_TARGET")
+
+    def step_F_RA_CHARGED(self, c, t):
+        f, s = t.f_pfn, self.to_read(t.ra_vp)
+        if t.c_failed or s is None:
+            if t.c_failed:
+                self.free_frame(f)
+            else:
+                self.put(f)
+            t.f_pfn = None
+            t.step = "F_RA_NEXT"
+            return
+        self.take_slot(f, s, t.ra_vp)
+        self.add_to_swap_cache(f)
+        if t.ra_vp != t.vp:
+            f.flags |= RECLAIM                      # PG_readahead
+            self.counter["swap_ra"] += 1
+        full = self.batch_add(f)
+        t.step = "F_RA_READ"
+        if full:
+            self.start_drain(t, 1, "F_RA_READ")
+
+    def ra_done(self, t):
+        """The task lets the page go."""
+        self.put(t.f_pfn)
+        t.f_pfn = None
+        t.step = "F_RA_NEXT"
+
+    def step_F_RA_READ(self, c, t):
+        f = t.f_pfn
+        if self.slot_count[f.slot] & SLOT_ZERO:
+            self.counter["swpin_zero"] += 1
+            self.spend(self.cost["page_zero"])
+            self.folio_unlock(f)
+            self.ra_done(t)
+        else:
+            self.counter["pswpin"] += 1
+            t.step = "F_RA_SUBMIT"
+
+    def step_F_RA_SUBMIT(self, c, t):
+        if self.get_tag(c, t):
+            self.submit(t.f_pfn)
+            self.ra_done(t)
+            self.spend(self.cost["io_submit"])
+
+    def step_F_TARGET(self, c, t):
+        f = self.slot_folio(self.slot_of(t))
+        if f is not None:
+            t.f_pfn = f
+            f.refcount += 1
+            t.f_cached = 1
+            self.counter["pgmajfault"] += 1
             t.step = "F_LOCK"
         else:
-            t.f_kind = "SWAP"
-            t.step = "F_ALLOC"
+            self.alloc_swap(t)
+
+    def take_slot(self, f, s, vp):
+        """swapcache_prepare, then workingset_refault if there is a shadow"""
+        self.slot_count[s] |= HAS_CACHE
+        f.flags |= LOCKED
+        f.slot, f.vp = s, vp
+        if self.slot_entry[s] & 3 == 1:
+            self.workingset_refault(f, self.slot_entry[s])
+
+    def add_to_swap_cache(self, f):
+        self.slot_entry[f.slot] = f.nr * 4 + 2
+        f.flags |= SWAPCACHE
+        f.refcount += 1
 
     def step_F_PREPARE(self, c, t):
         s, f = self.slot_of(t), t.f_pfn
@@ -198,16 +314,10 @@ class Faults:
             t.f_pfn = None
             t.step = "F_READ"
             return
-        self.slot_count[s] |= HAS_CACHE
-        f.flags |= LOCKED
-        f.slot, f.vp = s, t.vp
+        self.take_slot(f, s, t.vp)
         self.counter["pgmajfault"] += 1
-        if self.slot_entry[s] & 3 == 1:
-            self.workingset_refault(f, self.slot_entry[s])
         if self.world.swapin_cached or not self.world.swap_sync:
-            self.slot_entry[s] = f.nr * 4 + 2
-            f.flags |= SWAPCACHE
-            f.refcount += 1
+            self.add_to_swap_cache(f)
         if not self.world.swap_sync:
             t.f_cached = 1
         full = self.batch_add(f)

@@ -67,6 +67,12 @@ class Ghost:
         if t.step != "F_SUBMIT":
             self.content[f.nr] = stored
 
+    def step_F_RA_READ(self, c, t):
+        f, stored = t.f_pfn, self.stored[t.f_pfn.slot]
+        super().step_F_RA_READ(c, t)
+        if t.step != "F_RA_SUBMIT":
+            self.content[f.nr] = stored
+
     def step_P_WRITE(self, c, t):
         f, s = t.folio, t.folio.slot
         super().step_P_WRITE(c, t)

@@ -1,18 +1,23 @@
 """What must hold after every action; derived anew from PTEs, lists and steps."""
 
 from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
-                    LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RUN, RUNNING, QUEUED, SPIN_ACK,
-                    SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
+                    LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RECLAIM, RUN, RUNNING, QUEUED,
+                    SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
 _F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
-           "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP"}
-_READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP"}   # in the LRU, too
+           "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
+           "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
+_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_TARGET"}    # f_pfn is NONE
+_AHEAD = {"F_RA_READ", "F_RA_SUBMIT"}
+_READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
+         "F_SWAP_MAP"} | _AHEAD     # in the LRU, too
+_CHARGED = {"F_CHARGED", "F_RA_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
 _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
             "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
             "P_SUBMIT", "P_END", "P_DISPATCH", "S_FREE"}
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
-_SUBMITS = {"F_SUBMIT", "P_SUBMIT"}
+_SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 _PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
@@ -34,6 +39,7 @@ class Invariants:
         self._check_locks()
         self._check_queues()
         self._check_io()
+        self._check_readahead()
 
     # -- where a task is ------------------------------------------------------------------------
 
@@ -250,7 +256,7 @@ class Invariants:
         pending = sum(1 for t in self.tasks if self._outer(t) == "F_PT_SET" and not t.unpaid)
         uncharged = 0
         for t in self.tasks:
-            if self._outer(t) == "F_CHARGED" and t.unpaid:
+            if self._outer(t) in _CHARGED and t.unpaid:
                 uncharged += 1
             if self._inner(t) in _UNCHARGED:
                 uncharged += len(t.free_folios)
@@ -340,7 +346,9 @@ class Invariants:
             assert own == sorted(own), f"CPU {c.nr}: requests out of order, {own}"
             assert c.io_at == (own[0] if own else INF), f"CPU {c.nr}: io_at {c.io_at}"
         done = sorted(d for c in self.cpus for _, d in c.io)
-        assert not done or done[-1] == dev.last, f"the last request is not done at {dev.last}"
+        # The last one may be over before an older one of a CPU with interrupts off.
+        assert not done or done[-1] == dev.last or done[-1] < dev.last <= self.now, (
+            f"the last request is not done at {dev.last}")
         assert all(b - a >= world.io_page for a, b in zip(done, done[1:])), "two ends too close"
         if world.swap_sync:
             assert not (dev.in_flight or dev.last or dev.waiters), "a synchronous device at work"
@@ -350,3 +358,23 @@ class Invariants:
         if dev.waiters:     # a tag given back wakes a waiter: no tag is free for nobody
             awake = sum(1 for t in self.tasks if t.step in _SUBMITS and t not in dev.waiters)
             assert dev.in_flight + awake >= world.io_depth, "a tag is free, and tasks wait for it"
+
+    def _check_readahead(self):
+        for mm in self.mms:
+            ra = mm.ra_page, mm.ra_win, mm.ra_hits
+            if self.world.swap_sync:
+                assert ra == (-2, 0, 4), f"mm {mm.nr}: read ahead {ra}, swap_sync"
+            assert (0 <= mm.ra_page < mm.pages or mm.ra_page == -2) and 0 <= mm.ra_hits <= 63 and (
+                mm.ra_win in (0, 1, 2, 4, 8)), f"mm {mm.nr}: read ahead {ra}"
+        for t in self.tasks:
+            step, mm, f = self._outer(t), t.mm, t.f_pfn
+            if step in _NOT_HELD:
+                assert f is None, f"task {t.nr} holds folio {f.nr} in {t.step}"
+            if step == "F_TARGET" or step.startswith("F_RA_") and step != "F_RA_WIN":
+                p, r = t.vp - mm.base, (t.vp - mm.base) // 512 * 512
+                assert mm.base + r <= t.ra_at <= t.ra_end <= mm.base + min(r + 512, mm.pages), (
+                    f"task {t.nr}: the window of page {p} goes from {t.ra_at} to {t.ra_end}")
+            if step in _AHEAD:
+                assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
+                assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
+                assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"

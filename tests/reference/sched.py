@@ -156,7 +156,9 @@ class Sched:
         f = self.slot_folio(s)
         if f is not None:
             if not f.mapcount and not f.flags & LOCKED:
+                f.refcount += 1
                 self.folio_free_swap(f)
+                self.put(f)
         elif not self.slot_count[s] & HAS_CACHE:
             self.slot_free(s)
 
@@ -188,6 +190,7 @@ class Sched:
         if t.restart:
             self.counter["restarts"] += 1
             t.pass_ = t.pos = 0
+            t.mm.ra_page, t.mm.ra_win, t.mm.ra_hits = -2, 0, 4
             t.step = "TOUCH"
         else:
             t.state = DEAD

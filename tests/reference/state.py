@@ -82,7 +82,8 @@ class Folio:
 
 class Mm:
     __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
-                 "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim")
+                 "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim",
+                 "ra_page", "ra_win", "ra_hits")
 
     def __init__(self, nr, base, pages, recency, first_region):
         self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
@@ -90,6 +91,7 @@ class Mm:
         self.nr_regions = -(-pages // 512)
         self.tlb_gen = 1
         self.cpumask = self.pending = self.flushed = self.rss = self.swapents = self.next_trim = 0
+        self.ra_page, self.ra_win, self.ra_hits = -2, 0, 4
 
 
 class Cpu(Stream):
@@ -143,7 +145,7 @@ class Task(Stream):
     __slots__ = ("nr", "mm", "pinned", "passes", "loop_to", "restart",
                  "state", "cpu", "step", "dying", "pass_", "pos", "rng", "touches",
                  "have", "vp", "write", "zero",
-                 "f_pfn", "f_orig", "f_kind", "f_old", "f_cached",
+                 "f_pfn", "f_orig", "f_kind", "f_old", "f_cached", "ra_at", "ra_end", "ra_vp",
                  "c_nr", "c_ret", "c_batch", "c_retries", "c_drained", "c_failed", "c_reclaimed",
                  "unpaid",
                  "prio", "sc_reclaimed", "sc_scanned", "full_walk", "force_deact", "skipped_deact",
@@ -170,6 +172,7 @@ class Task(Stream):
         self.f_pfn = self.f_old = None                      # Folios
         self.f_orig = self.f_cached = 0
         self.f_kind = None
+        self.ra_at = self.ra_end = self.ra_vp = 0
         self.c_nr = self.c_batch = self.c_retries = self.c_drained = self.c_failed = 0
         self.c_reclaimed = self.unpaid = 0
         self.c_ret = self.k_ret = None
