@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reclaim.keys import Section, boolean, byte_size, choice, integer, key, time
 from reclaim.units import PAGE_SIZE
@@ -37,25 +37,34 @@ VERSIONS = {
 }
 
 
+SWITCHES = ("trim", "swapin_cached", "pgrefill_global")    # rules that a key of [kernel] overrides
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kernel(Section):
-    """The variant of the kernel; `version` sets what the other keys and `rules` do not say."""
+    """The variant of the kernel; `version` sets what the other keys leave "auto" (docs/kernels.md)."""
 
     version: str = key("7.0", choice(*VERSIONS))
     lru: str = key("classic", choice("classic", later=("mglru",)))
     mm_cpumask: str = key("auto", choice("auto", "eager", "lazy"))
     cgroup: str = key("v2", choice("v1", "v2"))
     thp: bool = key(False, boolean(later=True))
+    trim: str = key("auto", choice("auto", "yes", "no"))
+    swapin_cached: str = key("auto", choice("auto", "yes", "no"))
+    pgrefill_global: str = key("auto", choice("auto", "yes", "no"))
 
     @property
     def rules(self) -> KernelRules:
-        """What `version` sets."""
-        return VERSIONS[self.version]
+        """What `version` sets, but for the switches that are not "auto"."""
+        return replace(VERSIONS[self.version], mask_lazy=self.mask_lazy, **{
+            name: getattr(self, name) == "yes" for name in SWITCHES if getattr(self, name) != "auto"})
 
     @property
     def mask_lazy(self) -> bool:
         """Whether mm_cpumask keeps its bit at switch-out: `mm_cpumask`, or what `version` says."""
-        return self.rules.mask_lazy if self.mm_cpumask == "auto" else self.mm_cpumask == "lazy"
+        if self.mm_cpumask == "auto":
+            return VERSIONS[self.version].mask_lazy
+        return self.mm_cpumask == "lazy"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ import reclaim.workloads
 from reclaim import keys, names, world
 from reclaim.errors import NotModelledError, ScenarioError
 from reclaim.machine import Costs, Machine, Profile, Scheduler, Tlb, profile_names
-from reclaim.memory import MIN_LIMIT, Kernel, Memcg, Swap
+from reclaim.memory import MIN_LIMIT, VERSIONS, Kernel, KernelRules, Memcg, Swap
 from reclaim.scenario import SECTIONS, Scenario, Workload
 from reclaim.workloads import AccessProgram
 from reclaim.world import PASS_DTYPE
@@ -409,3 +409,23 @@ def test_packaged_scenarios_lower_to_worlds_the_core_takes(name):
 @pytest.mark.parametrize("name", profile_names())
 def test_profiles_lower_to_worlds_the_core_takes(name):
     world.check(Scenario.load("small").replace({"machine.profile": name, "machine.cpus": 512}).lower())
+
+
+def test_the_table_of_kernels_is_what_runs():
+    text = (Path(__file__).parent.parent / "docs" / "kernels.md").read_text()
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")]
+            for line in text.splitlines() if line.startswith("| ")]
+    versions = rows[0][2:]
+    assert versions == list(VERSIONS)
+    told = {row[0]: dict(zip(versions, row[2:], strict=True)) for row in rows[1:]}
+    assert told == {name: {v: "yes" if getattr(rules, name) else "no" for v, rules in VERSIONS.items()}
+                    for name in KernelRules.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("name", ["trim", "swapin_cached", "pgrefill_global"])
+def test_a_switch_overrides_the_version(name):
+    for version in ("6.12", "7.0"):
+        for said, want in (("yes", True), ("no", False)):
+            scenario = Scenario.from_dict({"kernel": {"version": version, name: said}})
+            assert getattr(scenario.kernel.rules, name) is want
+            assert getattr(scenario.lower(), name) is want
