@@ -33,9 +33,15 @@ PER_PAGE = {
 HEAD = """# The series' table under every reading of its cover letter
 
 Written by `python bench/series.py`: `batch-tlb-flush` with each combination of what the letter does not say and
-this version models ({keys}), {seconds:g} simulated seconds, seed 1, one run each; stage0 (before) and stage5
-(after). Not among them: MGLRU and rotational devices, which are not modelled yet. Nothing was fitted, and
-no combination was left out. Per page is per reclaimed page; changes of totals are after / before - 1.
+this version models ({keys}),
+{seconds:g} simulated seconds, seed 1, one run each; stage0 (before) and stage5 (after). Not among them: MGLRU and
+rotational devices, which are not modelled yet. Nothing was fitted, and no combination was left out. Per page
+is per reclaimed page; changes of totals are after / before - 1.
+
+How to read it: the cgroup version changes nothing here, since with 64 requests in flight reclaim never meets a
+folio under write-back. With an asynchronous device and lazy masks the shootdowns fall as published (they are
+twice as many before); its IPIs are mostly wake-ups of workers that wait for the device, which is kept full,
+so that IPIs, and totals, change little. No reading gives the published IPIs.
 
 Published: {published}.
 
