@@ -57,10 +57,15 @@ cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
 # Such a touch reads and writes nothing that another CPU looks at, and only an event on this CPU
 # can change what it does: an interrupt, need_resched, drain_req or dying.  Who causes one calls
 # `cut_run` first, which takes back the touches that start later; so the run has no effect on
-# results.  Runs live in m.run, outside the arena, and only while the loop runs.
+# results.  Runs live in m.run, outside the arena, and only while the loop runs.  Their length
+# follows what the last one kept, so that what is taken back is no more than what stays.
 
 cdef enum:
+    RUN_MIN = 16
     RUN_MAX = 4096
+
+cdef inline int32_t run_limit(int64_t kept) noexcept nogil:
+    return <int32_t>max(RUN_MIN, min(2 * kept, RUN_MAX))
 
 cdef inline int64_t touch_cost(const pass_t *a) noexcept nogil:
     return a.think if a.think > 0 else 1
@@ -98,8 +103,7 @@ cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcep
         return 0
     if at > m.end:
         at = m.end
-    if room > RUN_MAX:
-        room = RUN_MAX
+    room = min(room, max(m.run[m.c].limit, RUN_MIN))
     cost = touch_cost(a)
     # not the last of the pass: taking back ends at a pass
     while n < room and start < at and t.pos + 1 < a.count and next_touch_hits(m, p, t, a):
@@ -112,6 +116,7 @@ cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcep
     account_touches(m, p, t, a, n)
     m.run[m.c].start = p.clock - n * cost
     m.run[m.c].nr = n
+    m.run[m.c].limit = run_limit(n)
     m.touches_ahead += n
     return n
 
@@ -143,6 +148,7 @@ cdef inline void cut_run(machine *m, int32_t c, int64_t at, int32_t by) noexcept
     if undo <= 0:
         return
     r.nr -= <int32_t>undo
+    r.limit = run_limit(r.nr)
     m.touches_back += undo
     account_touches(m, p, t, a, -undo)
     take_back(m, t, a, <uint64_t>undo)

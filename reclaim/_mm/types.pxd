@@ -321,7 +321,7 @@ cdef struct world_t:          # constants of a run
 cdef struct run_t:             # touches made ahead: see program.pxd
     int64_t start
     int32_t nr
-    int32_t pad
+    int32_t limit             # how many are tried: twice what was kept of the last run
 
 cdef struct machine:
     world_t w
@@ -362,7 +362,7 @@ cdef struct machine:
     int32_t turn               # the turn may pass: see task_steps
     int32_t runs               # touches that hit may be made ahead
     run_t *run                 # [nr_cpus]
-    int64_t touches_ahead      # for tests: made ahead, and of these taken back
+    int64_t touches_ahead      # made ahead so far, and of these taken back
     int64_t touches_back
     int64_t end                # of this call of the loop
     int64_t now
