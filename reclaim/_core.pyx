@@ -59,7 +59,8 @@ STOPS = ("budget", "end", "stuck", "touches", "finished")
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
     "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
-    "T_TIMER", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK", "E_FREE"))
+    "T_TIMER", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK",
+    "E_FREE"))
 
 LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
                       ("pad", "<i4"), ("cost", "<i8")])
@@ -67,47 +68,37 @@ LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio",
 
 # --- dtypes of the tables, from the C structs
 
-cdef object _dtype_of_cpu():
-    cdef cpu_t row
-    return np.asarray(<cpu_t[:1]>&row).dtype
+ctypedef fused row_t:
+    cpu_t
+    task_t
+    mm_t
+    folio_t
+    region_t
+    memcg_t
+    swapdev_t
+    io_t
 
-cdef object _dtype_of_task():
-    cdef task_t row
-    return np.asarray(<task_t[:1]>&row).dtype
+cdef object _dtype_of(row_t *row, str name):
+    dtype = np.asarray(<row_t[:1]>row).dtype
+    ends = [offset + field.itemsize for field, offset in dtype.fields.values()]
+    assert max(ends) == dtype.itemsize == sizeof(row_t), f"{name}: implicit padding at its end"
+    return dtype
 
-cdef object _dtype_of_mm():
-    cdef mm_t row
-    return np.asarray(<mm_t[:1]>&row).dtype
+cdef object _dtypes():
+    cdef cpu_t cpu
+    cdef task_t task
+    cdef mm_t mm
+    cdef folio_t folio
+    cdef region_t region
+    cdef memcg_t memcg
+    cdef swapdev_t swapdev
+    cdef io_t io
+    return {"cpu": _dtype_of(&cpu, "cpu"), "task": _dtype_of(&task, "task"),
+            "mm": _dtype_of(&mm, "mm"), "folio": _dtype_of(&folio, "folio"),
+            "region": _dtype_of(&region, "region"), "memcg": _dtype_of(&memcg, "memcg"),
+            "swapdev": _dtype_of(&swapdev, "swapdev"), "io": _dtype_of(&io, "io")}
 
-cdef object _dtype_of_folio():
-    cdef folio_t row
-    return np.asarray(<folio_t[:1]>&row).dtype
-
-cdef object _dtype_of_region():
-    cdef region_t row
-    return np.asarray(<region_t[:1]>&row).dtype
-
-cdef object _dtype_of_memcg():
-    cdef memcg_t row
-    return np.asarray(<memcg_t[:1]>&row).dtype
-
-cdef object _dtype_of_swapdev():
-    cdef swapdev_t row
-    return np.asarray(<swapdev_t[:1]>&row).dtype
-
-cdef object _dtype_of_io():
-    cdef io_t row
-    return np.asarray(<io_t[:1]>&row).dtype
-
-DTYPES = {"cpu": _dtype_of_cpu(), "task": _dtype_of_task(), "mm": _dtype_of_mm(),
-          "folio": _dtype_of_folio(), "region": _dtype_of_region(), "memcg": _dtype_of_memcg(),
-          "swapdev": _dtype_of_swapdev(), "io": _dtype_of_io()}
-for _name, _size in (("cpu", sizeof(cpu_t)), ("task", sizeof(task_t)), ("mm", sizeof(mm_t)),
-                     ("folio", sizeof(folio_t)), ("region", sizeof(region_t)),
-                     ("memcg", sizeof(memcg_t)), ("swapdev", sizeof(swapdev_t)),
-                     ("io", sizeof(io_t))):
-    _ends = [offset + field.itemsize for field, offset in DTYPES[_name].fields.values()]
-    assert max(_ends) == DTYPES[_name].itemsize == _size, f"{_name}: implicit padding at its end"
+DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
 
 

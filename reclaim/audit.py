@@ -60,7 +60,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
         "d_ret": (-1, len(_ST)), "prio": (0, 13), "r_nr": (0, "folio+1"), "nr_to_scan": (0, 33),
-        "sc_reclaimed": (-_SMALL, _SMALL), "sc_scanned": (0, _SMALL), "r_loop": (-_SMALL, _SMALL),
+        "sc_reclaimed": (-_SMALL, _SMALL), "r_loop": (-_SMALL, _SMALL),
         "reclaimed_local": (-_SMALL, _SMALL), "reclaimed_stat": (-_SMALL, _SMALL),
         "nr_pageout": (0, 65), "nr_activate": (0, 65), "taken": (0, 33), "scanned": (0, 33), "index": (0, 33), "ordinal": (0, 33),
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),

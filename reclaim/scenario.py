@@ -233,7 +233,7 @@ class Scenario(Section):
             swap_sync=self.swap.synchronous, io_depth=1 if self.swap.synchronous else self.swap.depth,
             io_latency=round(self.swap.latency * 1e12), io_page=-(-PAGE_SIZE * 10**12 // self.swap.bandwidth),
             pgrefill_global=rules.pgrefill_global,
-            tick=scheduler.tick_ps, slice_ticks=scheduler.slice_ticks, jiffy=scheduler.tick_ps,
+            tick=scheduler.tick_ps, slice_ticks=scheduler.slice_ticks,
             migrate_threshold=scheduler.migrate_threshold, seed=seed,
             costs=profile.costs.replace(self.costs).to_ps(),
             passes=program.passes, task_mm=program.task_mm,

@@ -58,7 +58,6 @@ class World:
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
     tick: int                          # [ps]
     slice_ticks: int                   # ticks in a time slice
-    jiffy: int                         # [ps]
     migrate_threshold: int             # a tick migrates if a 64-bit draw is below it
     seed: int                          # 0 to 2**64 - 1
     costs: tuple[int, ...]             # one per names.COSTS [ps]
@@ -135,7 +134,6 @@ def check(world: World) -> None:
     _int(world, "swappiness", 0, 200)
     _int(world, "cgroup", 1, 2)
     _int(world, "tick", 1, 10**12)
-    _int(world, "jiffy", 1, 10**12)
     _int(world, "slice_ticks", 1, 10**6)
     _int(world, "migrate_threshold", 0, 2**64 - 1)
     _int(world, "seed", 0, 2**64 - 1)

@@ -47,7 +47,7 @@ def _ties():
                   for i, name in enumerate(names.COSTS))
     passes = make_passes([make_pass("SEQ", write=1, nr=96, think=tick // 4),
                           make_pass("RAND", write=2, nr=96, count=400, think=tick // 2)])
-    return small_world(nr_cpus=4, mm_pages=(96,) * 6, limit=400, tick=tick, jiffy=tick, costs=costs,
+    return small_world(nr_cpus=4, mm_pages=(96,) * 6, limit=400, tick=tick, costs=costs,
                        passes=passes, task_first_pass=(0,) * 6, task_nr_passes=(2,) * 6,
                        migrate_threshold=2**61, slice_ticks=20), twin_policy(4)
 
@@ -56,7 +56,7 @@ def _asids():
     """More mms than ASIDs take turns on one CPU."""
     from reference.worlds import small_world
     from twin import twin_policy
-    return small_world(nr_cpus=1, mm_pages=(24,) * 9, limit=180, tick=10**7, jiffy=10**7,
+    return small_world(nr_cpus=1, mm_pages=(24,) * 9, limit=180, tick=10**7,
                        slice_ticks=1), twin_policy(5)
 
 
@@ -65,7 +65,7 @@ def _wide():
     from reference.worlds import small_world
     from twin import twin_policy
     return small_world(nr_cpus=130, cpus_per_socket=65, mm_pages=(300,) * 8, limit=1400,
-                       nr_slots=4096, tick=10**7, jiffy=10**7, slice_ticks=1,
+                       nr_slots=4096, tick=10**7, slice_ticks=1,
                        task_cpu=(0, 1, 63, 64, 65, 127, 128, 129),
                        migrate_threshold=2**60), twin_policy(5)
 
@@ -78,14 +78,14 @@ def _kworker():
     costs = tuple(50_000_000_003 if name == "kworker" else cost
                   for name, cost in zip(names.COSTS, COSTS, strict=True))
     return small_world(nr_cpus=3, mm_pages=(200,) * 4, limit=460, nr_slots=200, tick=10**8,
-                       jiffy=10**8, costs=costs, swappiness=200, slice_ticks=30), twin_policy(4)
+                       costs=costs, swappiness=200, slice_ticks=30), twin_policy(4)
 
 
 def _device(**fields):
     """A swap device slower than reclaim, so that tasks wait for it everywhere."""
     from reference.worlds import small_world
     from twin import twin_policy
-    return small_world(swap_sync=False, swappiness=200, tick=10**7, jiffy=10**7, **fields), \
+    return small_world(swap_sync=False, swappiness=200, tick=10**7, **fields), \
         twin_policy(5)
 
 
@@ -381,7 +381,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the fault's own page is marked as read ahead", READAHEAD,
              "    if t.ra_vp != t.vp:\n", "    if True:\n"),
     Mutation("no lru_add_drain after reading ahead", READAHEAD,
-             "        if lru_batches(m):\n", "        if False:\n"),
+             "        drain_all(m, t, ST_F_TARGET)\n", "        t.step = ST_F_TARGET\n"),
     Mutation("a page in the swap cache is read again", READAHEAD,
              "    return pte_kind_of(pte) == PTE_SWAP and not m.slot_count[pte_index(pte)] & SLOT_HAS_CACHE\n",
              "    return pte_kind_of(pte) == PTE_SWAP and m.w.nr_slots > 0\n"),

@@ -188,6 +188,11 @@ cdef inline bint slot_is_folio(uint64_t entry) noexcept nogil:
 cdef inline bint slot_is_shadow(uint64_t entry) noexcept nogil:
     return (entry & 1) != 0
 
+cdef inline void add_to_swap_cache(machine *m, int32_t f, int32_t s) noexcept nogil:
+    m.slot_entry[s] = (<uint64_t>f << 2) | 2
+    m.folio[f].flags |= PG_swapcache
+    m.folio[f].refcount += 1
+
 cdef inline void delete_from_swap_cache(machine *m, int32_t f) noexcept nogil:
     cdef folio_t *p = &m.folio[f]
     cdef int32_t s = p.slot
@@ -240,6 +245,18 @@ cdef inline bint lru_batches(const machine *m) noexcept nogil:
     return (m.cpu[m.c].nr_lru_add > 0 or m.cpu[m.c].nr_lru_activate > 0
             or m.cpu[m.c].nr_lru_move_tail > 0)
 
+cdef inline void drain(task_t *t, int which, int32_t ret) noexcept nogil:
+    """lru_add_drain: 1 the lru_add batch, 2 lru_activate, 4 lru_move_tail; then on to `ret`."""
+    t.d_which = which
+    t.d_ret = ret
+    t.step = ST_D_LOCK
+
+cdef inline void drain_all(machine *m, task_t *t, int32_t ret) noexcept nogil:
+    if lru_batches(m):
+        drain(t, 7, ret)
+    else:
+        t.step = ret
+
 cdef inline void lruvec_add_folio_tail(machine *m, int32_t f) noexcept nogil:
     """To the tail of the inactive list."""
     cdef memcg_t *g = m.cg
@@ -281,3 +298,15 @@ cdef inline void workingset_refault(machine *m, int32_t f, uint64_t shadow) noex
         folio_set(m, f, PG_workingset)
         lru_note_cost(m, 1, 0)
         m.counter[CN_workingset_restore_anon] += 1
+
+cdef inline void swapcache_prepare(machine *m, int32_t f, int32_t s, int32_t mm,
+                                   int32_t vp) noexcept nogil:
+    """A new folio, locked, is to hold the slot's page; its shadow tells how long it was away."""
+    cdef folio_t *q = &m.folio[f]
+    m.slot_count[s] |= SLOT_HAS_CACHE
+    q.flags |= PG_locked
+    q.slot = s
+    q.vp = vp
+    q.mm = mm
+    if slot_is_shadow(m.slot_entry[s]):
+        workingset_refault(m, f, m.slot_entry[s])

@@ -138,18 +138,6 @@ cdef inline bint folio_mark_accessed(machine *m, cpu_t *p, int32_t f) noexcept n
     m.cg.nonresident_age += 1
     return p.nr_lru_activate == BATCH
 
-cdef inline void drain(task_t *t, int which, int32_t ret) noexcept nogil:
-    """lru_add_drain: 1 the lru_add batch, 2 lru_activate, 4 lru_move_tail; then on to `ret`."""
-    t.d_which = which
-    t.d_ret = ret
-    t.step = ST_D_LOCK
-
-cdef inline void drain_all(machine *m, task_t *t, int32_t ret) noexcept nogil:
-    if lru_batches(m):
-        drain(t, 7, ret)
-    else:
-        t.step = ret
-
 cdef inline void next_access(machine *m, task_t *t) noexcept nogil:
     if t.pass_no >= 0 and task_pass(m, t).kind == PASS_POPULATE:
         t.step = ST_POPULATE
@@ -389,25 +377,16 @@ cdef inline void step_F_CACHE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t s = pte_index(t.f_orig)
-    cdef folio_t *q = &m.folio[t.f_pfn]
     if m.pte[t.vp] != t.f_orig or m.slot_count[s] & SLOT_HAS_CACHE:
         folio_put(m, t.f_pfn)
         t.f_pfn = -1
         t.step = ST_F_READ
         return
-    m.slot_count[s] |= SLOT_HAS_CACHE
-    q.flags |= PG_locked
-    q.slot = s
-    q.vp = t.vp
-    q.mm = t.mm
+    swapcache_prepare(m, t.f_pfn, s, t.mm, t.vp)
     m.counter[CN_pgmajfault] += 1
-    if slot_is_shadow(m.slot_entry[s]):
-        workingset_refault(m, t.f_pfn, m.slot_entry[s])
     if m.w.swapin_cached or not m.w.swap_sync:
         t.f_cached = not m.w.swap_sync
-        m.slot_entry[s] = (<uint64_t>t.f_pfn << 2) | 2
-        q.flags |= PG_swapcache
-        q.refcount += 1
+        add_to_swap_cache(m, t.f_pfn, s)
     if folio_add_lru(m, t.f_pfn):
         drain(t, 1, ST_F_SWAP_READ)
     else:

@@ -74,11 +74,7 @@ cdef inline void step_F_RA_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     while t.ra_at < t.ra_end and not to_be_read(m, t.ra_at):
         t.ra_at += 1
     if t.ra_at >= t.ra_end:
-        t.step = ST_F_TARGET
-        if lru_batches(m):
-            t.d_which = 7
-            t.d_ret = ST_F_TARGET
-            t.step = ST_D_LOCK
+        drain_all(m, t, ST_F_TARGET)
         return
     t.ra_vp = t.ra_at
     t.ra_at += 1
@@ -89,7 +85,6 @@ cdef inline void step_F_RA_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_F_RA_CHARGED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """__read_swap_cache_async"""
-    cdef folio_t *q = &m.folio[t.f_pfn]
     cdef int32_t s
     if t.c_failed or not to_be_read(m, t.ra_vp):
         if t.c_failed:
@@ -100,23 +95,14 @@ cdef inline void step_F_RA_CHARGED(machine *m, cpu_t *p, task_t *t) noexcept nog
         t.step = ST_F_RA_NEXT
         return
     s = pte_index(m.pte[t.ra_vp])
-    m.slot_count[s] |= SLOT_HAS_CACHE
-    q.flags |= PG_locked | PG_swapcache
-    q.slot = s
-    q.vp = t.ra_vp
-    q.mm = t.mm
-    if slot_is_shadow(m.slot_entry[s]):
-        workingset_refault(m, t.f_pfn, m.slot_entry[s])
-    m.slot_entry[s] = (<uint64_t>t.f_pfn << 2) | 2
-    q.refcount += 1
+    swapcache_prepare(m, t.f_pfn, s, t.mm, t.ra_vp)
+    add_to_swap_cache(m, t.f_pfn, s)
     if t.ra_vp != t.vp:
-        q.flags |= PG_reclaim
+        folio_set(m, t.f_pfn, PG_reclaim)
         m.counter[CN_swap_ra] += 1
     t.step = ST_F_RA_READ
     if folio_add_lru(m, t.f_pfn):
-        t.d_which = 1
-        t.d_ret = ST_F_RA_READ
-        t.step = ST_D_LOCK
+        drain(t, 1, ST_F_RA_READ)
 
 cdef inline void ra_done(machine *m, task_t *t) noexcept nogil:
     folio_put(m, t.f_pfn)

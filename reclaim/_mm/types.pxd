@@ -176,7 +176,6 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t c_reclaimed
     int32_t prio
     int32_t sc_reclaimed
-    int32_t sc_scanned
     int32_t r_nr[2]
     int32_t r_loop
     int32_t k_ret
@@ -200,7 +199,7 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t d_which
     uint8_t restart
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
-    uint8_t pad[41]
+    uint8_t pad[45]
 
 cdef struct mm_t:
     uint64_t tlb_gen

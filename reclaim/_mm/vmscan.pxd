@@ -15,7 +15,6 @@ from reclaim._mm.tlb cimport mask_any_but, mm_mask
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
 from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
-from reclaim._mm.memory cimport drain, drain_all
 
 
 # --- priorities and scan targets
@@ -48,7 +47,6 @@ cdef inline int64_t scan_target(machine *m, task_t *t, int lru) noexcept nogil:
 cdef inline void step_R_PRIO(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """prepare_scan_control, get_scan_count"""
     spend(m, TM_scan, m.w.cost[CO_reclaim_prio])
-    t.sc_scanned = 0
     t.may_deact = (t.force_deact != 0
                    or m.counter[CN_workingset_activate_anon] != m.cg.refaults_snapshot
                    or inactive_is_low(m))
@@ -369,7 +367,6 @@ cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         keep(m, t)
         return
     folio_set(m, t.folio, PG_locked)
-    t.sc_scanned += 1
     t.step = ST_S_WB
 
 cdef inline int step_S_WB(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
@@ -459,10 +456,9 @@ cdef inline int step_S_SLOT(machine *m, cpu_t *p, task_t *t, Policies s) except 
 cdef inline void step_S_ADD(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """add_to_swap"""
     cdef folio_t *q = &m.folio[t.folio]
-    m.slot_entry[q.slot] = (<uint64_t>t.folio << 2) | 2
+    add_to_swap_cache(m, t.folio, q.slot)
     m.slot_count[q.slot] = SLOT_HAS_CACHE
-    q.flags |= PG_swapcache | PG_dirty
-    q.refcount += 1
+    q.flags |= PG_dirty
     t.step = ST_S_UNMAP
 
 cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:

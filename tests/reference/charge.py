@@ -84,7 +84,6 @@ class Charge:
     def step_R_PRIO(self, c, t):
         m = self.memcg
         self.spend(self.cost["reclaim_prio"])
-        t.sc_scanned = 0
         t.may_deact = (t.force_deact
                        or self.counter["workingset_activate_anon"] != m.refaults_snapshot
                        or self.inactive_is_low())

@@ -76,7 +76,6 @@ class Shrink:
             self.keep(t)
             return
         f.flags |= LOCKED
-        t.sc_scanned += 1
         t.step = "S_WB"
 
     def step_S_WB(self, c, t):

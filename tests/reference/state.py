@@ -148,7 +148,7 @@ class Task(Stream):
                  "f_pfn", "f_orig", "f_kind", "f_old", "f_cached", "ra_at", "ra_end", "ra_vp",
                  "c_nr", "c_ret", "c_batch", "c_retries", "c_drained", "c_failed", "c_reclaimed",
                  "unpaid",
-                 "prio", "sc_reclaimed", "sc_scanned", "full_walk", "force_deact", "skipped_deact",
+                 "prio", "sc_reclaimed", "full_walk", "force_deact", "skipped_deact",
                  "may_deact", "r_nr", "r_visit", "r_loop", "stalled", "k_ret",
                  "nr_to_scan", "list", "ret", "taken", "scanned", "folio", "index", "defer",
                  "old_pte", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
@@ -176,7 +176,7 @@ class Task(Stream):
         self.c_nr = self.c_batch = self.c_retries = self.c_drained = self.c_failed = 0
         self.c_reclaimed = self.unpaid = 0
         self.c_ret = self.k_ret = None
-        self.prio = self.sc_reclaimed = self.sc_scanned = self.full_walk = 0
+        self.prio = self.sc_reclaimed = self.full_walk = 0
         self.force_deact = self.skipped_deact = self.may_deact = 0
         self.r_nr = [0, 0]
         self.r_visit = self.r_loop = self.stalled = 0
