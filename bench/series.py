@@ -1,6 +1,6 @@
 """Every combination of what the series' cover letter leaves open, beside its table.
 
-    python bench/series.py > docs/series.md        # about ten minutes on two cores
+    python bench/series.py > docs/series.md        # about six minutes on two cores
 
 The combinations are fixed here, before anything is run, and all are printed.
 """
@@ -37,11 +37,6 @@ this version models ({keys}),
 {seconds:g} simulated seconds, seed 1, one run each; stage0 (before) and stage5 (after). Not among them: MGLRU and
 rotational devices, which are not modelled yet. Nothing was fitted, and no combination was left out. Per page
 is per reclaimed page; changes of totals are after / before - 1.
-
-How to read it: the cgroup version changes nothing here, since with 64 requests in flight reclaim never meets a
-folio under write-back. With an asynchronous device and lazy masks the shootdowns fall as published (they are
-twice as many before); its IPIs are mostly wake-ups of workers that wait for the device, which is kept full,
-so that IPIs, and totals, change little. No reading gives the published IPIs.
 
 Published: {published}.
 

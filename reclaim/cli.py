@@ -179,15 +179,16 @@ def _run(args: argparse.Namespace) -> int:
     if args.format is not None:
         if args.trace is None:
             args.parser.error("--format NAME needs --trace FILE")
-        # The scenario holds both in one string.
-        args.trace += "#" + _format_name(args, args.format)
+        _format_name(args, args.format)
+    trace_format = args.format or "auto"
     if args.scenario is not None:
         scenario = _load(args.scenario)
         if args.trace is not None:
             scenario = scenario.replace(
-                workload={"kind": "trace", "workers": 1, "file": args.trace}, where="--trace")
+                workload={"kind": "trace", "workers": 1, "file": args.trace,
+                          "format": trace_format}, where="--trace")
     elif args.trace is not None:
-        scenario = Scenario.for_trace(args.trace)
+        scenario = Scenario.for_trace(args.trace, format=trace_format)
     else:
         args.parser.error("give a SCENARIO, or --trace FILE")
     if args.seed is not None:

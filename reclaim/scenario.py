@@ -10,7 +10,7 @@ import dataclasses
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -52,6 +52,7 @@ class Workload(Section):
     pattern: str = key("seq", choice("seq", "rand", "mix"))
     pin: bool = key(False, boolean())
     file: str = key("", text(0, 4096))
+    format: str = key("auto", text(1, 40))
 
 
 SECTIONS: dict[str, type] = {"machine": Machine, "kernel": Kernel, "memcg": Memcg,
@@ -141,7 +142,7 @@ class Scenario(Section):
         return cls(**_check_scenario(data, where=where))
 
     @classmethod
-    def for_trace(cls, file: str | os.PathLike[str]) -> Scenario:
+    def for_trace(cls, file: str | os.PathLike[str], *, format: str = "auto") -> Scenario:
         """`small`'s machine replaying the trace `file`, with a limit of half of its pages.
 
         No kernel memory is charged in advance, so that the limit is the trace's own.
@@ -151,7 +152,7 @@ class Scenario(Section):
         TraceError : the trace cannot be read.
         """
         from reclaim.workloads import KINDS as COMPILERS
-        workload = Workload(kind="trace", workers=1, file=os.fspath(file))
+        workload = Workload(kind="trace", workers=1, file=os.fspath(file), format=format)
         distinct = sum(COMPILERS["trace"](workload, seed=1).mm_pages)   # numbered without gaps
         limit = max(MIN_LIMIT, distinct // 2 * PAGE_SIZE)
         return cls.load("small").replace({
@@ -374,10 +375,13 @@ def _check_workload(value: Any, fault: Any) -> None:
     if kind == "trace":
         if file == "":
             fault("workload.file", "", 'must be the path of a trace when workload.kind is "trace"')
+        _check_named(value, fault, "format", "auto", _trace_formats)
     elif kind is not None:
-        if file:
-            fault("workload.file", file, f'read only when workload.kind is "trace", not "{kind}"; '
-                                         "remove it or change the kind")
+        for name, none in (("file", ""), ("format", "auto")):
+            told = value("workload", name)
+            if told not in (None, none):
+                fault(f"workload.{name}", told, f'read only when workload.kind is "trace", not '
+                                                f'"{kind}"; remove it or change the kind')
         if None not in (workers, nbytes) and nbytes < workers * PAGE_SIZE:
             fault("workload.bytes", units.format_size(nbytes),
                   f"must be at least a page of {PAGE_SIZE} bytes for each of {workers} workers")
@@ -387,17 +391,33 @@ def _check_workload(value: Any, fault: Any) -> None:
         _check_stress_ng(value, fault)
 
 
+def _check_named(value: Any, fault: Any, name: str, default: str,
+                 others: Callable[[], Iterable[str]]) -> None:
+    """workload.`name` is `default`, which needs no import, or one of `others`."""
+    chosen = value("workload", name)
+    if chosen not in (None, default):
+        choices = (default, *others())
+        if chosen not in choices:
+            fault(f"workload.{name}", chosen, f"must be one of {', '.join(choices)}"
+                                              f"{did_you_mean(chosen, choices)}")
+
+
+def _trace_formats() -> Iterable[str]:
+    from reclaim import formats
+    return formats.names()
+
+
+def _stress_ng(table: str) -> Iterable[str]:
+    from reclaim.workloads import stress_ng    # needs NumPy
+    names: Iterable[str] = getattr(stress_ng, table)
+    return names
+
+
 def _check_stress_ng(value: Any, fault: Any) -> None:
     if value("workload", "keep") is False:
         fault("workload.keep", False, "not modelled yet; must be true", later=True)
-    for name, default, table in (("method", "all", "METHODS"), ("madvise", "default", "ADVICE")):
-        chosen = value("workload", name)
-        if chosen not in (None, default):   # the defaults need no NumPy
-            from reclaim.workloads import stress_ng
-            choices = (default, *getattr(stress_ng, table))
-            if chosen not in choices:
-                fault(f"workload.{name}", chosen, f"must be one of {', '.join(choices)}"
-                                                  f"{did_you_mean(chosen, choices)}")
+    _check_named(value, fault, "method", "all", lambda: _stress_ng("METHODS"))
+    _check_named(value, fault, "madvise", "default", lambda: _stress_ng("ADVICE"))
 
 
 def _default(cls: type, name: str) -> Any:

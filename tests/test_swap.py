@@ -62,7 +62,7 @@ def test_cgroup_v1_waits_for_write_back_that_it_marked():
     v1 = run(kernel={"kernel.cgroup": "v1", "memcg.limit": "4M"}, **slow)[1]
     v2 = run(kernel={"kernel.cgroup": "v2", "memcg.limit": "4M"}, **slow)[1]
     assert v1["writeback_waits"] > 0 and v2["writeback_waits"] == 0
-    assert v2["pgactivate"] > 0              # v2 activates instead
+    assert v1["pgactivate"] == 0 < v2["pgactivate"]          # v2 activates instead
 
 
 def test_sequential_faults_read_ahead_and_hit():

@@ -176,7 +176,7 @@ def test_files(tmp_path: Path) -> None:
         trace.read(tmp_path / "fifo")
     for name in ("", "a\0b"):
         with pytest.raises(TraceError, match="file name"):
-            workloads.compile(SimpleNamespace(kind="trace", file=name), seed=1)
+            workloads.compile(SimpleNamespace(kind="trace", file=name, format="auto"), seed=1)
     with pytest.raises(TraceError, match="page_size"):
         trace.read(write(tmp_path / "t", LACKEY), page_size=3000)
 
@@ -262,6 +262,6 @@ def test_real_program(name: str, tmp_path: Path) -> None:
     numbers = write(tmp_path / "numbers", "".join(f"{i * 7919 % 1000}\n" for i in range(300)))
     log = tmp_path / "log"
     lackey([str(numbers) if c == "INPUT" else c for c in command], log)
-    p = workloads.compile(SimpleNamespace(kind="trace", file=str(log)), seed=1)
+    p = workloads.compile(SimpleNamespace(kind="trace", file=str(log), format="auto"), seed=1)
     check(p)
     assert p.mm_pages[0] > 50 and len(p.trace) > 10_000 and (p.trace & 1).any()

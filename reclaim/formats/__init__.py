@@ -121,12 +121,6 @@ def by_name(name: str) -> Format:
     return _formats()[name]
 
 
-def split_name(file: str) -> tuple[str, str | None]:
-    """Path and format of `file`: ``"a.bin#oracleGeneral"`` names the format, ``"a.bin"`` does not."""
-    path, mark, name = file.rpartition("#")
-    return (path, name) if mark and name in _formats() else (file, None)
-
-
 def show(text: bytes) -> str:
     """The begin of `text`, quoted."""
     return repr(text[:60])[1:] + ("..." if len(text) > 60 else "")

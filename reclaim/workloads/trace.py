@@ -93,7 +93,7 @@ def read(file: str | os.PathLike[str], *, format: str | None = None, instruction
 
 
 def compile(workload: Any, *, seed: int) -> AccessProgram:
-    """The kind ``trace``: `read` of ``workload.file``, which may end in ``#FORMAT``.
+    """The kind ``trace``: `read` of ``workload.file``, of ``workload.format``.
 
     `seed` is not used.
 
@@ -102,5 +102,4 @@ def compile(workload: Any, *, seed: int) -> AccessProgram:
     TraceError : as for `read`.
     """
     del seed
-    path, format = formats.split_name(workload.file)
-    return read(path, format=format)
+    return read(workload.file, format=None if workload.format == "auto" else workload.format)
