@@ -163,6 +163,7 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int64_t touches
     int64_t reclaimed_local   # patch 1: where the count lives before ...
     int64_t reclaimed_stat    # ... and after
+    int64_t owed              # time of checks of folios, charged once per list [ps]
     int32_t cpu
     int32_t nr_passes
     int32_t loop_to
@@ -199,7 +200,7 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t d_which
     uint8_t restart
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
-    uint8_t pad[45]
+    uint8_t pad[37]
 
 cdef struct mm_t:
     uint64_t tlb_gen

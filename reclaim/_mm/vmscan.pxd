@@ -216,6 +216,15 @@ cdef inline void step_I_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t, Policies s) 
     t.step = ST_R_LIST
 
 
+# --- time that is charged once per list
+
+cdef inline void pay(machine *m, task_t *t) noexcept nogil:
+    """Short checks of many folios take their time together: a turn each would cost more than they do."""
+    if t.owed > 0:
+        spend(m, TM_scan, t.owed)
+        t.owed = 0
+
+
 # --- shrink_active_list
 
 cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
@@ -250,6 +259,7 @@ cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if ptl == NULL and resched_guard(m, p, t):
         return
     if f < 0:
+        pay(m, t)
         t.step = ST_K_PUT
         return
     t.folio = f
@@ -260,7 +270,7 @@ cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             return
         if m.mm[q.mm].recency:
             m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
-        spend(m, TM_scan, m.w.cost[CO_rmap])
+        t.owed += m.w.cost[CO_rmap]
     if ptl != NULL:
         unlock(m, ptl)
     fifo_pop(m, &t.list)
@@ -423,7 +433,7 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
         unlock(m, ptl)
     q.flags &= ~<uint32_t>PG_referenced
     if young:
-        spend(m, TM_scan, m.w.cost[CO_scan] + m.w.cost[CO_rmap])
+        t.owed += m.w.cost[CO_scan] + m.w.cost[CO_rmap]
         q.flags |= PG_referenced
         if referenced:
             activate_locked(m, t, verdict)
@@ -687,6 +697,7 @@ cdef inline void step_S_FREE_FLUSHED(machine *m, cpu_t *p, task_t *t) noexcept n
 
 cdef inline void step_S_TAIL(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """patch 5: the remainder of the batch"""
+    pay(m, t)
     t.step = ST_S_END
     if t.nr_flush > 0 and m.flush_remainder:
         t.b_ret = ST_S_END
@@ -748,6 +759,7 @@ cdef inline void step_B_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t f
     cdef folio_t *q
     if t.b_i == t.nr_flush:
+        pay(m, t)
         if t.b_w == 0:
             batch_done(t)
         else:
@@ -759,7 +771,7 @@ cdef inline void step_B_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     q = &m.folio[f]
     t.folio = f
     t.b_i += 1
-    spend(m, TM_scan, m.w.cost[CO_relock])
+    t.owed += m.w.cost[CO_relock]
     if q.flags & PG_locked:
         m.counter[CN_putback_locked] += 1
         fifo_push(m, &t.ret, f)

@@ -269,6 +269,7 @@ class Charge:
         if self.resched_guard(c, t):
             return
         if not t.list:
+            self.pay(t)
             t.step = "K_PUT"
             return
         t.folio = f = t.list[0]
@@ -278,7 +279,7 @@ class Charge:
                 return
             self.clear_young(f)
             self.unlock(ptl)
-            self.spend(self.cost["rmap"])
+            t.owed += self.cost["rmap"]
         t.list.popleft()
         f.flags &= ~ACTIVE
         f.flags |= WORKINGSET

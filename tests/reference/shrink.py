@@ -114,7 +114,7 @@ class Shrink:
         referenced = f.flags & REFERENCED
         f.flags &= ~REFERENCED
         if young:
-            self.spend_check(f)
+            t.owed += self.cost["scan"] + self.cost["rmap"]
             f.flags |= REFERENCED
             if referenced:
                 self.activate_locked(t)
@@ -323,7 +323,12 @@ class Shrink:
 
     # -- the end of the list --------------------------------------------------------------------
 
+    def pay(self, t):
+        self.spend(t.owed, "scan")
+        t.owed = 0
+
     def step_S_TAIL(self, c, t):
+        self.pay(t)
         t.step = "S_END"
         if not t.flush_folios:
             return
@@ -365,6 +370,7 @@ class Shrink:
 
     def step_B_LOCK(self, c, t):
         if t.b_i == len(t.flush_folios):
+            self.pay(t)
             del t.flush_folios[t.b_w:]
             if t.b_w == 0:
                 t.in_batch = 0
@@ -376,7 +382,7 @@ class Shrink:
             return
         f = t.folio = t.flush_folios[t.b_i]
         t.b_i += 1
-        self.spend(self.cost["relock"])
+        t.owed += self.cost["relock"]
         if f.flags & LOCKED:
             self.counter["putback_locked"] += 1
             t.ret.append(f)

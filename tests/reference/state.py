@@ -151,7 +151,7 @@ class Task(Stream):
                  "prio", "sc_reclaimed", "full_walk", "force_deact", "skipped_deact",
                  "may_deact", "r_nr", "r_visit", "r_loop", "stalled", "k_ret",
                  "nr_to_scan", "list", "ret", "taken", "scanned", "folio", "index", "defer",
-                 "old_pte", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
+                 "old_pte", "owed", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
                  "nr_lost",         # left behind at S_TAIL; for check() only
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
@@ -183,7 +183,7 @@ class Task(Stream):
         self.nr_to_scan = self.taken = self.scanned = 0
         self.list, self.ret = deque(), deque()
         self.folio = None
-        self.index = self.defer = self.old_pte = 0
+        self.index = self.defer = self.old_pte = self.owed = 0
         self.nr_pageout = self.nr_activate = self.nr_reclaimed = 0
         self.free_folios, self.flush_folios = [], []
         self.nr_lost = self.ordinal = self.b_i = self.b_w = self.in_batch = 0
