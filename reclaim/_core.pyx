@@ -22,6 +22,7 @@ from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
 from reclaim._mm.program cimport cut_run, run_ahead
 from reclaim._mm.memcg cimport *
+from reclaim._mm.host cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
@@ -59,7 +60,7 @@ STOPS = ("budget", "end", "stuck", "touches", "finished")
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
     "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
-    "T_TIMER", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK",
+    "T_TIMER", "H_EVENT", "H_YIELD", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK",
     "E_FREE"))
 
 LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
@@ -77,6 +78,7 @@ ctypedef fused row_t:
     memcg_t
     swapdev_t
     io_t
+    host_t
 
 cdef object _dtype_of(row_t *row, str name):
     dtype = np.asarray(<row_t[:1]>row).dtype
@@ -93,10 +95,12 @@ cdef object _dtypes():
     cdef memcg_t memcg
     cdef swapdev_t swapdev
     cdef io_t io
+    cdef host_t host
     return {"cpu": _dtype_of(&cpu, "cpu"), "task": _dtype_of(&task, "task"),
             "mm": _dtype_of(&mm, "mm"), "folio": _dtype_of(&folio, "folio"),
             "region": _dtype_of(&region, "region"), "memcg": _dtype_of(&memcg, "memcg"),
-            "swapdev": _dtype_of(&swapdev, "swapdev"), "io": _dtype_of(&io, "io")}
+            "swapdev": _dtype_of(&swapdev, "swapdev"), "io": _dtype_of(&io, "io"),
+            "host": _dtype_of(&host, "host")}
 
 DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
@@ -151,6 +155,7 @@ def plan_tables(world, *, state_dtypes=()):
         ("memcg", DTYPES["memcg"], 1),
         ("swapdev", DTYPES["swapdev"], 1),
         ("io", DTYPES["io"], world.io_depth),
+        ("host", DTYPES["host"], world.host_cpus),
         ("pte", np.dtype("<u8"), sum(world.mm_pages)),
         ("slot_entry", np.dtype("<u8"), world.nr_slots),
         ("slot_count", np.dtype("u1"), world.nr_slots),
@@ -592,6 +597,7 @@ cdef class Core:
         self.m.cg = <memcg_t *>(base + <Py_ssize_t>tables["memcg"][0])
         self.m.dev = <swapdev_t *>(base + <Py_ssize_t>tables["swapdev"][0])
         self.m.io = <io_t *>(base + <Py_ssize_t>tables["io"][0])
+        self.m.host = <host_t *>(base + <Py_ssize_t>tables["host"][0])
         self.m.pte = <uint64_t *>(base + <Py_ssize_t>tables["pte"][0])
         self.m.slot_entry = <uint64_t *>(base + <Py_ssize_t>tables["slot_entry"][0])
         self.m.slot_count = <uint8_t *>(base + <Py_ssize_t>tables["slot_count"][0])
@@ -642,6 +648,9 @@ cdef class Core:
         w.pgrefill_global = bool(world.pgrefill_global)
         w.swap_sync = bool(world.swap_sync)
         w.io_depth = world.io_depth
+        w.host_cpus = world.host_cpus
+        w.pv_flush = bool(world.pv_flush)
+        w.tick_skew = world.tick_skew
         w.io_latency = world.io_latency
         w.io_page = world.io_page
         w.limit = world.limit
@@ -741,9 +750,13 @@ cdef class Core:
             if p.rq_nr > 0:
                 p.mode = CPU_RUN
                 p.sstep = ST_SW_PICK
-                p.tick_at = m.w.tick
+                p.tick_at = next_tick(m, c, 0)
             else:
                 m.cg.nr_idle += 1
+        m.c = -1
+        for i in range(m.w.host_cpus):
+            m.host[i].running = -1
+            host_next(m, i, i, 0)
         self._rebuild_tree()
 
     def _rebuild_tree(self):
@@ -786,6 +799,10 @@ cdef class Core:
             m.turn = 0
             m.row_cost = 0
             at = irq_time(p)
+            if m.w.host_cpus and host_step(m, p, at):
+                budget -= 1
+                tree_set(m, c, leaf_of(m, c))
+                continue
             if not p.in_irq and irq_due(m, p, at):
                 enter_irq(m, p, m.now, at)
             m.run[c].nr = 0
@@ -805,7 +822,7 @@ cdef class Core:
             else:
                 # with an interrupt pending, one step: it may come before the next
                 budget -= task_steps(m, p, self.policies, 1 if at <= m.now else budget)
-            leaf = cpu_key(p)
+            leaf = cpu_key(m, p)
             tree_set(m, c, LEAF_INF if leaf >> 53 else (leaf << CPU_BITS) | c)
             if m.bad:
                 break

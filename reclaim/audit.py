@@ -50,7 +50,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "nr_lru_add": (0, 32), "nr_lru_activate": (0, 32),
         "mode": (0, 4), "in_irq": (0, 2), "last_on": (0, 2), "is_lazy": (0, 2),
         "need_resched": (0, 2), "drain_req": (0, 2), "loaded_asid": (0, 6), "next_asid": (0, 7),
-        "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "slice_ticks": (0, 1 << 30),
+        "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "hosted": (0, 2), "ask": (0, 2),
+        "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX), "slice_ticks": (0, 1 << 30),
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
@@ -76,6 +77,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     },
     "mm": {"ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1")},
     "region": {"present": (0, 2)},
+    "host": {"running": (-1, "cpu")},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
                 "wait_head": (-1, "task"), "wait_tail": (-1, "task")},
     "io": {"done": (0, _IO_MAX), "folio": (-1, "folio"), "next": (-1, "io")},
@@ -174,6 +176,7 @@ def audit(sim: Simulation, data: bytes | None = None) -> None:
     _page_tables(s)
     _lists(s)
     _contexts(s)
+    _hosts(s)
     _frames(s)
     if len(s["slot_count"]):
         _slots(s)
@@ -779,6 +782,17 @@ def _slots(s: _State) -> None:
 
 # --- what the model promises
 
+def _hosts(s: _State) -> None:
+    """Each host CPU runs one of its CPUs or none, and those know."""
+    nr, hosted = len(s["host"]), np.zeros(len(s["cpu"]), dtype=bool)
+    for h, c in enumerate(s["host"]["running"].tolist()):
+        if c >= 0 and c % nr != h:
+            _fail(f"host CPU {h} runs CPU {c}, which is not its own")
+        hosted[c] |= c >= 0
+    if (hosted != (s["cpu"]["hosted"] == 1)).any():
+        _fail("a CPU has a host CPU that does not run it, or the reverse")
+
+
 def verify(sim: Simulation) -> None:
     """`audit` of the live state, and conservation.
 
@@ -796,6 +810,7 @@ def verify(sim: Simulation) -> None:
 def _clocks(s: _State) -> None:
     sums = s["time"].reshape(len(s["cpu"]), -1).sum(axis=1)
     want = s["cpu"]["clock"] + np.where(s["cpu"]["in_irq"] == 1, s["cpu"]["left"], 0)
+    want = want + s["cpu"]["host_left"]
     if (sums != want).any():
         c = int((sums != want).argmax())
         _fail(f"the times of CPU {c} sum to {sums[c]}, its clock says {want[c]}")

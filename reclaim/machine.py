@@ -44,12 +44,14 @@ class Machine(Section):
     cpus : CPUs, 1 to 512.
     pcid : whether a switch of mm keeps the TLB; without it every switch is a full flush.
     host_cpus : host CPUs that run the CPUs in turn; 0: each has its own.
+    pv_flush : the host flushes for a CPU that it does not run, which gets no IPI (kvm_flush_tlb_multi).
     """
 
     profile: str = key("vm16", _profile_kind())
     cpus: int = key(16, integer(1, 512))
     pcid: bool = key(True, boolean())
-    host_cpus: int = key(0, integer(0, 512, later=True))
+    host_cpus: int = key(0, integer(0, 512))
+    pv_flush: bool = key(False, boolean())
 
     def load_profile(self) -> Profile:
         """The profile that `profile` names."""
@@ -83,12 +85,14 @@ class Scheduler(Section):
     slice_ms : time slice [ms]; rounded to ticks, one at least.
     migrations_per_s : moves by the load balancer, per CPU; a tick draws them.
     cpus_per_socket : CPU c is on socket c // cpus_per_socket.
+    skew_tick : CPU c's ticks come c / cpus of half a tick later (the boot parameter), not all at once.
     """
 
     hz: int = key(1000, integer(1, 100_000))
     slice_ms: float = key(3.0, number(0, 10_000))
     migrations_per_s: float = key(0.0, number(0, 100_000))
     cpus_per_socket: int = key(16, integer(1, 512))
+    skew_tick: bool = key(False, boolean())
 
     @property
     def tick_ps(self) -> int:

@@ -35,6 +35,8 @@ STEPS = (
     "IO_ENTRY", "IO_END",
     # scheduling (kernel/sched, switch_mm_irqs_off)
     "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK",
+    # host CPUs that run the CPUs in turn
+    "H_EVENT", "H_YIELD",
     # exit of an OOM victim
     "E_ZAP", "E_FREE", "E_UNLOCK", "E_DONE",
 )
@@ -48,12 +50,12 @@ COSTS = (
     "zram_write", "zram_read", "io_submit", "io_complete",
     "flush_fixed", "ipi_send", "ipi_delivery", "ipi_delivery_cross",
     "irq_entry", "irq_exit", "tlb_check", "tlb_flush_full", "invlpg", "csd_ack",
-    "lock_handoff", "context_switch", "wakeup", "kworker", "tick", "zap_pte",
+    "lock_handoff", "context_switch", "wakeup", "kworker", "tick", "zap_pte", "vcpu_switch",
 )
 
 # Where a CPU's time goes; the parts sum to its clock.
 TIMES = ("user", "walk", "fault", "scan", "unmap", "flush", "flush_wait", "interrupt",
-         "lock_wait", "swap", "sched", "idle")
+         "lock_wait", "swap", "sched", "idle", "steal")
 
 # Counters, the kernel's names where the kernel has one.
 COUNTERS = (
@@ -76,6 +78,7 @@ COUNTERS = (
     "putback_refcount",
     "context_switches", "migrations", "ticks", "throttled", "drain_all_stock", "lock_waits",
     "lru_lock_waits", "io_waits", "writeback_waits", "swap_ra", "swap_ra_hit", "restarts",
+    "vcpu_switches", "pv_flushes",
 )
 
 PTE_KINDS = ("NONE", "PRESENT", "SWAP", "ZERO", "ZAPPED")
@@ -91,7 +94,9 @@ DIGEST = (
     ("cpu", ("clock", "mode", "in_irq", "istep", "sstep", "current", "irq_at", "tick_at",
              "timer_at", "io_at", "left", "loaded_mm", "loaded_asid", "is_lazy", "next_asid",
              "need_resched", "slice_ticks", "rq_nr", "stock", "drain_req", "acks",
-             "nr_lru_add", "nr_lru_move_tail", "nr_lru_activate", "walk_line", "rng")),
+             "nr_lru_add", "nr_lru_move_tail", "nr_lru_activate", "walk_line", "rng",
+             "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")),
+    ("host", ("running",)),
     ("cpu_io", ()), ("cpu_queue", ()), ("cpu_runqueue", ()),
     ("cpu_lru_add", ()), ("cpu_lru_move_tail", ()), ("cpu_lru_activate", ()),
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),

@@ -234,7 +234,10 @@ class Scenario(Section):
             swap_sync=self.swap.synchronous, io_depth=1 if self.swap.synchronous else self.swap.depth,
             io_latency=round(self.swap.latency * 1e12), io_page=-(-PAGE_SIZE * 10**12 // self.swap.bandwidth),
             pgrefill_global=rules.pgrefill_global,
-            tick=scheduler.tick_ps, slice_ticks=scheduler.slice_ticks,
+            host_cpus=self.machine.host_cpus, pv_flush=self.machine.pv_flush,
+            tick=scheduler.tick_ps,
+            tick_skew=scheduler.tick_ps // 2 // self.machine.cpus if scheduler.skew_tick else 0,
+            slice_ticks=scheduler.slice_ticks,
             migrate_threshold=scheduler.migrate_threshold, seed=seed,
             costs=profile.costs.replace(self.costs).to_ps(),
             passes=program.passes, task_mm=program.task_mm,
@@ -367,6 +370,12 @@ def _check_together(values: dict[str, Any], where: str, faults: list[Fault]) -> 
     if isinstance(kernel, int) and limit is not None and kernel >= limit:
         fault("memcg.kernel", units.format_size(kernel),
               f"must be less than memcg.limit, {units.format_size(limit)}")
+    cpus, host_cpus = value("machine", "cpus"), value("machine", "host_cpus")
+    if None not in (cpus, host_cpus) and host_cpus > cpus:
+        fault("machine.host_cpus", host_cpus, f"must be at most machine.cpus, {cpus}")
+    if value("machine", "pv_flush") and host_cpus == 0:
+        fault("machine.pv_flush", True, "read only when machine.host_cpus is above 0; "
+                                        "set it, or remove this")
     _check_workload(value, fault)
 
 

@@ -56,7 +56,10 @@ class World:
     io_page: int                       # least time between the ends of two requests [ps]
     swapin_cached: bool                # synchronous swap-in goes through the swap cache (7.0)
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
+    host_cpus: int                     # CPU c runs on host CPU c % host_cpus; 0: each has its own
+    pv_flush: bool                     # the host flushes for CPUs that it does not run
     tick: int                          # [ps]
+    tick_skew: int                     # CPU c's ticks come c * tick_skew later [ps], 0 to tick
     slice_ticks: int                   # ticks in a time slice
     migrate_threshold: int             # a tick migrates if a 64-bit draw is below it
     seed: int                          # 0 to 2**64 - 1
@@ -134,6 +137,10 @@ def check(world: World) -> None:
     _int(world, "swappiness", 0, 200)
     _int(world, "cgroup", 1, 2)
     _int(world, "tick", 1, 10**12)
+    _int(world, "tick_skew", 0, world.tick)
+    _int(world, "host_cpus", 0, cpus)
+    if world.pv_flush and not world.host_cpus:
+        raise _fault("pv_flush", world.pv_flush, "false where host_cpus is 0")
     _int(world, "slice_ticks", 1, 10**6)
     _int(world, "migrate_threshold", 0, 2**64 - 1)
     _int(world, "seed", 0, 2**64 - 1)

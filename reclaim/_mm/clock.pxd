@@ -20,9 +20,37 @@ cdef inline int64_t irq_time(const cpu_t *p) noexcept nogil:
     return t
 
 
-cdef inline int64_t cpu_key(const cpu_t *p) noexcept nogil:
+cdef inline int64_t later(int64_t t, int64_t best, int64_t bound) noexcept nogil:
+    return t if bound < t < best else best
+
+
+cdef inline int64_t kick_time(const cpu_t *p) noexcept nogil:
+    """When a timer or device of the CPU next interrupts its host CPU."""
+    cdef int64_t t = later(p.tick_at, INF, p.kicked_at)
+    t = later(p.timer_at, t, p.kicked_at)
+    return later(p.io_at, t, p.kicked_at)
+
+
+cdef inline int64_t guest_key(const cpu_t *p) noexcept nogil:
+    """cpu_key where host CPUs run the CPUs in turn."""
+    cdef int64_t t = kick_time(p), own = p.clock
+    if not p.hosted:
+        t = later(p.irq_at, t, p.kicked_at)
+        return p.clock if p.ask and p.clock < t else t
+    if not p.in_irq and p.mode == CPU_RUN and p.last_on:
+        own = irq_time(p)
+        if own < p.on_at:
+            own = p.on_at
+        if own > p.clock:
+            own = p.clock
+    return t if t < own else own
+
+
+cdef inline int64_t cpu_key(const machine *m, const cpu_t *p) noexcept nogil:
     """When the CPU acts next: the end of its step, or an interrupt inside it."""
     cdef int64_t t
+    if m.w.host_cpus:
+        return guest_key(p)
     if p.in_irq:
         return p.clock
     if p.mode == CPU_RUN:
@@ -37,7 +65,7 @@ cdef inline int64_t cpu_key(const cpu_t *p) noexcept nogil:
 
 
 cdef inline int64_t leaf_of(const machine *m, int32_t c) noexcept nogil:
-    cdef int64_t k = cpu_key(&m.cpu[c])
+    cdef int64_t k = cpu_key(m, &m.cpu[c])
     # the end of time, 2**53 ps, is after the end of every run
     return LEAF_INF if k >> 53 else (k << CPU_BITS) | c
 
@@ -86,6 +114,10 @@ cdef inline void wake_cpu(machine *m, int32_t w, int64_t d, int32_t cat) noexcep
         u = p.clock if p.clock > m.now else m.now
         m.time[w * TM_NR + cat] += u - p.clock + d
         p.clock = u + d
+        if m.w.host_cpus and not p.hosted:
+            p.clock = u
+            p.host_left = d
+            p.ask = 1
     rekey(m, w)
 
 

@@ -101,11 +101,13 @@ cdef enum:   # step
     ST_SW_CR3 = 97
     ST_W_DRAIN = 98
     ST_W_BACK = 99
-    ST_E_ZAP = 100
-    ST_E_FREE = 101
-    ST_E_UNLOCK = 102
-    ST_E_DONE = 103
-    ST_NR = 104
+    ST_H_EVENT = 100
+    ST_H_YIELD = 101
+    ST_E_ZAP = 102
+    ST_E_FREE = 103
+    ST_E_UNLOCK = 104
+    ST_E_DONE = 105
+    ST_NR = 106
 
 cdef enum:   # cost
     CO_tlb_l2_hit = 0
@@ -150,7 +152,8 @@ cdef enum:   # cost
     CO_kworker = 39
     CO_tick = 40
     CO_zap_pte = 41
-    CO_NR = 42
+    CO_vcpu_switch = 42
+    CO_NR = 43
 
 cdef enum:   # timecat
     TM_user = 0
@@ -165,7 +168,8 @@ cdef enum:   # timecat
     TM_swap = 9
     TM_sched = 10
     TM_idle = 11
-    TM_NR = 12
+    TM_steal = 12
+    TM_NR = 13
 
 cdef enum:   # counter_id
     CN_pgscan_anon = 0
@@ -230,7 +234,9 @@ cdef enum:   # counter_id
     CN_swap_ra = 59
     CN_swap_ra_hit = 60
     CN_restarts = 61
-    CN_NR = 62
+    CN_vcpu_switches = 62
+    CN_pv_flushes = 63
+    CN_NR = 64
 
 cdef enum:   # pte_kind
     PTE_NONE = 0

@@ -194,6 +194,13 @@ cdef inline void unlazy(machine *m, cpu_t *p) noexcept nogil:
         flush_tlb_local(m, m.c)
         p.asid_gen[p.loaded_asid] = gen
 
+cdef inline int64_t next_tick(const machine *m, int32_t c, int64_t now) noexcept nogil:
+    """The first tick of CPU c after now."""
+    cdef int64_t offset = c * m.w.tick_skew % m.w.tick
+    if now < offset:
+        return offset
+    return now - (now - offset) % m.w.tick + m.w.tick
+
 cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t n = p.rq_head
     if n >= 0:
@@ -217,7 +224,7 @@ cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     p.slice_ticks = 0
     m.counter[CN_context_switches] += 1
     if p.tick_at == INF:
-        p.tick_at = (m.now // m.w.tick + 1) * m.w.tick
+        p.tick_at = next_tick(m, m.c, m.now)
     if p.loaded_mm == m.task[n].mm:
         unlazy(m, p)
         spend(m, TM_sched, m.w.cost[CO_context_switch])
@@ -293,6 +300,8 @@ cdef inline void step_T_TICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t j
     m.counter[CN_ticks] += 1
     p.tick_at += m.w.tick
+    if p.tick_at <= m.now:            # those that were missed are not made up for
+        p.tick_at = next_tick(m, m.c, m.now)
     spend(m, TM_interrupt, m.w.cost[CO_tick])
     p.istep = ST_Q_EXIT
     if p.current < 0:

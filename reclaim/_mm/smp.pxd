@@ -78,6 +78,10 @@ cdef inline void step_FL_QUEUE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if not should_flush_tlb(m, p, j):
         return
     q = &m.cpu[j]
+    if m.w.pv_flush and not q.hosted:
+        q.pv_flush = 1
+        m.counter[CN_pv_flushes] += 1
+        return
     m.csd_next[<int64_t>j * m.w.nr_cpus + m.c] = -1
     if q.q_head < 0:
         q.q_head = m.c
@@ -103,6 +107,8 @@ cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
                                      else CO_ipi_delivery_cross]
         if at < m.cpu[j].irq_at:
             m.cpu[j].irq_at = at
+            if at <= m.cpu[j].kicked_at:
+                m.cpu[j].kicked_at = at - 1
             rekey(m, j)
         j = mask_next(ipi, words, j + 1)
     spend(m, TM_flush, sent)

@@ -92,4 +92,7 @@ cdef inline void step_IO_END(machine *m, cpu_t *p) noexcept nogil:
             dev.wait_tail = -1
         m.task[u].wait_next = -1
         wake_task(m, u)
-    p.istep = ST_IO_END if p.io_at <= m.now else ST_Q_EXIT
+    p.istep = ST_Q_EXIT
+    if p.io_at <= m.now:              # announced by the same interrupt
+        p.kicked_at = m.now
+        p.istep = ST_IO_END

@@ -106,6 +106,9 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint64_t asid_gen[6]
     uint64_t sw_gen
     uint64_t rng
+    int64_t kicked_at         # host CPUs: up to here its timers have been heard
+    int64_t on_at             # since when it runs on its host CPU
+    int64_t host_left         # what was left of its step as it lost its host CPU
     int32_t slice_ticks
     int32_t nr_lru_move_tail
     int32_t nr_lru_activate
@@ -117,7 +120,10 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t sw_asid
     uint8_t sw_flush
     uint8_t fl_trim
-    uint8_t pad[101]
+    uint8_t hosted            # runs on its host CPU
+    uint8_t ask               # was woken without one
+    uint8_t pv_flush          # a flush that the host owes it
+    uint8_t pad[74]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -267,6 +273,9 @@ cdef struct swapdev_t:
     int32_t wait_head         # tasks that wait for a tag, linked through task.wait_next
     int32_t wait_tail
 
+cdef struct host_t:
+    int32_t running           # the CPU that it runs, or -1
+
 cdef struct io_t:              # one request in flight
     int64_t done
     int32_t folio
@@ -310,6 +319,9 @@ cdef struct world_t:          # constants of a run
     int32_t pgrefill_global
     int32_t swap_sync
     int32_t io_depth
+    int32_t host_cpus
+    int32_t pv_flush
+    int64_t tick_skew
     int64_t io_latency
     int64_t io_page
     int64_t limit
@@ -334,6 +346,7 @@ cdef struct machine:
     memcg_t *cg
     swapdev_t *dev
     io_t *io
+    host_t *host
     uint64_t *pte
     uint64_t *slot_entry
     uint8_t *slot_count
