@@ -173,7 +173,7 @@ def test_bad_scenarios(data, parts):
 
 
 @pytest.mark.parametrize("section, name, value", [
-    ("machine", "host_cpus", 1), ("kernel", "lru", "mglru"), ("kernel", "thp", True),
+    ("kernel", "lru", "mglru"), ("kernel", "thp", True),
     ("workload", "mode", "thread"),
     ("workload", "keep", False)])
 def test_not_modelled_yet(section, name, value):
