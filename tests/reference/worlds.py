@@ -14,6 +14,7 @@ KIND = {name: i for i, name in enumerate(names.PASS_KINDS)}
 _IO_COSTS = {"io_submit": 1_500_007, "io_complete": 800_011}
 _COSTS = {name: (11 + (i * 977) % 1990) * 1000 + 2 * i + 1
           for i, name in enumerate(name for name in names.COSTS if name not in _IO_COSTS)}
+_DRAWN_COSTS = tuple(name for name in names.COSTS if name != "vcpu_switch")
 COSTS = tuple((_COSTS | _IO_COSTS)[name] for name in names.COSTS)
 
 
@@ -96,16 +97,24 @@ def _costs(pick, tick):
     if how == "all zero":
         return (0,) * len(COSTS)
     costs = dict(zip(names.COSTS, COSTS))
-    some = [pick(names.COSTS) for _ in range(12)]
+    some = [pick(_DRAWN_COSTS) for _ in range(12)]
     if how == "zero":
-        costs.update(dict.fromkeys(some, 0))
+        costs.update(dict.fromkeys([*some, "vcpu_switch"], 0))
     elif how == "long":             # but interrupts stay shorter than a tick
         interrupt = ("irq_entry", "irq_exit", "tick", "wakeup", "tlb_check", "tlb_flush_full",
                      "invlpg", "io_complete")
         costs.update({name: 40 * costs[name] for name in some if name not in interrupt})
+        costs["vcpu_switch"] *= 5
     elif how == "swap":
         costs.update(zram_write=50_000_003, flush_fixed=20_000_001, fault_entry=7, walk_cold=9)
     return tuple(x // 7 if tick == 10**7 else x for x in costs.values())
+
+
+def _hosts(pick, nr_cpus, tick):
+    """Drawn after everything else: a seed's world stays what it was, but for these."""
+    host_cpus = pick([0, 0, 1]) and pick(range(1, nr_cpus + 1))
+    return dict(host_cpus=host_cpus, pv_flush=host_cpus > 0 and pick([False, True]),
+                tick_skew=pick([0, tick // 2 // nr_cpus, tick // 3]))
 
 
 def build_world(pick):
@@ -157,6 +166,7 @@ def build_world(pick):
         task_first_pass=tuple(first), task_nr_passes=tuple(number), task_loop_to=tuple(loop_to),
         task_restart=tuple(pick([True, True, False]) for _ in range(tasks)),
         mm_recency=tuple(pick([True, True, False]) for _ in range(tasks)),
+        **_hosts(pick, nr_cpus, tick),
     )
 
 
