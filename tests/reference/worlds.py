@@ -1,5 +1,6 @@
 """Tiny worlds, and hypothesis strategies that draw random ones."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -110,11 +111,11 @@ def _costs(pick, tick):
     return tuple(x // 7 if tick == 10**7 else x for x in costs.values())
 
 
-def _hosts(pick, nr_cpus, tick):
+def _hosts(pick, nr_cpus, tick, some=(0, 0, 1)):
     """Drawn after everything else: a seed's world stays what it was, but for these."""
-    host_cpus = pick([0, 0, 1]) and pick(range(1, nr_cpus + 1))
+    host_cpus = pick(some) and pick([*range(1, nr_cpus)] * 2 + [nr_cpus])
     return dict(host_cpus=host_cpus, pv_flush=host_cpus > 0 and pick([False, True]),
-                tick_skew=pick([0, tick // 2 // nr_cpus, tick // 3]))
+                tick_skew=pick([0, tick // 2 // nr_cpus, tick // 3, tick // 2]))
 
 
 def build_world(pick):
@@ -184,6 +185,18 @@ def build_policy(pick):
 
 def random_world(seed):
     return build_world(random.Random(f"world {seed}").choice)
+
+
+def random_ties(seed):
+    """random_world(seed) with host CPUs, where little but touches takes time: equal times everywhere."""
+    world, pick = random_world(seed), random.Random(f"ties {seed}").choice
+    tick, passes = pick([3, 20, 200]), world.passes.copy()
+    passes["think"] = np.minimum(passes["think"], 2)
+    long = dict(zram_write=pick([0, 5]), pageout=pick([0, 1]), vcpu_switch=pick([0, 0, 1]),
+                ipi_delivery=pick([0, 0, 1]), lru_lock=pick([0, 0, 1]))
+    return dataclasses.replace(world, costs=tuple(long.get(name, 0) for name in names.COSTS), tick=tick,
+                               passes=passes, io_latency=pick([0, 1, 7]), io_page=pick([0, 1]),
+                               **_hosts(pick, world.nr_cpus, tick, (1,)))
 
 
 def random_policy(seed):
