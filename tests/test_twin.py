@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reference.worlds import policies, random_policy, random_world, worlds
+from reference.worlds import policies, random_policy, random_ties, random_world, worlds
 from reclaim.simulation import Simulation
 from twin import compare, core_policy, twin_policy
 
@@ -36,15 +36,26 @@ def test_stages(stage: int):
             raise AssertionError(f"random_world({seed}): {error}") from error
 
 
-def test_fused_steps():
+def test_ties():
+    """Host CPUs, where nearly everything happens at the same time as something else."""
+    for seed in SEEDS:
+        policy = random_policy(seed)
+        try:
+            compare(random_ties(seed), policy, actions=8000, chunk=4000, check=policy["remainder"])
+        except AssertionError as error:
+            raise AssertionError(f"random_ties({seed}): {error}") from error
+
+
+@pytest.mark.parametrize("draw", [random_world, random_ties])
+def test_fused_steps(draw):
     """compare() takes the core's actions one by one; a run in one piece goes the same way."""
     for seed in SEEDS:
-        world, policy = random_world(seed), core_policy(random_policy(seed))
+        world, policy = draw(seed), core_policy(random_policy(seed))
         runs = [Simulation(world, policy) for _ in range(3)]
         runs[0]._core.run(1 << 50, actions=20_000)
         runs[1]._core.run(1 << 50, actions=20_000, fuse=False)
         runs[2]._core.run_log(1 << 50, actions=20_000)
-        assert len({sim.digest() for sim in runs}) == 1, f"random_world({seed})"
+        assert len({sim.digest() for sim in runs}) == 1, f"{draw.__name__}({seed})"
 
 
 @pytest.mark.parametrize("seed", FOUND, ids=[f"{seed}" for seed in FOUND])

@@ -10,6 +10,7 @@ from .digest import Digest
 from .faults import Faults
 from .flushing import Flushing
 from .ghost import Ghost
+from .host import Host
 from .invariants import Invariants
 from .machine import Machine
 from .memory import Memory
@@ -27,8 +28,8 @@ STAGE0 = {"activation": "kernel", "unmap": "kernel", "flush_every": 1, "keeps_lo
 BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
-class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, Sched, Digest,
-                Invariants):
+class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, Sched, Host,
+                Digest, Invariants):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):

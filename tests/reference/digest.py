@@ -52,6 +52,9 @@ class Digest:
         read = special.get(field, lambda c: getattr(c, field))
         return [read(c) for c in self.cpus]
 
+    def read_host(self, field):
+        return [_nr(getattr(h, field)) for h in self.hosts]
+
     def read_task(self, field):
         if field == "step":
             return [NONE if t.state == DEAD else _step(t.step) for t in self.tasks]

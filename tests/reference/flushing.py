@@ -91,6 +91,10 @@ class Flushing:
             return
         c.fl_scan = j.nr + 1
         if self.should_flush(c, j):
+            if self.world.pv_flush and not j.hosted:        # kvm_flush_tlb_multi
+                j.pv_flush = 1
+                self.counter["pv_flushes"] += 1
+                return
             if not j.queue:
                 c.fl_ipi |= j.bit
             j.queue.append(c)
@@ -111,10 +115,16 @@ class Flushing:
             if c.fl_ipi & j.bit:
                 cost += self.cost["ipi_send"]
                 way = "ipi_delivery" if j.socket == c.socket else "ipi_delivery_cross"
-                j.irq_at = min(j.irq_at, self.now + cost + self.cost[way])
+                self.send_ipi(j, self.now + cost + self.cost[way])
         self.spend(cost)
         here = c.fl_mask & c.bit and not c.is_lazy and (c.fl_mm == NONE or c.loaded_mm == c.fl_mm)
         t.step = "FL_LOCAL" if here else "FL_WAIT"
+
+    def send_ipi(self, j, at):
+        if at < j.irq_at:
+            j.irq_at = at
+            if at <= j.kicked_at:
+                j.kicked_at = at - 1
 
     def step_FL_LOCAL(self, c, t):
         self.spend(self.flush_tlb_func(c, c, False))
@@ -212,6 +222,8 @@ class Flushing:
         world = self.world
         self.counter["ticks"] += 1
         c.tick_at += world.tick
+        if c.tick_at <= self.now:
+            c.tick_at = self.next_tick(c, self.now)
         self.spend(self.cost["tick"])
         if t is not None:
             c.slice_ticks += 1
@@ -241,7 +253,11 @@ class Flushing:
             self.folio_unlock(f)
         if dev.waiters:
             self.wake_task(dev.waiters.popleft())
-        c.istep = "IO_END" if c.io_at <= self.now else "Q_EXIT"
+        if c.io_at <= self.now:
+            c.kicked_at = self.now
+            c.istep = "IO_END"
+        else:
+            c.istep = "Q_EXIT"
 
     def step_T_TIMER(self, c, t):
         throttled = self.memcg.throttled

@@ -32,6 +32,7 @@ class Invariants:
     def check(self):
         """Raise AssertionError, with what is wrong, if the state is not consistent."""
         self._check_times()
+        self._check_hosts()
         self._check_tasks()
         self._check_places()
         self._check_usage()
@@ -68,7 +69,7 @@ class Invariants:
     def _check_times(self):
         for c in self.cpus:
             total = sum(times[c.nr] for times in self.time.values())
-            clock = c.clock + (c.left if c.in_irq else 0)
+            clock = c.clock + (c.left if c.in_irq else 0) + c.host_left
             assert total == clock, f"CPU {c.nr}: its times sum to {total}, its clock is {clock}"
             assert 0 <= c.stock <= 64, f"CPU {c.nr}: stock {c.stock}"
             assert (c.istep is not None) == bool(c.in_irq), f"CPU {c.nr}: istep {c.istep}"
@@ -78,6 +79,28 @@ class Invariants:
             batches = (c.lru_add, c.lru_move_tail, c.lru_activate)
             assert max(map(len, batches)) <= BATCH, f"CPU {c.nr}: batches"
             assert len(c.lru_move_tail) < BATCH, f"CPU {c.nr}: a full lru_move_tail is left"
+
+    def _check_hosts(self):
+        for c in self.cpus:
+            assert c.host_left >= 0, f"CPU {c.nr}: host_left {c.host_left}"
+            assert not (c.ask and c.hosted), f"CPU {c.nr}: asks for what it has"
+            assert not (c.pv_flush and c.hosted), f"CPU {c.nr} runs with a flush pending"
+            if c.hosted:
+                assert c.on_at <= c.clock and not c.host_left, f"CPU {c.nr}: on_at, host_left"
+            elif not c.in_irq and c.mode != RUN:
+                assert not (c.host_left or c.ask), f"CPU {c.nr}: waits, and has work left"
+            if not self.hosts:
+                assert not (c.hosted or c.ask or c.on_at or c.host_left), f"CPU {c.nr}: no host CPU"
+        assert sorted(c.nr for h in self.hosts for c in h.cpus) == [
+            c.nr for c in self.cpus if self.hosts], "a CPU has not one host CPU"
+        for h in self.hosts:
+            hosted = [c for c in h.cpus if c.hosted]
+            assert hosted == ([h.running] if h.running else []), (
+                f"host CPU {h.nr} runs {h.running and h.running.nr}, hosted {[c.nr for c in hosted]}")
+            if h.running is None:
+                for c in h.cpus:        # nobody who could run is forgotten
+                    assert c.ask or not self.can_run(c) or self.key(c) <= self.now, (
+                        f"host CPU {h.nr} is idle, CPU {c.nr} can run")
 
     def _check_tasks(self):
         queued = [u for c in self.cpus for u in c.runqueue]

@@ -27,7 +27,7 @@ _GROUPS = (
     ("W_DRAIN", 1, "sched"),
     ("E_ZAP E_UNLOCK E_DONE", 1, "fault"),
     ("E_FREE", 0, "fault"),
-    ("H_EVENT H_YIELD", 0, "steal"),
+    ("H_EVENT H_YIELD", None, None),    # no columns: cost 0, last_on stays
 )
 
 NUMBER = {name: i for i, name in enumerate(names.STEPS)}

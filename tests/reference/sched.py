@@ -30,6 +30,12 @@ class Sched:
         self.counter["migrations"] += 1
         return n
 
+    def next_tick(self, c, now):
+        """The first tick of c after now."""
+        tick = self.world.tick
+        first = c.nr * self.world.tick_skew % tick
+        return first if now < first else first + ((now - first) // tick + 1) * tick
+
     def step_SW_PICK(self, c, t):
         c.need_resched, c.push = 0, NONE
         n = c.runqueue.popleft() if c.runqueue else self.newidle(c)
@@ -44,7 +50,7 @@ class Sched:
         c.slice_ticks = 0
         self.counter["context_switches"] += 1
         if c.tick_at == INF:
-            c.tick_at = (self.now // self.world.tick + 1) * self.world.tick
+            c.tick_at = self.next_tick(c, self.now)
         if c.loaded_mm == n.mm.nr:
             self.unlazy(c)
             self.spend(self.cost["context_switch"])

@@ -103,13 +103,15 @@ class Cpu(Stream):
                  "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
                  "lru_add", "lru_move_tail", "lru_activate", "io", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
-                 "fl_n", "acks", "rng", "granted")
+                 "fl_n", "acks", "rng", "granted",
+                 "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")
 
     def __init__(self, nr, world):
         self.nr = nr
         self.bit = 1 << nr
         self.socket = nr // world.cpus_per_socket
-        self.clock = self.in_irq = self.last_on = self.left = 0
+        self.clock = self.in_irq = self.left = 0
+        self.last_on = 1            # PATCH after the core: docs/model.md, section 1, says 0 (random_world(38))
         self.mode = IDLE
         self.istep = self.sstep = self.current = None
         self.irq_at = self.tick_at = self.timer_at = self.io_at = INF
@@ -132,6 +134,8 @@ class Cpu(Stream):
         self.fl_scan = self.fl_trim = self.fl_mask = self.fl_ipi = self.fl_n = self.acks = self.irq_cost = 0
         self.rng = mix(world.seed, 2, nr)
         self.granted = None         # a Lock handed over, that the waiting step has not taken yet
+        self.host = None            # HostCpu, if there are any
+        self.hosted = self.ask = self.pv_flush = self.kicked_at = self.on_at = self.host_left = 0
 
     def t_irq(self):
         return min(self.irq_at, self.tick_at, self.timer_at, self.io_at)
@@ -219,6 +223,16 @@ class SwapDevice:
         self.waiters = deque()      # Tasks that wait for a tag
 
 
+class HostCpu:
+    __slots__ = ("nr", "running", "cpus")
+
+    def __init__(self, nr, cpus):
+        self.nr, self.cpus = nr, cpus
+        self.running = None         # Cpu
+        for c in cpus:
+            c.host = self
+
+
 class State:
     """Everything of section 1, as it is at the start."""
 
@@ -227,6 +241,7 @@ class State:
         self.passes = [Pass(row) for row in world.passes]
         self.trace = [int(x) for x in world.trace]
         self.cpus = [Cpu(i, world) for i in range(world.nr_cpus)]
+        self.hosts = [HostCpu(h, self.cpus[h::world.host_cpus]) for h in range(world.host_cpus)]
         self.mms, base, region = [], 0, 0
         for m, pages in enumerate(world.mm_pages):
             mm = Mm(m, base, int(pages), bool(world.mm_recency[m]), region)
@@ -258,4 +273,5 @@ class State:
         for task in self.tasks:
             cpu = self.cpus[task.cpu]
             cpu.runqueue.append(task)
-            cpu.mode, cpu.sstep, cpu.tick_at = RUN, "SW_PICK", world.tick
+            cpu.mode, cpu.sstep, cpu.tick_at = RUN, "SW_PICK", self.next_tick(cpu, 0)
+        self.start_hosts()

@@ -3,7 +3,7 @@
 import pytest
 
 from . import BATCH31, STAGE0, Checked, Reference, names
-from .worlds import policies, random_policy, random_world, small_world, worlds
+from .worlds import policies, random_policy, random_ties, random_world, small_world, worlds
 
 hypothesis = pytest.importorskip("hypothesis")
 _SETTINGS = hypothesis.settings(max_examples=15, deadline=None,
@@ -28,6 +28,23 @@ def _run_checked(machine, actions, skip=0):
 @pytest.mark.parametrize("seed", range(12))
 def test_invariants_hold_after_every_action(seed):
     _run_checked(Checked(random_world(seed), random_policy(seed)), 800, skip=(0, 3000, 30000)[seed % 3])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_invariants_hold_with_host_cpus(seed):
+    _run_checked(Checked(random_ties(seed), random_policy(seed)), 600, skip=(0, 5000)[seed % 2])
+
+
+@pytest.mark.parametrize("pv_flush", [False, True])
+@pytest.mark.parametrize("host_cpus", [1, 2])
+def test_host_cpus_run_their_cpus_in_turn(host_cpus, pv_flush):
+    machine = Checked(small_world(nr_cpus=4, mm_pages=(160,) * 4, limit=320, host_cpus=host_cpus,
+                                  pv_flush=pv_flush, tick_skew=10**8, migrate_threshold=2**62), BATCH31)
+    _run_checked(machine, 60, skip=30000)
+    counters = machine.counters()
+    assert counters["vcpu_switches"] > 0 and sum(machine.times()["steal"]) > 0
+    assert (counters["pv_flushes"] > 0) == pv_flush
+    assert counters["pgsteal_anon"] > 0
 
 
 @_SETTINGS
@@ -57,10 +74,12 @@ def test_a_slow_device_is_waited_for(policy, cgroup):
 
 
 @pytest.mark.parametrize("policy", [STAGE0, BATCH31])
-def test_a_run_may_be_cut_anywhere(policy):
-    whole = Reference(small_world(), policy)
+@pytest.mark.parametrize("host_cpus", [0, 1])
+def test_a_run_may_be_cut_anywhere(policy, host_cpus):
+    world = small_world(host_cpus=host_cpus, pv_flush=host_cpus > 0)
+    whole = Reference(world, policy)
     rows = whole.run(8 * 10**9)
-    cut, pieces = Reference(small_world(), policy), []
+    cut, pieces = Reference(world, policy), []
     for end in range(0, 8 * 10**9 + 1, 77_777_777):
         pieces += cut.run(end)
     pieces += cut.run(8 * 10**9)

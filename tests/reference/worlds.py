@@ -1,5 +1,6 @@
 """Tiny worlds, and hypothesis strategies that draw random ones."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -14,6 +15,7 @@ KIND = {name: i for i, name in enumerate(names.PASS_KINDS)}
 _IO_COSTS = {"io_submit": 1_500_007, "io_complete": 800_011}
 _COSTS = {name: (11 + (i * 977) % 1990) * 1000 + 2 * i + 1
           for i, name in enumerate(name for name in names.COSTS if name not in _IO_COSTS)}
+_DRAWN_COSTS = tuple(name for name in names.COSTS if name != "vcpu_switch")
 COSTS = tuple((_COSTS | _IO_COSTS)[name] for name in names.COSTS)
 
 
@@ -96,16 +98,24 @@ def _costs(pick, tick):
     if how == "all zero":
         return (0,) * len(COSTS)
     costs = dict(zip(names.COSTS, COSTS))
-    some = [pick(names.COSTS) for _ in range(12)]
+    some = [pick(_DRAWN_COSTS) for _ in range(12)]
     if how == "zero":
-        costs.update(dict.fromkeys(some, 0))
+        costs.update(dict.fromkeys([*some, "vcpu_switch"], 0))
     elif how == "long":             # but interrupts stay shorter than a tick
         interrupt = ("irq_entry", "irq_exit", "tick", "wakeup", "tlb_check", "tlb_flush_full",
                      "invlpg", "io_complete")
         costs.update({name: 40 * costs[name] for name in some if name not in interrupt})
+        costs["vcpu_switch"] *= 5
     elif how == "swap":
         costs.update(zram_write=50_000_003, flush_fixed=20_000_001, fault_entry=7, walk_cold=9)
     return tuple(x // 7 if tick == 10**7 else x for x in costs.values())
+
+
+def _hosts(pick, nr_cpus, tick, some=(0, 0, 1)):
+    """Drawn after everything else: a seed's world stays what it was, but for these."""
+    host_cpus = pick(some) and pick([*range(1, nr_cpus)] * 2 + [nr_cpus])
+    return dict(host_cpus=host_cpus, pv_flush=host_cpus > 0 and pick([False, True]),
+                tick_skew=pick([0, tick // 2 // nr_cpus, tick // 3, tick // 2]))
 
 
 def build_world(pick):
@@ -157,6 +167,7 @@ def build_world(pick):
         task_first_pass=tuple(first), task_nr_passes=tuple(number), task_loop_to=tuple(loop_to),
         task_restart=tuple(pick([True, True, False]) for _ in range(tasks)),
         mm_recency=tuple(pick([True, True, False]) for _ in range(tasks)),
+        **_hosts(pick, nr_cpus, tick),
     )
 
 
@@ -174,6 +185,18 @@ def build_policy(pick):
 
 def random_world(seed):
     return build_world(random.Random(f"world {seed}").choice)
+
+
+def random_ties(seed):
+    """random_world(seed) with host CPUs, where little but touches takes time: equal times everywhere."""
+    world, pick = random_world(seed), random.Random(f"ties {seed}").choice
+    tick, passes = pick([3, 20, 200]), world.passes.copy()
+    passes["think"] = np.minimum(passes["think"], 2)
+    long = dict(zram_write=pick([0, 5]), pageout=pick([0, 1]), vcpu_switch=pick([0, 0, 1]),
+                ipi_delivery=pick([0, 0, 1]), lru_lock=pick([0, 0, 1]))
+    return dataclasses.replace(world, costs=tuple(long.get(name, 0) for name in names.COSTS), tick=tick,
+                               passes=passes, io_latency=pick([0, 1, 7]), io_page=pick([0, 1]),
+                               **_hosts(pick, world.nr_cpus, tick, (1,)))
 
 
 def random_policy(seed):
