@@ -799,7 +799,7 @@ cdef class Core:
             m.turn = 0
             m.row_cost = 0
             at = irq_time(p)
-            if m.w.host_cpus and host_step(m, p, at):
+            if m.w.host_cpus and host_step(m, p):
                 budget -= 1
                 tree_set(m, c, leaf_of(m, c))
                 continue

@@ -206,7 +206,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a time slice is one tick longer", SCHED,
              "p.slice_ticks >= m.w.slice_ticks", "p.slice_ticks > m.w.slice_ticks"),
     Mutation("the first tick comes a whole tick after idle", SCHED,
-             "(m.now // m.w.tick + 1) * m.w.tick", "m.now + m.w.tick"),
+             "return now - (now - offset) % m.w.tick + m.w.tick", "return now + m.w.tick"),
     Mutation("who gives way does not kick an idle CPU", SCHED,
              "        j = lowest_idle(m)\n", "        j = -1\n"),
     Mutation("throttling lasts 10 ms", VMSCAN,

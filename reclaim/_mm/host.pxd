@@ -65,26 +65,37 @@ cdef inline void host_next(machine *m, int32_t h, int32_t first, int64_t now) no
         if c == first:
             return
 
-cdef inline bint host_step(machine *m, cpu_t *p, int64_t irq_at) noexcept nogil:
-    """H_EVENT or H_YIELD, if the acting CPU's next action is one."""
-    cdef int32_t h = m.c % m.w.host_cpus, r = m.host[h].running, nxt
-    cdef bint kick = kick_time(p) <= m.now
-    if p.hosted and not kick:
-        if p.in_irq or p.mode == CPU_RUN or host_can_run(p, m.now):
-            return False
-        m.row_step = ST_H_YIELD
-    else:
-        m.row_step = ST_H_EVENT
-        p.kicked_at = m.now
-        p.ask = 0
-        if r < 0:
-            host_next(m, h, m.c, m.now)
-            return True
-        if not kick:
-            return True
+cdef inline void host_turn(machine *m, int32_t h, int32_t r) noexcept nogil:
+    """Host CPU h stops its CPU r and goes on round the ring."""
+    cdef int32_t nxt = r + m.w.host_cpus
     host_leave(m, r, m.now)
-    nxt = r + m.w.host_cpus
     host_next(m, h, nxt if nxt < m.w.nr_cpus else h, m.now)
     if r != m.c:
         rekey(m, r)
+
+cdef inline void step_H_EVENT(machine *m, cpu_t *p, bint kick) noexcept nogil:
+    """A timer of the CPU ends its host CPU's turn; an interrupt wakes a host CPU that runs none."""
+    cdef int32_t h = m.c % m.w.host_cpus, r = m.host[h].running
+    m.row_step = ST_H_EVENT
+    p.kicked_at = m.now
+    p.ask = 0
+    if r < 0:
+        host_next(m, h, m.c, m.now)
+    elif kick:
+        host_turn(m, h, r)
+
+cdef inline void step_H_YIELD(machine *m) noexcept nogil:
+    """The CPU spins or halts, with no interrupt to take."""
+    m.row_step = ST_H_YIELD
+    host_turn(m, m.c % m.w.host_cpus, m.c)
+
+cdef inline bint host_step(machine *m, cpu_t *p) noexcept nogil:
+    """H_EVENT or H_YIELD, if the acting CPU's next action is one."""
+    cdef bint kick = kick_time(p) <= m.now
+    if kick or not p.hosted:
+        step_H_EVENT(m, p, kick)
+        return True
+    if host_can_run(p, m.now):
+        return False
+    step_H_YIELD(m)
     return True

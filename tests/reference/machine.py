@@ -59,7 +59,7 @@ class Machine:
             return key, c.nr, NUMBER[row], NONE, 0
         if c.in_irq:
             row = c.istep
-        elif key < c.clock or c.mode != RUN or self.late_interrupt(c):
+        elif key < c.clock or c.mode != RUN or (c.last_on and c.t_irq() < c.clock):
             row = self.interrupt_entry(c)
         else:
             row = c.sstep or c.current.step
@@ -79,14 +79,6 @@ class Machine:
         shown = _LOGS[row]
         f = getattr(t, shown) if shown else None
         return key, c.nr, NUMBER[row], NONE if f is None else f.nr, self.spent
-
-    def late_interrupt(self, c):
-        """PATCH after the core: an interrupt that came while c was not hosted, with clock = on_at.
-
-        Its key is its clock, and by docs/model.md, section 2, rule 3, a step with irq off goes first
-        (random_world(7)).
-        """
-        return bool(self.hosts and c.last_on and c.t_irq() < c.clock)
 
     def interrupt_entry(self, c):
         now = self.now

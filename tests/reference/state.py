@@ -111,7 +111,7 @@ class Cpu(Stream):
         self.bit = 1 << nr
         self.socket = nr // world.cpus_per_socket
         self.clock = self.in_irq = self.left = 0
-        self.last_on = 1            # PATCH after the core: docs/model.md, section 1, says 0 (random_world(38))
+        self.last_on = 1
         self.mode = IDLE
         self.istep = self.sstep = self.current = None
         self.irq_at = self.tick_at = self.timer_at = self.io_at = INF
