@@ -77,6 +77,7 @@ ctypedef fused row_t:
     memcg_t
     swapdev_t
     io_t
+    slot_cache_t
 
 cdef object _dtype_of(row_t *row, str name):
     dtype = np.asarray(<row_t[:1]>row).dtype
@@ -93,10 +94,12 @@ cdef object _dtypes():
     cdef memcg_t memcg
     cdef swapdev_t swapdev
     cdef io_t io
+    cdef slot_cache_t slot_cache
     return {"cpu": _dtype_of(&cpu, "cpu"), "task": _dtype_of(&task, "task"),
             "mm": _dtype_of(&mm, "mm"), "folio": _dtype_of(&folio, "folio"),
             "region": _dtype_of(&region, "region"), "memcg": _dtype_of(&memcg, "memcg"),
-            "swapdev": _dtype_of(&swapdev, "swapdev"), "io": _dtype_of(&io, "io")}
+            "swapdev": _dtype_of(&swapdev, "swapdev"), "io": _dtype_of(&io, "io"),
+            "slot_cache": _dtype_of(&slot_cache, "slot_cache")}
 
 DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
@@ -151,6 +154,7 @@ def plan_tables(world, *, state_dtypes=()):
         ("memcg", DTYPES["memcg"], 1),
         ("swapdev", DTYPES["swapdev"], 1),
         ("io", DTYPES["io"], world.io_depth),
+        ("slot_cache", DTYPES["slot_cache"], world.nr_cpus if world.slot_cache else 0),
         ("pte", np.dtype("<u8"), sum(world.mm_pages)),
         ("slot_entry", np.dtype("<u8"), world.nr_slots),
         ("slot_count", np.dtype("u1"), world.nr_slots),
@@ -371,6 +375,12 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_F_RA_SUBMIT(m, p, t)
         elif step == ST_F_TARGET:
             step_F_TARGET(m, p, t)
+        elif step == ST_F_CL_WIN:
+            step_F_CL_WIN(m, p, t)
+        elif step == ST_F_CL_NEXT:
+            step_F_CL_NEXT(m, p, t)
+        elif step == ST_F_CL_CHARGED:
+            step_F_CL_CHARGED(m, p, t)
         elif step == ST_F_PREPARE:
             step_F_PREPARE(m, p, t)
         elif step == ST_F_SWAP_READ:
@@ -592,6 +602,7 @@ cdef class Core:
         self.m.cg = <memcg_t *>(base + <Py_ssize_t>tables["memcg"][0])
         self.m.dev = <swapdev_t *>(base + <Py_ssize_t>tables["swapdev"][0])
         self.m.io = <io_t *>(base + <Py_ssize_t>tables["io"][0])
+        self.m.slot_cache = <slot_cache_t *>(base + <Py_ssize_t>tables["slot_cache"][0])
         self.m.pte = <uint64_t *>(base + <Py_ssize_t>tables["pte"][0])
         self.m.slot_entry = <uint64_t *>(base + <Py_ssize_t>tables["slot_entry"][0])
         self.m.slot_count = <uint8_t *>(base + <Py_ssize_t>tables["slot_count"][0])
@@ -641,6 +652,8 @@ cdef class Core:
         w.swapin_cached = bool(world.swapin_cached)
         w.pgrefill_global = bool(world.pgrefill_global)
         w.swap_sync = bool(world.swap_sync)
+        w.rotational = bool(world.rotational)
+        w.slot_cache = bool(world.slot_cache)
         w.io_depth = world.io_depth
         w.io_latency = world.io_latency
         w.io_page = world.io_page
@@ -706,6 +719,9 @@ cdef class Core:
             m.folio[i].wait_head = -1
         m.cg.usage = m.cg.kernel = world.kernel_pages
         m.dev.wait_head = m.dev.wait_tail = -1
+        m.dev.highest = m.w.nr_slots - 1
+        m.dev.ra_hits = RA_FIRST_HITS
+        m.dev.ra_prev = -1
         for i in range(m.w.io_depth):
             m.io[i].next = i + 1 if i + 1 < m.w.io_depth else -1
             m.io[i].folio = -1
