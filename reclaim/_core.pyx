@@ -79,6 +79,7 @@ ctypedef fused row_t:
     swapdev_t
     io_t
     host_t
+    slot_cache_t
 
 cdef object _dtype_of(row_t *row, str name):
     dtype = np.asarray(<row_t[:1]>row).dtype
@@ -96,11 +97,13 @@ cdef object _dtypes():
     cdef swapdev_t swapdev
     cdef io_t io
     cdef host_t host
+    cdef slot_cache_t slot_cache
     return {"cpu": _dtype_of(&cpu, "cpu"), "task": _dtype_of(&task, "task"),
             "mm": _dtype_of(&mm, "mm"), "folio": _dtype_of(&folio, "folio"),
             "region": _dtype_of(&region, "region"), "memcg": _dtype_of(&memcg, "memcg"),
             "swapdev": _dtype_of(&swapdev, "swapdev"), "io": _dtype_of(&io, "io"),
-            "host": _dtype_of(&host, "host")}
+            "host": _dtype_of(&host, "host"),
+            "slot_cache": _dtype_of(&slot_cache, "slot_cache")}
 
 DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
@@ -156,6 +159,7 @@ def plan_tables(world, *, state_dtypes=()):
         ("swapdev", DTYPES["swapdev"], 1),
         ("io", DTYPES["io"], world.io_depth),
         ("host", DTYPES["host"], world.host_cpus),
+        ("slot_cache", DTYPES["slot_cache"], world.nr_cpus if world.slot_cache else 0),
         ("pte", np.dtype("<u8"), sum(world.mm_pages)),
         ("slot_entry", np.dtype("<u8"), world.nr_slots),
         ("slot_count", np.dtype("u1"), world.nr_slots),
@@ -376,6 +380,12 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_F_RA_SUBMIT(m, p, t)
         elif step == ST_F_TARGET:
             step_F_TARGET(m, p, t)
+        elif step == ST_F_CL_WIN:
+            step_F_CL_WIN(m, p, t)
+        elif step == ST_F_CL_NEXT:
+            step_F_CL_NEXT(m, p, t)
+        elif step == ST_F_CL_CHARGED:
+            step_F_CL_CHARGED(m, p, t)
         elif step == ST_F_PREPARE:
             step_F_PREPARE(m, p, t)
         elif step == ST_F_SWAP_READ:
@@ -598,6 +608,7 @@ cdef class Core:
         self.m.dev = <swapdev_t *>(base + <Py_ssize_t>tables["swapdev"][0])
         self.m.io = <io_t *>(base + <Py_ssize_t>tables["io"][0])
         self.m.host = <host_t *>(base + <Py_ssize_t>tables["host"][0])
+        self.m.slot_cache = <slot_cache_t *>(base + <Py_ssize_t>tables["slot_cache"][0])
         self.m.pte = <uint64_t *>(base + <Py_ssize_t>tables["pte"][0])
         self.m.slot_entry = <uint64_t *>(base + <Py_ssize_t>tables["slot_entry"][0])
         self.m.slot_count = <uint8_t *>(base + <Py_ssize_t>tables["slot_count"][0])
@@ -647,6 +658,8 @@ cdef class Core:
         w.swapin_cached = bool(world.swapin_cached)
         w.pgrefill_global = bool(world.pgrefill_global)
         w.swap_sync = bool(world.swap_sync)
+        w.rotational = bool(world.rotational)
+        w.slot_cache = bool(world.slot_cache)
         w.io_depth = world.io_depth
         w.host_cpus = world.host_cpus
         w.pv_flush = bool(world.pv_flush)
@@ -715,6 +728,9 @@ cdef class Core:
             m.folio[i].wait_head = -1
         m.cg.usage = m.cg.kernel = world.kernel_pages
         m.dev.wait_head = m.dev.wait_tail = -1
+        m.dev.highest = m.w.nr_slots - 1
+        m.dev.ra_hits = RA_FIRST_HITS
+        m.dev.ra_prev = -1
         for i in range(m.w.io_depth):
             m.io[i].next = i + 1 if i + 1 < m.w.io_depth else -1
             m.io[i].folio = -1

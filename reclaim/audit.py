@@ -56,7 +56,6 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
         "wait_next": (-1, "task"), "throttle_next": (-1, "task"), "vp": (-1, "pte"),
-        "ra_at": (-1, "pte+1"), "ra_end": (-1, "pte+1"), "ra_vp": (-1, "pte"),
         "f_pfn": (-1, "folio"), "f_old": (-1, "folio"), "folio": (-1, "folio"),
         "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
@@ -79,7 +78,11 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "region": {"present": (0, 2)},
     "host": {"running": (-1, "cpu")},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
-                "wait_head": (-1, "task"), "wait_tail": (-1, "task")},
+                "wait_head": (-1, "task"), "wait_tail": (-1, "task"),
+                "cluster_next": (0, "slot_entry+2"), "cluster_nr": (0, 256), "lowest": (0, "slot_entry+1"),
+                "highest": (-1, "slot_entry"), "ra_hits": (0, 1 << 30), "ra_prev": (-1, "slot_entry"),
+                "ra_win": (0, 9), "cache_active": (0, 2)},
+    "slot_cache": {"cur": (0, 65), "nr": (0, 65), "n_ret": (0, 65)},
     "io": {"done": (0, _IO_MAX), "folio": (-1, "folio"), "next": (-1, "io")},
     "memcg": {
         "usage": (0, 1 << 40), "kernel": (0, 1 << 40), "nr_isolated": (0, "folio+1"),
@@ -95,7 +98,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
 
 # Where a step that waits for something else may go on, by the field that says so.
 _RETURNS = {
-    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
+    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
     "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
               "I_LOCK", "K_LOCK"},
@@ -107,19 +110,22 @@ _HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "
          "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH"} | _UNMAPPING
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}
 # A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
-_FRESH = {"F_CHARGED", "F_RA_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
+_FRESH = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
 _RA_READING = {"F_RA_READ", "F_RA_SUBMIT"}
 _SHARED = _RA_READING | {"F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
 _FAULT_LOCKED = _RA_READING | {"F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
 _COPYING = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}     # with f_old, if any
-_READAHEAD = {"F_RA_NEXT", "F_RA_CHARGED"} | _RA_READING
-_SWAPPED = {"F_CACHE", "F_PREPARE", "F_RA_WIN", "F_TARGET"} | _READAHEAD | _SHARED
+_BY_PAGE = {"F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED"}
+_BY_SLOT = {"F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED"}
+_READAHEAD = _BY_PAGE | _BY_SLOT | _RA_READING
+_SWAPPED = {"F_CACHE", "F_PREPARE", "F_TARGET"} | _READAHEAD | _SHARED
 _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the folio in hand is
 _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
 _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
 _GUARDED = {"TOUCH", "POPULATE", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
-_CHARGING = {"F_CHARGED", "F_RA_CHARGED"}        # a frame, by c_ret
+_READ_CHARGED = {"F_RA_CHARGED", "F_CL_CHARGED"}
+_CHARGING = {"F_CHARGED"} | _READ_CHARGED        # a frame, by c_ret
 _SUBMITTING = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _BLOCKING = {"F_RETRY", "I_START", "S_WB_WAIT"} | _SUBMITTING       # ... or asleep
 _LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT"}
@@ -173,13 +179,14 @@ def audit(sim: Simulation, data: bytes | None = None) -> None:
         for field, (least, limit) in fields.items():
             _range(s, table, field, least, s.bound(limit))
     _constants(s)
+    held = _cached_slots(s)
     _page_tables(s)
     _lists(s)
     _contexts(s)
     _hosts(s)
     _frames(s)
     if len(s["slot_count"]):
-        _slots(s)
+        _slots(s, held)
 
 
 def _range(s: _State, table: str, field: str, least: int, limit: int) -> None:
@@ -477,8 +484,8 @@ def _task(s: _State, t: int, u: Any) -> None:
             _kind(s, u, where)
         if cause in _CHARGING and u["f_pfn"] < 0:
             _fail(f"{where}: no frame in hand")
-        if cause == "F_RA_CHARGED":
-            _readahead(s, u, where)
+        if cause in _READ_CHARGED:
+            _readahead(s, u, cause, where)
     if at[:2] == "K_":
         _returns(u["k_ret"], "k_ret", where)
     if at[:2] == "B_" or u["in_batch"] and shrinking:
@@ -552,16 +559,21 @@ def _program(s: _State, u: Any, at: str, where: str) -> None:
     if at == "F_CHARGED":
         _kind(s, u, where)
     if at in _READAHEAD:
-        _readahead(s, u, where)
-    if at == "F_RA_CHARGED" and not own["base"] <= u["ra_vp"] < own["base"] + own["nr_pages"]:
-        _fail(f"{where}: the page to read is not of its mm")
+        _readahead(s, u, at, where)
 
 
-def _readahead(s: _State, u: Any, where: str) -> None:
+def _readahead(s: _State, u: Any, at: str, where: str) -> None:
+    """What is read ahead are pages of the mm, or slots of a device that rotates."""
     own = s["mm"][u["mm"]]
-    end = own["base"] + own["nr_pages"]
-    if not own["base"] <= u["ra_at"] <= end or not u["ra_end"] <= end:
-        _fail(f"{where}: reads ahead beyond its mm")
+    first, end = own["base"], own["base"] + own["nr_pages"]
+    if s.world.rotational:
+        first, end = 0, s.world.nr_slots
+    if at in (_BY_PAGE if s.world.rotational else _BY_SLOT):
+        _fail(f"{where}: the device is not read so")
+    if at[-4:] != "_WIN" and not (first <= u["ra_at"] <= end and u["ra_end"] <= end):
+        _fail(f"{where}: reads ahead beyond its mm or the device")
+    if at in _READ_CHARGED and not first <= u["ra_vp"] < end:
+        _fail(f"{where}: the page to read is not of its mm or the device")
     kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
     if kind != _PTE["SWAP"] or index >= s.world.nr_slots:
         _fail(f"{where}: f_orig is not a swap entry")
@@ -579,7 +591,7 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
     folio, pte = s["folio"], s["pte"]
     if at in _HAND:
         f = folio[u["folio"]]
-        if u["folio"] < 0 or f["vp"] < 0:
+        if u["folio"] < 0 or f["vp"] < 0 and not s.world.rotational:
             _fail(f"{where}: no folio in hand")
         if at not in _UNLOCKED and not f["flags"] & _FL["LOCKED"]:
             _fail(f"{where}: the folio in hand is not locked")
@@ -597,7 +609,8 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
         _fail(f"{where}: the frame in hand is not locked")
     if at in ("F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"):
         f = folio[u["f_pfn"]]
-        if f["vp"] != u["vp"] or f["mapcount"] or f["slot"] != int(u["f_orig"]) >> 8 or \
+        vp = u["vp"] if f["vp"] < 0 and s.world.rotational else f["vp"]     # NONE until it is mapped
+        if vp != u["vp"] or f["mapcount"] or f["slot"] != int(u["f_orig"]) >> 8 or \
                 pte[u["vp"]] != u["f_orig"]:
             _fail(f"{where}: the frame in hand is of another page")
         if not s.world.swapin_cached and bool(f["flags"] & _FL["SWAPCACHE"]) != u["f_cached"]:
@@ -724,6 +737,8 @@ def _frames(s: _State) -> None:
     place[top] += 1
     place += (folio["flags"] & _FL["LRU"]) != 0
     bare = (folio["vp"] < 0) & ~free & (maps + ((folio["flags"] & _FL["LRU"]) != 0) > 0)
+    if s.world.rotational:                   # whose page a cluster brought in is not known at first
+        bare &= maps > 0
     for name, bad in (("a frame is in no place or in two", place != 1),
                       ("a folio's mapcount is wrong", folio["mapcount"] != maps),
                       ("a frame's references are wrong", folio["refcount"] != refs),
@@ -735,15 +750,42 @@ def _frames(s: _State) -> None:
                   f"expected {refs[f]} references, {maps[f]} mappings")
 
 
-def _slots(s: _State) -> None:
-    count, entry, folio, g = s["slot_count"], s["slot_entry"], s["folio"], s.memcg
+def _cached_slots(s: _State) -> NDArray[np.int64]:
+    """The slots in the CPUs' slot caches."""
+    found: list[int] = []
+    for c, row in enumerate(s["slot_cache"]):
+        if row["cur"] + row["nr"] > len(row["slots"]):
+            _fail(f"the slot cache of CPU {c} ends beyond its end")
+        found += row["slots"][row["cur"]:row["cur"] + row["nr"]].tolist()
+        found += row["slots_ret"][:row["n_ret"]].tolist()
+    active = s["swapdev"]["cache_active"][0]
+    if found and not active or active and not s.world.slot_cache:
+        _fail("slot caches are in use that should not be")
+    held = np.array(found, dtype=np.int64)
+    if ((held < 0) | (held >= s.world.nr_slots)).any():
+        _fail("a slot cache holds a slot that does not exist")
+    return held
+
+
+def _scanned(s: _State) -> NDArray[np.bool_]:
+    """The unused slots of a device that rotates, which `lowest` and `highest` bound."""
+    dev, nr = s["swapdev"][0], len(s["slot_count"])
+    free: NDArray[np.bool_] = s["slot_count"] == 0
+    found = np.flatnonzero(free)
+    if len(found) != s.memcg["slots_free"]:
+        _fail("the number of free slots is wrong")
+    if (s["slot_entry"][free] != 0).any():
+        _fail("a free slot has an entry")
+    if len(found) and not dev["lowest"] <= found[0] <= found[-1] <= dev["highest"] or \
+            not len(found) and (dev["lowest"], dev["highest"]) != (nr, -1):
+        _fail("a free slot is not between the lowest and the highest")
+    return free
+
+
+def _stacked(s: _State) -> NDArray[np.bool_]:
+    """The free slots of any other device: on the stack, or never used."""
+    count, entry, g = s["slot_count"], s["slot_entry"], s.memcg
     nr = len(count)
-    pte = s["pte"]
-    swapped = (pte[(pte & np.uint64(7)) == _PTE["SWAP"]] >> np.uint64(8)).astype(np.int64)
-    maps = np.bincount(swapped, minlength=nr)
-    if ((count & 0x3f) != maps).any():
-        slot = int(((count & 0x3f) != maps).argmax())
-        _fail(f"slot {slot} has map count {count[slot] & 0x3f}, {maps[slot]} PTEs hold it")
     free = np.zeros(nr, dtype=bool)
     at, links = int(g["slot_top"]), 0
     while at >= 0:
@@ -755,18 +797,38 @@ def _slots(s: _State) -> None:
     if links != g["slots_free"] - (nr - g["slot_fresh"]):
         _fail("the number of free slots is wrong")
     free[g["slot_fresh"]:] = True
+    return free
+
+
+def _slots(s: _State, in_caches: NDArray[np.int64]) -> None:
+    """Every slot is free, in use, in a slot cache or in the hand of one task that adds it."""
+    count, entry, folio = s["slot_count"], s["slot_entry"], s["folio"]
+    nr = len(count)
+    pte = s["pte"]
+    swapped = (pte[(pte & np.uint64(7)) == _PTE["SWAP"]] >> np.uint64(8)).astype(np.int64)
+    maps = np.bincount(swapped, minlength=nr)
+    if ((count & 0x3f) != maps).any():
+        slot = int(((count & 0x3f) != maps).argmax())
+        _fail(f"slot {slot} has map count {count[slot] & 0x3f}, {maps[slot]} PTEs hold it")
+    free = _scanned(s) if s.world.rotational else _stacked(s)
+    marked = s.world.rotational or s.world.slot_cache        # slots taken have HAS_CACHE at once
     used = count != 0
+    held = np.zeros(nr, dtype=np.int64)
+    np.add.at(held, in_caches, 1)
     cached = (folio["flags"] & _FL["SWAPCACHE"]) != 0
     filling = np.zeros(nr, dtype=bool)
     for t, u in enumerate(s["task"]):
         step = _at(s, t)
         if step == "S_ADD":
             slot = folio["slot"][u["folio"]]
-            if used[slot] or free[slot]:
+            if used[slot] != marked or free[slot]:
                 _fail(f"task {t} adds a folio to a slot in use")
             used[slot] = True
+            held[slot] += marked
         if step in ("F_SWAP_READ", "F_SWAP_MAP") and not cached[u["f_pfn"]]:
             filling[int(u["f_orig"]) >> 8] = True
+    if (held > 1).any() or ((count != 0x40) | (entry != 0))[held > 0].any():
+        _fail("a slot in a slot cache, or in hand, is held twice or in use")
     if (used == free).any():
         _fail(f"slot {int((used == free).argmax())} is free and in use, or neither")
     of_folio = ~free & ((entry & np.uint64(3)) == 2) & (count != 0)
@@ -776,7 +838,7 @@ def _slots(s: _State) -> None:
     mine[folio["slot"][cached]] = np.flatnonzero(cached)
     if (owners != mine).any() or int(cached.sum()) != int(of_folio.sum()):
         _fail(f"slot {int((owners != mine).argmax())} and a folio of the swap cache disagree")
-    if (((count & 0x40) != 0) != (of_folio | filling)).any():
+    if (((count & 0x40) != 0) != (of_folio | filling | (held > 0))).any():
         _fail("a slot has HAS_CACHE and no folio, or the reverse")
 
 

@@ -116,6 +116,15 @@ def _requests(sim: Simulation) -> _Column:
     return np.array(found, dtype=np.int64)
 
 
+def _slot_caches(sim: Simulation) -> _Column:
+    found: list[int] = []
+    for row in sim.view("slot_cache"):
+        first, last, returned = int(row["cur"]), int(row["cur"] + row["nr"]), int(row["n_ret"])
+        found += [last - first, *row["slots"][first:last].tolist(),
+                  returned, *row["slots_ret"][:returned].tolist()]
+    return np.array(found, dtype=np.int64)
+
+
 _WHOLE: dict[str, Callable[[Simulation], _Column]] = {
     "cpu_io": _requests,
     "cpu_queue": _queues, "cpu_runqueue": _runqueues,
@@ -131,6 +140,7 @@ _WHOLE: dict[str, Callable[[Simulation], _Column]] = {
     "slot_entry": lambda sim: np.where(sim.view("slot_count") == 0, np.uint64(0),
                                        sim.view("slot_entry")),
     "slot_count": lambda sim: sim.view("slot_count"),
+    "slot_cache": _slot_caches,
     "counter": lambda sim: sim.view("counter"),
     "time": lambda sim: sim.view("time").reshape(-1, len(names.TIMES)).T,
 }

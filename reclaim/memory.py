@@ -19,8 +19,9 @@ class KernelRules:
     trim : flush_tlb_mm_range() trims mm_cpumask once a second.
     swapin_cached : synchronous swap-in goes through the swap cache.
     pgrefill_global : cgroup reclaim counts pgrefill in /proc/vmstat too.
+    slot_cache : swap slots are taken and given back through a cache of each CPU.
 
-    The last three are known for a tree after v7.0 and for v6.12, but not dated: 6.18 is taken
+    The last four are known for a tree after v7.0 and for v6.12, but not dated: 6.18 is taken
     to be as 6.12 in them, and 7.0 as the later tree.
     """
 
@@ -28,16 +29,21 @@ class KernelRules:
     trim: bool
     swapin_cached: bool
     pgrefill_global: bool
+    slot_cache: bool
 
 
 VERSIONS = {
-    "6.12": KernelRules(mask_lazy=False, trim=False, swapin_cached=False, pgrefill_global=False),
-    "6.18": KernelRules(mask_lazy=True, trim=False, swapin_cached=False, pgrefill_global=False),
-    "7.0": KernelRules(mask_lazy=True, trim=True, swapin_cached=True, pgrefill_global=True),
+    "6.12": KernelRules(mask_lazy=False, trim=False, swapin_cached=False, pgrefill_global=False,
+                        slot_cache=True),
+    "6.18": KernelRules(mask_lazy=True, trim=False, swapin_cached=False, pgrefill_global=False,
+                        slot_cache=True),
+    "7.0": KernelRules(mask_lazy=True, trim=True, swapin_cached=True, pgrefill_global=True,
+                       slot_cache=False),
 }
 
 
-SWITCHES = ("trim", "swapin_cached", "pgrefill_global")    # rules that a key of [kernel] overrides
+# rules that a key of [kernel] overrides
+SWITCHES = ("trim", "swapin_cached", "pgrefill_global", "slot_cache")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +58,7 @@ class Kernel(Section):
     trim: str = key("auto", choice("auto", "yes", "no"))
     swapin_cached: str = key("auto", choice("auto", "yes", "no"))
     pgrefill_global: str = key("auto", choice("auto", "yes", "no"))
+    slot_cache: str = key("auto", choice("auto", "yes", "no"))
 
     @property
     def rules(self) -> KernelRules:
@@ -111,3 +118,8 @@ class Swap(Section):
     def synchronous(self) -> bool:
         """SWP_SYNCHRONOUS_IO: a request is done when its submission returns."""
         return self.kind in ("zram", "none")
+
+    @property
+    def rotates(self) -> bool:
+        """Slots come by scanning and clusters of them are read ahead."""
+        return self.rotational and not self.synchronous

@@ -12,6 +12,7 @@ STEPS = (
     "F_READ", "F_PT", "F_PT_SET", "F_ZERO", "F_ALLOC", "F_CHARGED", "F_FILL", "F_MAP",
     "F_WP", "F_WP_REUSE", "F_WP_CLEAR", "F_WP_SET",
     "F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT", "F_TARGET",
+    "F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED",
     "F_PREPARE", "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
     # charging (mm/memcontrol.c)
     "C_TRY", "C_AFTER",
@@ -110,7 +111,9 @@ DIGEST = (
     ("slot_entry", ()), ("slot_count", ()),
     ("memcg", ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
                "refaults_snapshot", "slots_free", "frames_free")),
-    ("swapdev", ("in_flight", "last")),
+    ("swapdev", ("in_flight", "last", "cluster_next", "cluster_nr", "lowest", "highest",
+                 "cache_active", "ra_hits", "ra_prev", "ra_win")),
+    ("slot_cache", ()),
     ("counter", ()), ("time", ()),
 )
 

@@ -22,7 +22,7 @@ from reclaim.keys import (Fault, Section, Table, boolean, byte_size, check, chec
                           integer, key, kinds, number, place, raise_faults, show_value, text, time,
                           toml_value, unknown)
 from reclaim.machine import Machine, check_costs
-from reclaim.memory import KERNEL_PAGES, MAX_SIZE, MIN_LIMIT, Kernel, Memcg, Memory, Swap
+from reclaim.memory import KERNEL_PAGES, MAX_SIZE, MIN_LIMIT, Kernel, KernelRules, Memcg, Memory, Swap
 from reclaim.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ class Scenario(Section):
             mask_lazy=self.kernel.mask_lazy, trim=rules.trim, swapin_cached=rules.swapin_cached and self.swap.synchronous,
             swap_sync=self.swap.synchronous, io_depth=1 if self.swap.synchronous else self.swap.depth,
             io_latency=round(self.swap.latency * 1e12), io_page=-(-PAGE_SIZE * 10**12 // self.swap.bandwidth),
-            pgrefill_global=rules.pgrefill_global,
+            pgrefill_global=rules.pgrefill_global, rotational=self.swap.rotates,
+            slot_cache=self._slot_cache(rules),
             host_cpus=self.machine.host_cpus, pv_flush=self.machine.pv_flush,
             tick=scheduler.tick_ps,
             tick_skew=scheduler.tick_ps // 2 // self.machine.cpus if scheduler.skew_tick else 0,
@@ -246,6 +247,10 @@ class Scenario(Section):
             task_first_pass=program.task_first_pass, task_nr_passes=program.task_nr_passes,
             task_loop_to=program.task_loop_to, task_restart=program.task_restart,
             mm_pages=program.mm_pages, mm_recency=program.mm_recency, trace=program.trace)
+
+    def _slot_cache(self, rules: KernelRules) -> bool:
+        """Left to the version, only a device whose slot numbers mean something has slot caches."""
+        return rules.slot_cache and (self.swap.rotates or self.kernel.slot_cache == "yes")
 
     def _kernel_pages(self, nr_processes: int) -> int:
         if isinstance(self.memcg.kernel, str):
@@ -394,8 +399,9 @@ def _check_workload(value: Any, fault: Any) -> None:
         if None not in (workers, nbytes) and nbytes < workers * PAGE_SIZE:
             fault("workload.bytes", units.format_size(nbytes),
                   f"must be at least a page of {PAGE_SIZE} bytes for each of {workers} workers")
-    if value("swap", "rotational") and value("swap", "kind") in ("ssd", "nvme"):
-        fault("swap.rotational", True, "cluster readahead is not modelled yet; must be false", later=True)
+    if value("swap", "rotational") and value("swap", "kind") == "nvme":
+        fault("swap.rotational", True, 'must be false when swap.kind is "nvme"; an asynchronous device '
+                                       'that says it rotates is kind = "ssd"')
     if kind == "stress_ng.vm":
         _check_stress_ng(value, fault)
 

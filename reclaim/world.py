@@ -54,6 +54,8 @@ class World:
     io_depth: int                      # requests in flight, 1 to 65536 (unused if swap_sync)
     io_latency: int                    # of one request [ps]
     io_page: int                       # least time between the ends of two requests [ps]
+    rotational: bool = False           # slots by scanning, clusters read ahead (not if swap_sync)
+    slot_cache: bool = False           # caches of 64 slots per CPU (6.12)
     swapin_cached: bool                # synchronous swap-in goes through the swap cache (7.0)
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
     host_cpus: int                     # CPU c runs on host CPU c % host_cpus; 0: each has its own
@@ -131,6 +133,11 @@ def check(world: World) -> None:
         raise _fault("swap_sync", world.swap_sync, "a bool")
     if world.swapin_cached and not world.swap_sync:
         raise _fault("swapin_cached", world.swapin_cached, "false where swap_sync is false")
+    for name in ("rotational", "slot_cache"):
+        if not isinstance(getattr(world, name), (bool, np.bool_)):
+            raise _fault(name, getattr(world, name), "a bool")
+    if world.rotational and world.swap_sync:
+        raise _fault("rotational", True, "false where swap_sync is true")
     _int(world, "io_depth", 1, 65536)
     _int(world, "io_latency", 0, 10**13)
     _int(world, "io_page", 0, 10**13)

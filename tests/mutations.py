@@ -134,6 +134,7 @@ CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd",
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
 PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
+SWAPFILE = "_mm/swapfile.pxd"
 
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
 MUTATIONS: tuple[Mutation, ...] = (
@@ -379,7 +380,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("backward faults read forward", READAHEAD,
              "page - n + 1 if page == prev - 1", "page if page == prev - 1"),
     Mutation("the fault's own page is marked as read ahead", READAHEAD,
-             "    if t.ra_vp != t.vp:\n", "    if True:\n"),
+             "    if s != pte_index(t.f_orig):\n", "    if True:\n"),
     Mutation("no lru_add_drain after reading ahead", READAHEAD,
              "        drain_all(m, t, ST_F_TARGET)\n", "        t.step = ST_F_TARGET\n"),
     Mutation("a page in the swap cache is read again", READAHEAD,
@@ -388,6 +389,24 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a page that was read ahead is a major fault too", READAHEAD,
              "        m.counter[CN_swap_ra] += 1\n",
              "        m.counter[CN_swap_ra] += 1\n        m.counter[CN_pgmajfault] += 1\n"),
+    # devices that rotate
+    Mutation("a cluster that is used up is not followed by a free one", SWAPFILE,
+             "        if m.cg.slots_free + n >= SWAPFILE_CLUSTER:\n", "        if False:\n"),
+    Mutation("a returned slot is free at once", FOLIO,
+             "    if m.dev.cache_active:\n        slot_return", "    if False:\n        slot_return"),
+    Mutation("slot caches stop too late", SWAPFILE,
+             "m.cg.slots_free < 2 * SWAP_BATCH * m.w.nr_cpus",
+             "m.cg.slots_free < SWAP_BATCH * m.w.nr_cpus"),
+    Mutation("a slot taken from a folio goes through the slot cache", SWAPFILE,
+             "    pool_put(m, s)\n    folio_put(m, f)\n", "    slot_free(m, s)\n    folio_put(m, f)\n"),
+    Mutation("clusters are aligned as if there were no header", READAHEAD,
+             "first = (s + 1) // n * n ", "first = s // n * n + 1 "),
+    Mutation("only the last hit counts for the next cluster", READAHEAD,
+             "        m.dev.ra_hits += hit\n", "        m.dev.ra_hits = hit\n"),
+    Mutation("the last cluster's slot is remembered after hits too", READAHEAD,
+             "    if dev.ra_hits == 0:\n        dev.ra_prev = s\n", "    dev.ra_prev = s\n"),
+    Mutation("what a cluster brings in is taken for the reader's page", READAHEAD,
+             "read_async(m, t, t.ra_vp, -1, -1) ", "read_async(m, t, t.ra_vp, t.mm, t.vp) "),
 )
 
 # Not among them, since no world here tells them from the core: swap_full's threshold (only a read

@@ -183,9 +183,22 @@ def test_not_modelled_yet(section, name, value):
 
 
 def test_only_asynchronous_devices_rotate():
-    refused({"swap": {"kind": "ssd", "rotational": True}}, "x.toml: swap.rotational = true",
-            "not modelled yet", kind=NotModelledError)
-    assert Scenario.from_dict({"swap": {"kind": "zram", "rotational": True}}).lower().swap_sync
+    refused({"swap": {"kind": "nvme", "rotational": True}}, "x.toml: swap.rotational = true", "ssd")
+    for kind, rotates in (("ssd", True), ("zram", False), ("none", False)):
+        w = Scenario.from_dict({"swap": {"kind": kind, "rotational": True}}).lower()
+        assert (w.rotational, w.swap_sync) == (rotates, not rotates)
+
+
+@pytest.mark.parametrize("version, has", [("6.12", True), ("6.18", True), ("7.0", False)])
+def test_slot_caches_are_of_the_version_and_of_devices_that_rotate(version, has):
+    def lowered(rotational, said):
+        return Scenario.from_dict({"kernel": {"version": version, "slot_cache": said},
+                                   "swap": {"kind": "ssd", "rotational": rotational}}).lower().slot_cache
+    assert lowered(True, "auto") is has
+    assert lowered(False, "auto") is False
+    for rotational in (False, True):
+        assert lowered(rotational, "yes") is True
+        assert lowered(rotational, "no") is False
 
 
 @pytest.mark.parametrize("kind", ["ssd", "nvme"])
@@ -425,7 +438,7 @@ def test_the_table_of_kernels_is_what_runs():
                     for name in KernelRules.__dataclass_fields__}
 
 
-@pytest.mark.parametrize("name", ["trim", "swapin_cached", "pgrefill_global"])
+@pytest.mark.parametrize("name", ["trim", "swapin_cached", "pgrefill_global", "slot_cache"])
 def test_a_switch_overrides_the_version(name):
     for version in ("6.12", "7.0"):
         for said, want in (("yes", True), ("no", False)):

@@ -380,7 +380,7 @@ FUZZ = """
 
     faulthandler.enable()
     INDEXED = ["cpu", "task", "folio", "memcg", "region", "mm", "pte", "slot_entry", "slot_count",
-               "csd_next", "fl_mask", "ubc_mask", "io", "swapdev"]
+               "csd_next", "fl_mask", "ubc_mask", "io", "swapdev", "slot_cache"]
 
     def field_of(tables, data):
         "A random field of a random row: its name, where it is, its size."
@@ -422,7 +422,9 @@ FUZZ = """
     for seed in range(int(sys.argv[1]), int(sys.argv[1]) + 10):
         world = random_world(seed) if seed % 3 == 0 else small_world(
             seed=seed, mm_pages=(48, 40, 64), limit=90, nr_cpus=2 + seed % 2,
-            swap_sync=seed % 4 == 1, io_depth=3, cgroup=1 + seed % 2)
+            swap_sync=seed % 4 == 1, io_depth=3, cgroup=1 + seed % 2,
+            rotational=seed % 4 in (2, 3), slot_cache=seed % 4 in (1, 3),
+            nr_slots=150 if seed % 4 == 2 else 1100)
         sim = Simulation(world, f"stage{5 * (seed % 2)}")
         for _ in range(12):
             sim._core.run(1 << 50, actions=rng.randrange(50, 3000))

@@ -151,33 +151,45 @@ cdef inline void folio_put(machine *m, int32_t f) noexcept nogil:
         free_frame(m, f)
 
 
-# --- swap slots: a stack like the frames'
+# --- swap slots: a stack like the frames', or by scanning (swapfile.pxd)
 
 cdef inline bint swap_full(const machine *m) noexcept nogil:
     return m.w.nr_slots > 0 and m.cg.slots_free * 2 < m.w.nr_slots
 
-cdef inline int32_t slot_alloc(machine *m) noexcept nogil:
-    cdef memcg_t *g = m.cg
-    cdef int32_t s = g.slot_top
-    if s >= 0:
-        g.slot_top = <int32_t>(m.slot_entry[s]) - 1
+cdef inline void pool_put(machine *m, int32_t s) noexcept nogil:
+    """swap_range_free: from here on any task may take the slot"""
+    m.slot_count[s] = 0
+    m.cg.slots_free += 1
+    if m.w.rotational:
         m.slot_entry[s] = 0
-        if g.slot_top >= 0:
-            prefetch(&m.slot_entry[g.slot_top])
-    elif g.slot_fresh < m.w.nr_slots:
-        s = g.slot_fresh
-        g.slot_fresh += 1
+        m.dev.lowest = min(m.dev.lowest, s)
+        m.dev.highest = max(m.dev.highest, s)
     else:
-        return -1
-    g.slots_free -= 1
-    return s
+        # a free slot's entry links to the next free one (plus 1); its count stays 0
+        m.slot_entry[s] = <uint64_t>(m.cg.slot_top + 1)
+        m.cg.slot_top = s
+
+cdef inline void put_returned(machine *m, slot_cache_t *k) noexcept nogil:
+    cdef int32_t i
+    for i in range(k.n_ret):
+        pool_put(m, k.slots_ret[i])
+    k.n_ret = 0
+
+cdef inline void slot_return(machine *m, int32_t s) noexcept nogil:
+    """free_swap_slot with slot caches"""
+    cdef slot_cache_t *k = &m.slot_cache[m.c]
+    if k.n_ret == SWAP_BATCH:
+        put_returned(m, k)
+    m.slot_count[s] = SLOT_HAS_CACHE          # as while a folio has it: nobody takes it
+    m.slot_entry[s] = 0
+    k.slots_ret[k.n_ret] = s
+    k.n_ret += 1
 
 cdef inline void slot_free(machine *m, int32_t s) noexcept nogil:
-    # a free slot's entry links to the next free one (plus 1); its count stays 0
-    m.slot_count[s] = 0
-    m.slot_entry[s] = <uint64_t>(m.cg.slot_top + 1)
-    m.cg.slot_top = s
-    m.cg.slots_free += 1
+    if m.dev.cache_active:
+        slot_return(m, s)
+    else:
+        pool_put(m, s)
 
 cdef inline int slot_maps(const machine *m, int32_t s) noexcept nogil:
     return m.slot_count[s] & SLOT_COUNT_MASK

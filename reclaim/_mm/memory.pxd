@@ -373,7 +373,7 @@ cdef inline void step_F_CACHE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     elif m.w.swap_sync:
         read_alone(t)
     else:
-        t.step = ST_F_RA_WIN
+        t.step = ST_F_CL_WIN if m.w.rotational else ST_F_RA_WIN
 
 cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t s = pte_index(t.f_orig)

@@ -25,6 +25,7 @@ cdef enum:
     BATCH = 31                # PAGEVEC_SIZE
     CLUSTER = 32              # SWAP_CLUSTER_MAX
     CHARGE_BATCH = 64         # MEMCG_CHARGE_BATCH
+    SWAP_BATCH = 64           # SWAP_SLOTS_CACHE_SIZE too
     MAX_RETRIES = 16          # MAX_RECLAIM_RETRIES
     DEF_PRIORITY = 12
     PIN_BIAS = 1024           # GUP_PIN_COUNTING_BIAS
@@ -192,7 +193,7 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t d_ret
     int32_t zap
     int32_t throttle_next
-    int32_t ra_at             # readahead: the next page to look at, the end, the page in hand
+    int32_t ra_at             # readahead: the next page (or slot) to look at, the end, the one in hand
     int32_t ra_end
     int32_t ra_vp
     uint8_t c_drained
@@ -272,6 +273,23 @@ cdef struct swapdev_t:
     int32_t free_row          # free rows of `io`, linked
     int32_t wait_head         # tasks that wait for a tag, linked through task.wait_next
     int32_t wait_tail
+    int32_t cluster_next      # rotational: where the next scan begins ...
+    int32_t cluster_nr        # ... and how many slots it may take until it seeks a free run
+    int32_t lowest            # no slot below is unused, none above highest
+    int32_t highest
+    int32_t ra_hits           # swap_cluster_readahead's, of all mms together
+    int32_t ra_prev
+    int32_t ra_win
+    int32_t cache_active      # slot caches are in use
+
+cdef struct slot_cache_t:      # swap_slots_cache of a CPU
+    int32_t cur               # slots[cur : cur + nr] are to be handed out
+    int32_t nr
+    int32_t n_ret             # slots_ret[:n_ret] go back to the pool together
+    int32_t pad
+    int32_t slots[64]
+    int32_t slots_ret[64]
+    uint8_t pad2[48]
 
 cdef struct host_t:
     int32_t running           # the CPU that it runs, or -1
@@ -318,6 +336,8 @@ cdef struct world_t:          # constants of a run
     int32_t swapin_cached
     int32_t pgrefill_global
     int32_t swap_sync
+    int32_t rotational
+    int32_t slot_cache
     int32_t io_depth
     int32_t host_cpus
     int32_t pv_flush
@@ -347,6 +367,7 @@ cdef struct machine:
     swapdev_t *dev
     io_t *io
     host_t *host
+    slot_cache_t *slot_cache  # [cpu], if the world has slot caches
     uint64_t *pte
     uint64_t *slot_entry
     uint8_t *slot_count

@@ -15,6 +15,7 @@ from reclaim._mm.tlb cimport mask_any_but, mm_mask
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
 from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
+from reclaim._mm.swapfile cimport folio_alloc_swap, no_slot_left
 
 
 # --- priorities and scan targets
@@ -454,12 +455,13 @@ cdef inline int step_S_SLOT(machine *m, cpu_t *p, task_t *t, Policies s) except 
     if m.folio[t.folio].refcount >= PIN_BIAS:
         spend_check(m, t)
         keep_locked(m, t)
-    elif m.cg.slots_free == 0:
+    elif no_slot_left(m):
         verdict = ask_activation(m, t, s)
+        m.dev.cache_active = 0          # as folio_alloc_swap leaves it when it finds none
         spend_check(m, t)
         activate_locked(m, t, verdict)
     else:
-        m.folio[t.folio].slot = slot_alloc(m)
+        m.folio[t.folio].slot = folio_alloc_swap(m)
         t.step = ST_S_ADD
     return 0
 
@@ -617,7 +619,7 @@ cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         folio_free_swap(m, t.folio)
         q.flags &= ~<uint32_t>PG_reclaim
         folio_unlock(m, t.folio)
-    elif m.pte[q.vp] & PTE_Z:
+    elif q.vp >= 0 and m.pte[q.vp] & PTE_Z:
         m.slot_count[q.slot] |= SLOT_ZERO
         m.counter[CN_swpout_zero] += 1
         q.flags &= ~<uint32_t>PG_reclaim

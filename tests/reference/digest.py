@@ -76,6 +76,9 @@ class Digest:
     def read_swapdev(self, field):
         return [getattr(self.swapdev, field)]
 
+    def column_slot_cache(self):
+        return []
+
     # -- single columns -------------------------------------------------------------------------
 
     def _lists(self, of):

@@ -216,10 +216,13 @@ class Memcg:
 
 
 class SwapDevice:
-    __slots__ = ("in_flight", "last", "waiters")
+    __slots__ = ("in_flight", "last", "waiters", "cluster_next", "cluster_nr", "lowest", "highest",
+                 "cache_active", "ra_hits", "ra_prev", "ra_win")
 
-    def __init__(self):
+    def __init__(self, nr_slots):
         self.in_flight = self.last = 0
+        self.cluster_next = self.cluster_nr = self.lowest = self.cache_active = self.ra_win = 0
+        self.highest, self.ra_hits, self.ra_prev = nr_slots - 1, 4, -1
         self.waiters = deque()      # Tasks that wait for a tag
 
 
@@ -238,6 +241,8 @@ class State:
 
     def build(self, world):
         self.world = world
+        if world.rotational or world.slot_cache:
+            raise NotImplementedError("the twin knows no scanning for slots and no slot caches yet")
         self.passes = [Pass(row) for row in world.passes]
         self.trace = [int(x) for x in world.trace]
         self.cpus = [Cpu(i, world) for i in range(world.nr_cpus)]
@@ -263,7 +268,7 @@ class State:
         self.slot_entry = [0] * world.nr_slots
         self.free_slots = list(range(world.nr_slots))[::-1]
         self.memcg = Memcg(world.kernel_pages)
-        self.swapdev = SwapDevice()
+        self.swapdev = SwapDevice(world.nr_slots)
         self.counter = dict.fromkeys(names.COUNTERS, 0)
         self.time = {cat: [0] * world.nr_cpus for cat in names.TIMES}
         self.cost = dict(zip(names.COSTS, (int(x) for x in world.costs)))
