@@ -340,6 +340,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
                 made += run_ahead(m, p, t, budget - made - 1)
         elif step == ST_POPULATE:
             step_POPULATE(m, p, t)
+        elif step == ST_DONTNEED:
+            step_DONTNEED(m, p, t)
         elif step == ST_F_READ:
             step_F_READ(m, p, t)
             if budget - made > CHAIN:
@@ -388,6 +390,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_F_CL_CHARGED(m, p, t)
         elif step == ST_F_PREPARE:
             step_F_PREPARE(m, p, t)
+        elif step == ST_F_BACKOFF:
+            step_F_BACKOFF(m, p, t)
         elif step == ST_F_SWAP_READ:
             step_F_SWAP_READ(m, p, t)
         elif step == ST_F_SUBMIT:
@@ -542,8 +546,12 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_FL_WAIT(m, p, t)
         elif step == ST_FL_DONE:
             step_FL_DONE(m, p, t)
+        elif step == ST_M_BATCHED:
+            step_M_BATCHED(m, p, t)
         elif step == ST_E_ZAP:
             step_E_ZAP(m, p, t)
+        elif step == ST_E_PTES:
+            step_E_PTES(m, p, t)
         elif step == ST_E_FREE:
             step_E_FREE(m, p, t)
         elif step == ST_E_UNLOCK:
@@ -740,7 +748,7 @@ cdef class Core:
         m.cg.slot_top = -1
         m.cg.frames_free = m.w.nr_folios
         m.cg.frame_top = -1
-        m.cg.throttle_head = m.cg.throttle_tail = -1
+        m.cg.sleep_head = m.cg.sleep_tail = -1
         m.cg.nr_alive = m.w.nr_tasks
         m.cg.touches_left = -1
         m.cg.lru_lock.holder = m.cg.lru_lock.head = m.cg.lru_lock.tail = -1
@@ -757,9 +765,11 @@ cdef class Core:
             u.step = ST_TOUCH
             u.state = TASK_QUEUED
             u.vp = u.f_pfn = u.f_old = u.folio = u.c_ret = u.k_ret = u.b_ret = -1
-            u.ra_at = u.ra_end = u.ra_vp = -1
-            u.freed_ret = u.d_ret = u.rq_next = u.wait_next = u.throttle_next = -1
+            u.ra_at = u.ra_end = u.ra_vp = u.batched_ret = -1
+            u.freed_ret = u.d_ret = u.rq_next = u.wait_next = u.sleep_next = -1
             u.list.head = u.list.tail = u.ret.head = u.ret.tail = -1
+            m.mm[u.mm].shared = m.mm[u.mm].users > 0
+            m.mm[u.mm].users += 1
             rq_append(m, u.cpu, t)
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _C = constants()
 _ST = {name: i for i, name in enumerate(names.STEPS)}
 _FL = {name: 1 << i for i, name in enumerate(names.FOLIO_FLAGS)}
+_PTE_Z = 1 << 7
 _PTE = {name: i for i, name in enumerate(names.PTE_KINDS)}
 _MODE = {name: i for i, name in enumerate(names.CPU_MODES)}
 _STATE = {name: i for i, name in enumerate(names.TASK_STATES)}
@@ -55,7 +56,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
-        "wait_next": (-1, "task"), "throttle_next": (-1, "task"), "vp": (-1, "pte"),
+        "wait_next": (-1, "task"), "sleep_next": (-1, "task"), "vp": (-1, "pte"),
         "f_pfn": (-1, "folio"), "f_old": (-1, "folio"), "folio": (-1, "folio"),
         "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
@@ -67,6 +68,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
         "f_kind": (0, 3), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
+        "batched_ret": (-1, len(_ST)), "sleep_on": (0, 2), "dontneed": (0, 2),
         "in_batch": (0, 2), "d_which": (0, 8), "wait_bit": (0, 2), "ubc_required": (0, 2), "ubc_writable": (0, 2),
     },
     "folio": {
@@ -91,7 +93,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "slots_free": (0, "slot_entry+1"), "slot_top": (-1, "slot_entry"),
         "slot_fresh": (0, "slot_entry+1"), "frames_free": (0, "folio+1"),
         "frame_top": (-1, "folio"), "frame_fresh": (0, "folio+1"),
-        "throttle_head": (-1, "task"), "throttle_tail": (-1, "task"),
+        "sleep_head": (-1, "task"), "sleep_tail": (-1, "task"),
         "nr_idle": (0, "cpu+1"), "nr_alive": (0, "task+1"), "nr_dying": (0, "task+1"),
     },
 }
@@ -102,7 +104,9 @@ _RETURNS = {
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
     "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
               "I_LOCK", "K_LOCK"},
-    "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED", "E_FREE"},
+    "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED",
+               "M_BATCHED", "E_FREE"},
+    "batched_ret": {"E_PTES"},
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 # A folio is in hand, on no list; it is locked but before the first and after the write.
@@ -110,7 +114,8 @@ _HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "
          "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH"} | _UNMAPPING
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}
 # A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
-_FRESH = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE"}
+_FRESH = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE",
+          "F_BACKOFF"}
 _RA_READING = {"F_RA_READ", "F_RA_SUBMIT"}
 _SHARED = _RA_READING | {"F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
 _FAULT_LOCKED = _RA_READING | {"F_RECHECK", "F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"}
@@ -123,11 +128,13 @@ _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the foli
 _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
 _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
-_GUARDED = {"TOUCH", "POPULATE", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
+_ZAPPING = {"E_PTES", "E_FREE", "E_UNLOCK"}       # with the page-table lock of region `zap`
+_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
 _READ_CHARGED = {"F_RA_CHARGED", "F_CL_CHARGED"}
 _CHARGING = {"F_CHARGED"} | _READ_CHARGED        # a frame, by c_ret
 _SUBMITTING = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
-_BLOCKING = {"F_RETRY", "I_START", "S_WB_WAIT"} | _SUBMITTING       # ... or asleep
+_SLEEPING = ("I_START", "F_BACKOFF")              # by task.sleep_on
+_BLOCKING = {"F_RETRY", "S_WB_WAIT", *_SLEEPING} | _SUBMITTING       # ... or asleep
 _LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT"}
 _LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT"}
 
@@ -214,6 +221,7 @@ def _constants(s: _State) -> None:
         ("mm", "nr_regions"): regions, ("mm", "first_region"): np.cumsum(regions) - regions,
         ("task", "mm"): w.task_mm, ("task", "first_pass"): w.task_first_pass,
         ("task", "nr_passes"): w.task_nr_passes, ("task", "loop_to"): w.task_loop_to,
+        ("mm", "shared"): np.bincount(w.task_mm, minlength=len(pages)) > 1,
         ("task", "pinned"): w.task_pinned, ("task", "restart"): w.task_restart,
     }
     for (table, field), values in want.items():
@@ -315,8 +323,8 @@ def _lists(s: _State) -> None:
     if (task["state"][queued] != _STATE["QUEUED"]).any():
         _fail("a task on a run queue is not queued")
     _calls(s, called, furthest)
-    throttled = _walk(task["throttle_next"], g["throttle_head"], len(task), "the throttled tasks",
-                      g["throttle_tail"])
+    sleeping = _walk(task["sleep_next"], g["sleep_head"], len(task), "the sleeping tasks",
+                     g["sleep_tail"])
     waiting = []
     for f in np.flatnonzero(folio["flags"] & _FL["WAITERS"]):
         waiting += _walk(task["wait_next"], folio["wait_head"][f], len(task),
@@ -325,11 +333,12 @@ def _lists(s: _State) -> None:
             _fail(f"frame {f} has WAITERS and no waiter")
     tags = _walk(task["wait_next"], s["swapdev"]["wait_head"][0], len(task), "the tasks that wait "
                  "for a tag", s["swapdev"]["wait_tail"][0])
-    blocked = [*throttled, *waiting, *tags]
+    blocked = [*sleeping, *waiting, *tags]
     if len(set(blocked)) != len(blocked) or (task["state"][blocked] != _STATE["BLOCKED"]).any():
         _fail("a task waits in two places")
     asleep = np.where(task["wait_bit"][waiting] == 0, _ST["F_RETRY"], _ST["S_WB_WAIT"])
-    if (task["step"][throttled] != _ST["I_START"]).any() or \
+    cause = np.array([_ST[name] for name in _SLEEPING])[task["sleep_on"][sleeping]]
+    if (task["step"][sleeping] != cause).any() or \
             (task["step"][waiting] != asleep).any() or \
             not np.isin(task["step"][tags], [_ST[name] for name in _SUBMITTING]).all():
         _fail("a task waits for what its step does not")
@@ -437,6 +446,19 @@ def _contexts(s: _State) -> None:
         _fail("the number of living tasks is wrong")
     if int(((task["dying"] == 1) & (task["state"] != _STATE["DEAD"])).sum()) != s.memcg["nr_dying"]:
         _fail("the number of dying tasks is wrong")
+    here = (task["state"] != _STATE["DEAD"]) & (task["step"] != _ST["E_LEFT"])
+    going = np.isin([_ST.get(_at(s, t), -1) if here[t] else -1 for t in range(len(task))],
+                    [_ST[name] for name in _ZAPPING | {"E_ZAP", "E_DONE"}])
+    users = np.bincount(task["mm"][here], minlength=len(s["mm"]))
+    last = np.bincount(task["mm"][here & going & (task["dontneed"] == 0)], minlength=len(s["mm"]))
+    if (last > 1).any() or (s["mm"]["users"] != users - last).any():
+        _fail("the number of users of an mm is wrong")
+    left = task["mm"][(task["state"] != _STATE["DEAD"]) & (task["step"] == _ST["E_LEFT"])]
+    if (users[left] == 0).any():
+        _fail("a killed task waits for an mm that nobody takes down")
+    killed = np.bincount(task["mm"][here], weights=task["dying"][here] == 1, minlength=len(s["mm"]))
+    if ((killed != 0) & (killed != users)).any():
+        _fail("a task is dying and another one of its mm is not")
     running = np.full(len(task), -1)
     for c, p in enumerate(cpu):
         if p["current"] >= 0 and p["sstep"] != _ST["SW_PICK"]:
@@ -467,6 +489,10 @@ def _task(s: _State, t: int, u: Any) -> None:
     where = f"task {t} at {step or u['step']}"
     if not step or _ST[step] in _IRQ or _ST[step] in _SCHED:
         _fail(f"{where}: not a step of a task")
+    if step == "E_LEFT":
+        if u["state"] != _STATE["BLOCKED"] or not u["dying"]:
+            _fail(f"{where}: it is neither gone nor killed")
+        return
     if u["state"] == _STATE["QUEUED"] and step not in _GUARDED | _BLOCKING or \
             u["state"] == _STATE["BLOCKED"] and step not in _BLOCKING:
         _fail(f"{where}: it cannot be {names.TASK_STATES[u['state']]} there")
@@ -475,6 +501,8 @@ def _task(s: _State, t: int, u: Any) -> None:
         at = _returns(s["cpu"]["fl_ret"][u["cpu"]], "fl_ret", where)
     elif step[:2] == "D_":
         at = _returns(u["d_ret"], "d_ret", where)
+    if at == "M_BATCHED":
+        at = _returns(u["batched_ret"], "batched_ret", where)
     shrinking = at[:2] in ("S_", "U_", "P_", "B_")
     if shrinking or at[:2] in ("C_", "R_", "I_", "K_"):
         cause = _returns(u["c_ret"], "c_ret", where)
@@ -550,9 +578,14 @@ def _program(s: _State, u: Any, at: str, where: str) -> None:
     if at == "POPULATE" and (u["pass_no"] < 0 or s.world.passes["kind"][
             u["first_pass"] + u["pass_no"]] != names.PASS_KINDS.index("POPULATE")):
         _fail(f"{where}: not in such a pass")
-    if not 0 <= u["zap"] <= own["nr_regions"] or \
-            at in ("E_FREE", "E_UNLOCK") and u["zap"] == own["nr_regions"]:
+    kind = s.world.passes["kind"][u["first_pass"] + u["pass_no"]] if u["pass_no"] >= 0 else -1
+    if (at == "DONTNEED" or u["dontneed"]) and kind != names.PASS_KINDS.index("DONTNEED") or \
+            u["dontneed"] and at not in _ZAPPING | {"E_ZAP", "E_DONE"}:
+        _fail(f"{where}: not in such a pass")
+    if not 0 <= u["zap"] <= own["nr_regions"] or at in _ZAPPING and u["zap"] == own["nr_regions"]:
         _fail(f"{where}: zap is out of range")
+    if at in _ZAPPING | {"E_ZAP", "E_DONE"} and not u["dontneed"] and own["users"]:
+        _fail(f"{where}: it takes down an mm in use")
     kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
     if at in _SWAPPED and (kind != _PTE["SWAP"] or index >= s.world.nr_slots):
         _fail(f"{where}: f_orig is not a swap entry")
@@ -610,8 +643,10 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
     if at in ("F_SWAP_READ", "F_SUBMIT", "F_SWAP_MAP"):
         f = folio[u["f_pfn"]]
         vp = u["vp"] if f["vp"] < 0 and s.world.rotational else f["vp"]     # NONE until it is mapped
-        if vp != u["vp"] or f["mapcount"] or f["slot"] != int(u["f_orig"]) >> 8 or \
-                pte[u["vp"]] != u["f_orig"]:
+        if f["slot"] != int(u["f_orig"]) >> 8:
+            _fail(f"{where}: the frame in hand is of another slot")
+        same = (int(pte[u["vp"]]) ^ int(u["f_orig"])) & ~_PTE_Z == 0
+        if same and (vp != u["vp"] or f["mapcount"]):       # else the fault gives up
             _fail(f"{where}: the frame in hand is of another page")
         if not s.world.swapin_cached and bool(f["flags"] & _FL["SWAPCACHE"]) != u["f_cached"]:
             _fail(f"{where}: f_cached is wrong")
@@ -634,7 +669,7 @@ def _holds(s: _State, u: Any, step: str, at: str, where: str) -> None:
         f = s["folio"][u["folio"]]
         mm = s["mm"][f["mm"]]
         wanted.append(region[mm["first_region"] + (f["vp"] - mm["base"]) // _C["PTRS_PER_PTE"]])
-    if at in ("E_FREE", "E_UNLOCK"):
+    if at in _ZAPPING:
         wanted.append(region[own["first_region"] + u["zap"]])
     if step in _LRU_LOCKED:
         wanted.append(s["memcg"]["lru_lock"][0]["holder"])
@@ -649,7 +684,9 @@ def _at(s: _State, t: int) -> str:
     u = s["task"][t]
     step = names.STEPS[u["step"]] if u["step"] >= 0 else ""
     if step[:3] == "FL_":
-        return names.STEPS[s["cpu"]["fl_ret"][u["cpu"]]]
+        step = names.STEPS[s["cpu"]["fl_ret"][u["cpu"]]]
+    if step == "M_BATCHED":
+        return names.STEPS[u["batched_ret"]]
     return names.STEPS[u["d_ret"]] if step[:2] == "D_" else step
 
 

@@ -89,6 +89,7 @@ class Memcg(Section):
 # Charged for each process besides its last-level page tables, which are charged as they are made:
 # a stack of 4 pages, 4 upper page tables and 24 pages of slab (task, mm, VMAs, files; assumed).
 KERNEL_PAGES = 4 + 4 + 24
+THREAD_PAGES = 4 + 4     # of each further thread: its stack, and slab (task, assumed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,14 @@
 # Micro-steps, in the order of the tables of docs/model.md.
 STEPS = (
     # user accesses
-    "TOUCH", "POPULATE",
+    "TOUCH", "POPULATE", "DONTNEED",
     # faults (mm/memory.c)
     "F_READ", "F_PT", "F_PT_SET", "F_ZERO", "F_ALLOC", "F_CHARGED", "F_FILL", "F_MAP",
     "F_WP", "F_WP_REUSE", "F_WP_CLEAR", "F_WP_SET",
     "F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT", "F_TARGET",
     "F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED",
-    "F_PREPARE", "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP", "F_DONE",
+    "F_PREPARE", "F_BACKOFF", "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
+    "F_SWAP_MAP", "F_DONE",
     # charging (mm/memcontrol.c)
     "C_TRY", "C_AFTER",
     # direct reclaim (mm/vmscan.c)
@@ -30,7 +31,7 @@ STEPS = (
     # draining the per-CPU folio batches (mm/swap.c)
     "D_LOCK", "D_UNLOCK",
     # flushing (arch/x86/mm/tlb.c, kernel/smp.c)
-    "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE",
+    "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE", "M_BATCHED",
     # interrupts on the target
     "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER",
     "IO_ENTRY", "IO_END",
@@ -38,8 +39,8 @@ STEPS = (
     "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK",
     # host CPUs that run the CPUs in turn
     "H_EVENT", "H_YIELD",
-    # exit of an OOM victim
-    "E_ZAP", "E_FREE", "E_UNLOCK", "E_DONE",
+    # exit of an OOM victim, MADV_DONTNEED
+    "E_LEFT", "E_ZAP", "E_PTES", "E_FREE", "E_UNLOCK", "E_DONE",
 )
 
 # Entries of a cost profile; nanoseconds in TOML, picoseconds in the core.
@@ -73,12 +74,12 @@ COUNTERS = (
     "try_to_unmap_flush_dirty_calls", "try_to_unmap_flush_dirty_effective",
     "flush_before_free_effective", "flush_at_list_end_effective",
     "arch_tlbbatch_flush_remote", "arch_tlbbatch_flush_targets", "arch_tlbbatch_flush_local",
-    "flush_mm_remote", "flush_mm_targets", "flush_mm_local",
+    "flush_mm_remote", "flush_mm_targets", "flush_mm_local", "flush_tlb_batched_pending",
     "flush_batches", "folios_batched",
     "putback_locked", "putback_writeback", "putback_lru", "putback_mapped", "putback_pinned",
     "putback_refcount",
     "context_switches", "migrations", "ticks", "throttled", "drain_all_stock", "lock_waits",
-    "lru_lock_waits", "io_waits", "writeback_waits", "swap_ra", "swap_ra_hit", "restarts",
+    "lru_lock_waits", "io_waits", "writeback_waits", "swapcache_waits", "swap_ra", "swap_ra_hit", "restarts",
     "vcpu_switches", "pv_flushes",
 )
 
@@ -87,7 +88,7 @@ FOLIO_FLAGS = ("LOCKED", "LRU", "ACTIVE", "REFERENCED", "DIRTY", "SWAPCACHE", "W
                "RECLAIM", "WORKINGSET", "WAITERS")
 TASK_STATES = ("RUNNING", "QUEUED", "BLOCKED", "DEAD")
 CPU_MODES = ("RUN", "SPIN_ACK", "SPIN_LOCK", "IDLE")
-PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE")
+PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE", "DONTNEED")
 LISTS = ("INACTIVE", "ACTIVE")
 
 # The columns of the digest, in its order (docs/model.md, "Digest").

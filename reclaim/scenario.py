@@ -22,7 +22,8 @@ from reclaim.keys import (Fault, Section, Table, boolean, byte_size, check, chec
                           integer, key, kinds, number, place, raise_faults, show_value, text, time,
                           toml_value, unknown)
 from reclaim.machine import Machine, check_costs
-from reclaim.memory import KERNEL_PAGES, MAX_SIZE, MIN_LIMIT, Kernel, KernelRules, Memcg, Memory, Swap
+from reclaim.memory import (KERNEL_PAGES, MAX_SIZE, MIN_LIMIT, THREAD_PAGES, Kernel, KernelRules, Memcg, Memory,
+                            Swap)
 from reclaim.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Workload(Section):
     keep: bool = key(True, boolean())
     method: str = key("all", text(1, 40))
     madvise: str = key("default", text(1, 40))
-    mode: str = key("proc", choice("proc", later=("thread",)))
+    mode: str = key("proc", choice("proc", "thread"))
     pattern: str = key("seq", choice("seq", "rand", "mix"))
     pin: bool = key(False, boolean())
     file: str = key("", text(0, 4096))
@@ -215,7 +216,7 @@ class Scenario(Section):
         profile = self.machine.load_profile()
         rules, tlb, scheduler = self.kernel.rules, profile.tlb, profile.scheduler
         nr_tasks, limit = len(program.task_mm), self.memcg.limit // PAGE_SIZE
-        kernel_pages = self._kernel_pages(program.nr_processes)
+        kernel_pages = self._kernel_pages(program.nr_processes, nr_tasks - len(program.mm_pages))
         if kernel_pages >= limit:
             raise ScenarioError(
                 f"memcg.limit = {show_value(units.format_size(self.memcg.limit))}: the kernel memory "
@@ -252,9 +253,10 @@ class Scenario(Section):
         """Left to the version, only a device whose slot numbers mean something has slot caches."""
         return rules.slot_cache and (self.swap.rotates or self.kernel.slot_cache == "yes")
 
-    def _kernel_pages(self, nr_processes: int) -> int:
+    def _kernel_pages(self, nr_processes: int, nr_threads: int) -> int:
+        """nr_threads: besides the first one of each process."""
         if isinstance(self.memcg.kernel, str):
-            return nr_processes * KERNEL_PAGES
+            return nr_processes * KERNEL_PAGES + nr_threads * THREAD_PAGES
         return -(-self.memcg.kernel // PAGE_SIZE)
 
 
@@ -384,6 +386,11 @@ def _check_together(values: dict[str, Any], where: str, faults: list[Fault]) -> 
     _check_workload(value, fault)
 
 
+# Kinds whose workers cannot be threads, and why.
+_PROCESSES = {"stress_ng.vm": "stress-ng's vm workers are processes, each with a mapping of its own",
+              "trace": "the file says which tasks there are; each has an mm of its own"}
+
+
 def _check_workload(value: Any, fault: Any) -> None:
     kind, workers, nbytes, file = (value("workload", k) for k in ("kind", "workers", "bytes", "file"))
     if kind == "trace":
@@ -402,6 +409,9 @@ def _check_workload(value: Any, fault: Any) -> None:
     if value("swap", "rotational") and value("swap", "kind") == "nvme":
         fault("swap.rotational", True, 'must be false when swap.kind is "nvme"; an asynchronous device '
                                        'that says it rotates is kind = "ssd"')
+    if kind in _PROCESSES and value("workload", "mode") == "thread":
+        fault("workload.mode", "thread",
+              f'must be "proc" when workload.kind is "{kind}": {_PROCESSES[kind]}')
     if kind == "stress_ng.vm":
         _check_stress_ng(value, fault)
 

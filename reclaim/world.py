@@ -67,7 +67,7 @@ class World:
     seed: int                          # 0 to 2**64 - 1
     costs: tuple[int, ...]             # one per names.COSTS [ps]
     passes: np.ndarray                 # PASS_DTYPE, shape (n,)
-    task_mm: tuple[int, ...]           # the mm of each task
+    task_mm: tuple[int, ...]           # the mm of each task; several tasks of one are threads
     task_cpu: tuple[int, ...]          # where it starts
     task_pinned: tuple[bool, ...]
     task_first_pass: tuple[int, ...]   # its program is passes[first : first + nr]
@@ -116,8 +116,11 @@ def check(world: World) -> None:
     tasks, mms = len(world.task_mm), len(world.mm_pages)
     if not 1 <= tasks <= 65535:
         raise _fault("task_mm", f"of length {tasks}", "of length 1 to 65535")
-    if mms != tasks or sorted(world.task_mm) != list(range(tasks)):
-        raise _fault("task_mm", world.task_mm, "each mm once: threads of one mm are not modelled yet")
+    if not 1 <= mms <= tasks:
+        raise _fault("mm_pages", f"of length {mms}", f"of length 1 to {tasks}, the number of tasks")
+    _each(world, "task_mm", tasks, 0, mms - 1)
+    if len(set(world.task_mm)) != mms:
+        raise _fault("task_mm", world.task_mm, f"each mm from 0 to {mms - 1} at least once")
     _int(world, "cpus_per_socket", 1, 512)
     for level in ("l1", "l2"):
         sets = _int(world, f"{level}_sets", 1, 65536)
@@ -152,10 +155,10 @@ def check(world: World) -> None:
     _int(world, "migrate_threshold", 0, 2**64 - 1)
     _int(world, "seed", 0, 2**64 - 1)
     _each(world, "costs", len(COSTS), 0, 10**15)
-    _each(world, "mm_pages", tasks, 1, 2**30)
+    _each(world, "mm_pages", mms, 1, 2**30)
     if sum(world.mm_pages) >= 2**31 - 512:
         raise _fault("mm_pages", f"{sum(world.mm_pages)} pages in all", "below 2**31 - 512 in all")
-    _each(world, "mm_recency", tasks, 0, 1)
+    _each(world, "mm_recency", mms, 0, 1)
     _each(world, "task_cpu", tasks, 0, cpus - 1)
     _each(world, "task_pinned", tasks, 0, 1)
     _each(world, "task_restart", tasks, 0, 1)

@@ -271,7 +271,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the OOM victim's swap does not count", MEMCG,
              " + m.mm[m.task[u].mm].swapents\n", "\n"),
     Mutation("a victim's pages are freed without a flush", MEMORY,
-             "    flush(m, p, t, t.mm, -1, ST_E_FREE)\n", "    t.step = ST_E_FREE\n"),
+             "        flush(m, p, t, t.mm, last if t.dontneed and mapped == 1 else -1, ST_E_FREE)\n",
+             "        t.step = ST_E_FREE\n"),
 
     # reclaim
     Mutation("a scan target is one too large", VMSCAN,
@@ -415,6 +416,29 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 DEFAULT = MUTATIONS[:4]
 
+# In rows that only threads of one mm meet: test_threads.py and test_snapshots.py tell them apart.
+
+THREADS: tuple[Mutation, ...] = (
+    Mutation("a zap does not flush what reclaim left pending", SMP,
+             "    if mm.pending == mm.flushed:\n", "    if True:\n"),
+    Mutation("what was unmapped during that flush counts as flushed", SMP,
+             "    if m.mm[t.mm].pending == t.batched:\n        m.mm[t.mm].flushed = t.batched\n",
+             "    m.mm[t.mm].flushed = m.mm[t.mm].pending\n"),
+    Mutation("OOM kills one thread of an mm only", MEMCG,
+             "m.task[u].mm != best or m.task[u].state", "m.cg.nr_dying > 0 or m.task[u].mm != best or m.task[u].state"),
+    Mutation("the page-table page that came second stays charged", MEMORY,
+             "        m.cg.usage -= 1\n        return\n    pte_region", "        return\n    pte_region"),
+    Mutation("the end of a swap-in does not wake those who lost the slot", MEMORY,
+             "    if direct:\n        wake_up(m, SLEEP_SWAPCACHE)\n    t.step = ST_F_WP if",
+             "    t.step = ST_F_WP if"),
+    Mutation("a swap-in whose PTE went away keeps its slot", MEMORY,
+             "            swapcache_clear(m, q, pte_index(t.f_orig))\n", "            pass\n"),
+    Mutation("a PTE that is being zapped is taken for a swap entry", MEMORY,
+             "    if kind == PTE_ZAPPED: ", "    if False: "),
+    Mutation("touches are made ahead in a shared mm", PROGRAM,
+             "by_the_kernel(a) or m.mm[t.mm].shared", "by_the_kernel(a)"),
+)
+
 
 # --- running one
 
@@ -480,6 +504,23 @@ def run(mutation: Mutation | None) -> Outcome:
         raise RuntimeError(f"the comparison itself failed:\n{output[-4000:]}")
     found = how or last["difference"]
     return Outcome(last["world"] if found else None, found or "", built - start, took)
+
+
+def run_tests(mutation: Mutation) -> str:
+    """Build the mutant and run the tests of threads with it; the last line, or "" if all pass."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+        tree = Path(name)
+        copy_tree(tree, only_core=True)
+        mutation.apply(tree)
+        build(tree, RECLAIM_OPT="-O1")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", "--tb=line",
+             str(HERE / "test_threads.py"), str(HERE / "test_snapshots.py"),
+             "-k", "test_threads or threads_write"],
+            cwd=tree, env=build_env(PYTHONPATH=os.pathsep.join((name, str(HERE)))), capture_output=True,
+            text=True, timeout=BUILD_TIMEOUT)
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return failed[0] if failed else "" if done.returncode == 0 else f"pytest ended with {done.returncode}"
 
 
 def _difference(error: BaseException) -> str:

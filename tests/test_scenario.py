@@ -161,6 +161,8 @@ def test_relative_trace_is_beside_its_scenario(tmp_path):
     ({"workload": {"kind": "trace", "file": "t", "format": "lackye"}},
      ["workload.format", "must be one of auto, ", "did you mean 'lackey'"]),
     ({"workload": {"pattern": "random"}}, ["workload.pattern"]),
+    ({"workload": {"mode": "thread"}}, ["workload.mode", "stress-ng's vm workers are processes"]),
+    ({"workload": {"kind": "trace", "file": "t", "mode": "thread"}}, ["workload.mode", "an mm of its own"]),
     ({"workload": {"method": "flipp"}}, ['x.toml: workload.method = "flipp"', "did you mean 'flip'"]),
     ({"workload": {"madvise": "radom"}}, ["workload.madvise", "did you mean 'random'"]),
     ({"published": {"befor": {}}}, ["published.befor", "did you mean 'before'"]),
@@ -174,7 +176,6 @@ def test_bad_scenarios(data, parts):
 
 @pytest.mark.parametrize("section, name, value", [
     ("kernel", "lru", "mglru"), ("kernel", "thp", True),
-    ("workload", "mode", "thread"),
     ("workload", "keep", False)])
 def test_not_modelled_yet(section, name, value):
     err = refused({section: {name: value}}, f"x.toml: {section}.{name} = ", "not modelled yet",

@@ -24,7 +24,8 @@ from reclaim.errors import SnapshotError, WorldError
 from reclaim.scenario import Scenario
 from reclaim.simulation import PS_PER_S, Simulation, Snapshot
 from reclaim.world import check
-from reference.worlds import random_world, small_world
+from reference.worlds import make_pass, random_world, small_world
+from threads import one_mm, thread_world
 
 WORLD = small_world(mm_pages=(96, 130, 110), nr_cpus=3, limit=230, nr_slots=320)
 SECONDS = 0.02
@@ -81,10 +82,9 @@ def test_fusing_steps_changes_nothing(stage):
     assert a.run(0.01).digest == b.run(0.01, fuse=False).digest
 
 
-def hot(seed):
-    """A random world most of whose touches hit: long passes over few pages, a large L1 TLB."""
+def hot(seed, world):
+    """That world, most of its touches hit: long passes over few pages, a large L1 TLB."""
     rng = random.Random(seed)
-    world = random_world(seed)
     passes = world.passes.copy()
     for row in passes:
         if row["kind"] < 3 and rng.random() < 0.7:
@@ -97,8 +97,9 @@ def hot(seed):
 def test_touches_made_ahead_change_nothing():
     """Runs of touches that hit, of any length, and one by one: every byte is the same."""
     ahead = back = 0
-    for seed in range(60):
-        world, rng = hot(seed), random.Random(seed)
+    for seed in range(90):
+        world = hot(seed, random_world(seed) if seed < 60 else thread_world(seed))
+        rng = random.Random(seed)
         policy = f"stage{5 * (seed % 2)}"
         a, b = Simulation(world, policy), Simulation(world, policy)
         for _ in range(6):
@@ -115,6 +116,19 @@ def test_touches_made_ahead_change_nothing():
         back += a._core.touches_ahead[1]
         assert b._core.touches_ahead == (0, 0)
     assert ahead > 100_000 and back > 1000
+
+
+def test_threads_write_what_others_read():
+    """Two threads write the same pages, one zeros: touches made ahead would miss each other."""
+    rows = [make_pass("SEQ", write=1, zero=zero, nr=2, count=5000, think=1000 + 300 * zero) for zero in (0, 1)]
+    world = one_mm(*rows, pages=2, limit=200, task_first_pass=(0, 1), task_nr_passes=(1, 1))
+    a, b, rng = Simulation(world, "stage0"), Simulation(world, "stage0"), random.Random(1)
+    for _ in range(200):
+        n = rng.randrange(1, 150)
+        a._core.run(1 << 52, actions=n)
+        b._core.run(1 << 52, actions=n, fuse=False)
+        assert a.snapshot()._data == b.snapshot()._data
+    assert a._core.touches_ahead == (0, 0)
 
 
 def test_two_processes_agree():
@@ -377,6 +391,7 @@ FUZZ = """
     from reclaim.errors import SimulationError, SnapshotError
     from reclaim.simulation import Simulation, Snapshot
     from reference.worlds import random_world, small_world
+    from threads import thread_world
 
     faulthandler.enable()
     INDEXED = ["cpu", "task", "folio", "memcg", "region", "mm", "pte", "slot_entry", "slot_count",
@@ -420,7 +435,7 @@ FUZZ = """
     rng = random.Random(int(sys.argv[1]))
     accepted = refused = 0
     for seed in range(int(sys.argv[1]), int(sys.argv[1]) + 10):
-        world = random_world(seed) if seed % 3 == 0 else small_world(
+        world = random_world(seed) if seed % 3 == 0 else thread_world(seed) if seed % 5 < 2 else small_world(
             seed=seed, mm_pages=(48, 40, 64), limit=90, nr_cpus=2 + seed % 2,
             swap_sync=seed % 4 == 1, io_depth=3, cgroup=1 + seed % 2,
             rotational=seed % 4 in (2, 3), slot_cache=seed % 4 in (1, 3),
@@ -481,7 +496,7 @@ def test_worlds_out_of_range_are_refused(changes):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("kind", 5), ("kind", 255), ("write", 3), ("zero", 2), ("nr", 0), ("nr", 2**31), ("stride", 0),
+    ("kind", 6), ("kind", 255), ("write", 3), ("zero", 2), ("nr", 0), ("nr", 2**31), ("stride", 0),
     ("count", 0), ("count", 2**63), ("think", -1), ("think", 2**62), ("first", 10**6)])
 def test_passes_out_of_range_are_refused(field, value):
     passes = WORLD.passes.copy()

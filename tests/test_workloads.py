@@ -27,7 +27,7 @@ def vm(**keys: Any) -> SimpleNamespace:
 
 def writer(**keys: Any) -> SimpleNamespace:
     return SimpleNamespace(**{"kind": "writer", "workers": 3, "bytes": 30 << 12,
-                              "pattern": "seq"} | keys)
+                              "mode": "proc", "pattern": "seq"} | keys)
 
 
 def compiled(workload: Any, seed: int = 1) -> AccessProgram:

@@ -200,6 +200,12 @@ cdef inline bint slot_is_folio(uint64_t entry) noexcept nogil:
 cdef inline bint slot_is_shadow(uint64_t entry) noexcept nogil:
     return (entry & 1) != 0
 
+cdef inline int32_t swap_cache_folio(const machine *m, int32_t s) noexcept nogil:
+    """The folio of the slot in the swap cache, or -1; the entry of a free slot is a link."""
+    if m.slot_count[s] & SLOT_HAS_CACHE and slot_is_folio(m.slot_entry[s]):
+        return <int32_t>(m.slot_entry[s] >> 2)
+    return -1
+
 cdef inline void add_to_swap_cache(machine *m, int32_t f, int32_t s) noexcept nogil:
     m.slot_entry[s] = (<uint64_t>f << 2) | 2
     m.folio[f].flags |= PG_swapcache

@@ -62,7 +62,7 @@ cdef inline void drain_all_stock(machine *m) noexcept nogil:
             m.cpu[i].drain_req = 1
 
 cdef inline void mem_cgroup_oom(machine *m) noexcept nogil:
-    """Choose a victim, unless one is still dying."""
+    """Choose a victim, unless one is still dying; every task of its mm is killed."""
     cdef int32_t u, best = -1
     cdef int64_t size, most = -1
     if m.cg.nr_dying > 0:
@@ -73,11 +73,14 @@ cdef inline void mem_cgroup_oom(machine *m) noexcept nogil:
         size = <int64_t>m.mm[m.task[u].mm].rss + m.mm[m.task[u].mm].swapents
         if size > most:
             most = size
-            best = u
-    if m.cpu[m.task[best].cpu].current == best:
-        cut_run(m, m.task[best].cpu, m.now, m.c)
-    m.task[best].dying = 1
-    m.cg.nr_dying += 1
+            best = m.task[u].mm
+    for u in range(m.w.nr_tasks):
+        if m.task[u].mm != best or m.task[u].state == TASK_DEAD:
+            continue
+        if m.cpu[m.task[u].cpu].current == u:
+            cut_run(m, m.task[u].cpu, m.now, m.c)
+        m.task[u].dying = 1
+        m.cg.nr_dying += 1
     m.counter[CN_memcg_oom_kill] += 1
 
 cdef inline void step_C_AFTER(machine *m, cpu_t *p, task_t *t) noexcept nogil:

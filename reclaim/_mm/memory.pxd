@@ -8,7 +8,7 @@ from reclaim._mm.clock cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport *
-from reclaim._mm.smp cimport flush
+from reclaim._mm.smp cimport flush, flush_tlb_batched_pending
 from reclaim._mm.sched cimport *
 from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
 from reclaim._mm.memcg cimport charge_start
@@ -18,12 +18,20 @@ from reclaim._mm.program cimport *
 
 # --- user accesses
 
-cdef inline void task_dies(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+cdef inline void task_dies(machine *m, task_t *t) noexcept nogil:
     t.state = TASK_DEAD
     t.step = -1
     m.cg.nr_alive -= 1
-    p.sstep = ST_SW_PICK
-    m.turn = 1
+
+cdef inline void leave_mm(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """Of the killed tasks of an mm the last one takes it down; the others are gone."""
+    t.have = 0
+    m.mm[t.mm].users -= 1
+    if m.mm[t.mm].users == 0:
+        t.step = ST_E_ZAP
+    else:
+        t.step = ST_E_LEFT
+        block(m, p, t)
 
 cdef inline void complete(machine *m, task_t *t, const pass_t *a, int64_t think) noexcept nogil:
     cdef uint64_t *pte
@@ -63,14 +71,17 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef uint64_t tag, pte
     cdef int kind
     if t.dying:
-        t.step = ST_E_ZAP
+        leave_mm(m, p, t)
         return
     if t.pass_no < 0:
-        task_dies(m, p, t)
+        m.mm[t.mm].users -= 1
+        task_dies(m, t)
+        p.sstep = ST_SW_PICK
+        m.turn = 1
         return
     a = task_pass(m, t)
-    if a.kind == PASS_POPULATE:
-        t.step = ST_POPULATE
+    if by_the_kernel(a):
+        t.step = ST_POPULATE if a.kind == PASS_POPULATE else ST_DONTNEED
         return
     if not t.have:
         take_access(m, t, a)
@@ -152,7 +163,7 @@ cdef inline void step_POPULATE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if resched_guard(m, p, t):
         return
     if t.dying:
-        t.step = ST_E_ZAP
+        leave_mm(m, p, t)
         return
     a = task_pass(m, t)
     t.vp = m.mm[t.mm].base + seq_page(a, t.pos)
@@ -175,12 +186,32 @@ cdef inline void step_POPULATE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         prefetch_slot(m, m.pte[t.vp + 1 if t.vp + 1 < m.w.nr_vps else t.vp])
 
 
+cdef inline void step_DONTNEED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """madvise(MADV_DONTNEED) of the pass's range: the rows of an exit, of these pages"""
+    if resched_guard(m, p, t):
+        return
+    if t.dying:
+        leave_mm(m, p, t)
+        return
+    t.dontneed = 1
+    t.zap = <int32_t>(task_pass(m, t).first // PTRS_PER_PTE)
+    spend(m, TM_fault, m.w.cost[CO_fault_entry] if m.w.cost[CO_fault_entry] > 0 else 1)
+    t.step = ST_E_ZAP
+
+
 # --- faults
+
+cdef inline bint pte_same(const machine *m, const task_t *t) noexcept nogil:
+    """The PTE is what the fault began with; what its page holds, Z, is not part of it."""
+    return (m.pte[t.vp] ^ t.f_orig) & ~<uint64_t>PTE_Z == 0
 
 cdef inline void step_F_READ(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """handle_pte_fault"""
     cdef uint64_t pte = m.pte[t.vp]
     cdef int kind = pte_kind_of(pte)
+    if kind == PTE_ZAPPED:                # cleared, under the page-table lock
+        pte = 0
+        kind = PTE_NONE
     t.f_orig = pte
     t.f_old = -1
     t.f_pfn = -1
@@ -205,15 +236,18 @@ cdef inline void step_F_PT_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if t.c_failed:
         t.step = ST_F_DONE
         return
+    t.step = ST_F_READ
+    if pte_region(m, t.mm, t.vp).present:        # another thread was first
+        m.cg.usage -= 1
+        return
     pte_region(m, t.mm, t.vp).present = 1
     m.cg.kernel += 1
-    t.step = ST_F_READ
 
 cdef inline void step_F_ZERO(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef qlock *ptl = &pte_region(m, t.mm, t.vp).ptl
     if not lock(m, ptl):
         return
-    if m.pte[t.vp] == t.f_orig:
+    if pte_same(m, t):
         m.pte[t.vp] = PTE_ZERO | PTE_YOUNG | PTE_Z
     unlock(m, ptl)
     spend(m, TM_fault, m.w.cost[CO_fault_zero])
@@ -258,7 +292,7 @@ cdef inline void step_F_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef bint full
     if not lock(m, ptl):
         return
-    if m.pte[t.vp] != t.f_orig:
+    if not pte_same(m, t):
         unlock(m, ptl)
         folio_put(m, t.f_pfn)
         t.step = ST_F_DONE
@@ -328,7 +362,7 @@ cdef inline void step_F_WP_CLEAR(machine *m, cpu_t *p, task_t *t) noexcept nogil
     cdef qlock *ptl = &pte_region(m, t.mm, t.vp).ptl
     if not lock(m, ptl):
         return
-    if m.pte[t.vp] != t.f_orig:
+    if not pte_same(m, t):
         unlock(m, ptl)
         folio_put(m, t.f_pfn)
         if t.f_old >= 0:
@@ -362,10 +396,10 @@ cdef inline void step_F_WP_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_F_CACHE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """do_swap_page: swap_cache_get_folio"""
-    cdef uint64_t entry = m.slot_entry[pte_index(t.f_orig)]
-    if slot_is_folio(entry):
-        t.f_pfn = <int32_t>(entry >> 2)
-        m.folio[t.f_pfn].refcount += 1
+    cdef int32_t f = swap_cache_folio(m, pte_index(t.f_orig))
+    if f >= 0:
+        t.f_pfn = f
+        m.folio[f].refcount += 1
         t.f_cached = 1
         if not m.w.swap_sync:
             swap_cache_hit(m, t, t.f_pfn)
@@ -375,12 +409,28 @@ cdef inline void step_F_CACHE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     else:
         t.step = ST_F_CL_WIN if m.w.rotational else ST_F_RA_WIN
 
+cdef inline void lose_slot(machine *m, cpu_t *p, task_t *t, bint same) noexcept nogil:
+    """Another thread reads the page, or has: wait for it where its folio cannot be found."""
+    if m.w.swap_sync and not m.w.swapin_cached:
+        m.counter[CN_swapcache_waits] += 1
+        t.step = ST_F_BACKOFF
+        # one jiffy, which the timer wheel rounds up
+        schedule_timeout(m, p, t, SLEEP_SWAPCACHE, (m.now // m.w.tick + 2) * m.w.tick)
+        return
+    folio_put(m, t.f_pfn)
+    t.f_pfn = -1
+    t.step = ST_F_TARGET if same else ST_F_DONE
+
+cdef inline void step_F_BACKOFF(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    folio_put(m, t.f_pfn)
+    t.f_pfn = -1
+    t.step = ST_F_DONE
+
 cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t s = pte_index(t.f_orig)
-    if m.pte[t.vp] != t.f_orig or m.slot_count[s] & SLOT_HAS_CACHE:
-        folio_put(m, t.f_pfn)
-        t.f_pfn = -1
-        t.step = ST_F_READ
+    cdef bint same = pte_same(m, t)
+    if not same or m.slot_count[s] & SLOT_HAS_CACHE:
+        lose_slot(m, p, t, same)
         return
     swapcache_prepare(m, t.f_pfn, s, t.mm, t.vp)
     m.counter[CN_pgmajfault] += 1
@@ -444,15 +494,22 @@ cdef inline void step_F_RECHECK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     else:
         t.step = ST_F_SWAP_MAP
 
+cdef inline bint reads_directly(const machine *m, const task_t *t) noexcept nogil:
+    """The fault read its page past the swap cache and pins the slot."""
+    return not t.f_cached and not m.w.swapin_cached
+
+cdef inline void swapcache_clear(machine *m, folio_t *q, int32_t s) noexcept nogil:
+    q.slot = -1
+    m.slot_entry[s] = 0
+    m.slot_count[s] &= ~SLOT_HAS_CACHE
+    if slot_maps(m, s) == 0:
+        slot_free(m, s)
+
 cdef inline void swap_free(machine *m, task_t *t, folio_t *q, int32_t s) noexcept nogil:
     """The PTE's reference to the slot goes; then the cache's, where 5.2 says so."""
     m.slot_count[s] -= 1
-    if not t.f_cached and not m.w.swapin_cached:
-        q.slot = -1
-        m.slot_entry[s] = 0
-        m.slot_count[s] &= ~SLOT_HAS_CACHE
-        if slot_maps(m, s) == 0:
-            slot_free(m, s)
+    if reads_directly(m, t):
+        swapcache_clear(m, q, s)
     elif m.w.swapin_cached or swap_full(m) or (t.write and q.refcount == 2):
         folio_free_swap(m, t.f_pfn)
 
@@ -460,14 +517,18 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     cdef qlock *ptl = &pte_region(m, t.mm, t.vp).ptl
     cdef folio_t *q = &m.folio[t.f_pfn]
     cdef uint64_t pte
-    cdef bint excl
+    cdef bint excl, direct = reads_directly(m, t)
     if not lock(m, ptl):
         return
-    if m.pte[t.vp] != t.f_orig:
+    if not pte_same(m, t):
         unlock(m, ptl)
+        if direct:
+            swapcache_clear(m, q, pte_index(t.f_orig))
         folio_unlock(m, t.f_pfn)
         folio_put(m, t.f_pfn)
         t.step = ST_F_DONE
+        if direct:
+            wake_up(m, SLEEP_SWAPCACHE)
         return
     excl = (t.f_orig & PTE_EXCL) != 0
     if not t.f_cached:
@@ -475,7 +536,7 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     elif q.flags & PG_writeback and m.w.swap_sync:      # zram: SWP_STABLE_WRITES
         excl = False
     swap_free(m, t, q, pte_index(t.f_orig))
-    pte = pte_make(PTE_PRESENT, t.f_pfn, PTE_YOUNG | (t.f_orig & PTE_Z))
+    pte = pte_make(PTE_PRESENT, t.f_pfn, PTE_YOUNG | (m.pte[t.vp] & PTE_Z))
     if excl or q.refcount == 1:
         pte |= PTE_EXCL | PTE_WRITE
         if t.write:
@@ -488,6 +549,8 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     m.mm[t.mm].swapents -= 1
     unlock(m, ptl)
     folio_unlock(m, t.f_pfn)
+    if direct:
+        wake_up(m, SLEEP_SWAPCACHE)
     t.step = ST_F_WP if t.write and not pte & PTE_WRITE else ST_F_DONE
 
 cdef inline void step_F_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -496,31 +559,72 @@ cdef inline void step_F_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     next_access(m, t)
 
 
-# --- exit of an OOM victim
+# --- exit of an OOM victim; MADV_DONTNEED
+
+cdef inline int32_t zap_end(machine *m, const task_t *t) noexcept nogil:
+    """The end of what is zapped, in pages of the mm."""
+    cdef const pass_t *a
+    if not t.dontneed:
+        return m.mm[t.mm].nr_pages
+    a = task_pass(m, t)
+    return <int32_t>(a.first + a.nr)
+
+cdef inline int32_t zap_from(machine *m, const task_t *t) noexcept nogil:
+    """The first page of region `zap` that is zapped, ..."""
+    cdef int32_t first = <int32_t>task_pass(m, t).first if t.dontneed else 0
+    return m.mm[t.mm].base + max(first, t.zap * PTRS_PER_PTE)
+
+cdef inline int32_t zap_to(machine *m, const task_t *t) noexcept nogil:
+    """... and the end of them."""
+    return m.mm[t.mm].base + min(zap_end(m, t), (t.zap + 1) * PTRS_PER_PTE)
+
+cdef inline region_t *zap_region(machine *m, const task_t *t) noexcept nogil:
+    return &m.region[m.mm[t.mm].first_region + t.zap]
 
 cdef inline void step_E_ZAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """zap_pte_range"""
+    cdef int32_t end = (zap_end(m, t) + PTRS_PER_PTE - 1) // PTRS_PER_PTE
+    while t.zap < end and not zap_region(m, t).present:
+        t.zap += 1
+    if t.zap >= end:
+        t.step = ST_E_DONE
+    elif lock(m, &zap_region(m, t).ptl) and not flush_tlb_batched_pending(m, p, t, ST_E_PTES):
+        step_E_PTES(m, p, t)
+
+cdef inline void zap_swap(machine *m, int32_t s) noexcept nogil:
+    """free_swap_and_cache"""
+    cdef int32_t f
+    m.slot_count[s] -= 1
+    if slot_maps(m, s) > 0:
+        return
+    if slot_is_folio(m.slot_entry[s]):
+        f = <int32_t>(m.slot_entry[s] >> 2)
+        if m.folio[f].mapcount == 0 and not folio_test(m, f, PG_locked):
+            m.folio[f].refcount += 1          # __try_to_reclaim_swap
+            folio_free_swap(m, f)
+            folio_put(m, f)
+    elif not m.slot_count[s] & SLOT_HAS_CACHE:
+        slot_free(m, s)
+
+cdef inline void step_E_PTES(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef mm_t *mm = &m.mm[t.mm]
-    cdef region_t *r
-    cdef int32_t vp, f, s
+    cdef int32_t vp, f, last = -1, mapped = 0
     cdef uint64_t pte
     cdef int kind
     cdef int64_t n = 0
-    t.have = 0
-    while t.zap < mm.nr_regions and not m.region[mm.first_region + t.zap].present:
-        t.zap += 1
-    if t.zap == mm.nr_regions:
-        t.step = ST_E_DONE
-        return
-    r = &m.region[mm.first_region + t.zap]
-    if not lock(m, &r.ptl):
-        return
-    for vp in range(mm.base + t.zap * PTRS_PER_PTE,
-                    mm.base + min(mm.nr_pages, (t.zap + 1) * PTRS_PER_PTE)):
+    for vp in range(zap_from(m, t), zap_to(m, t)):
         pte = m.pte[vp]
         kind = pte_kind_of(pte)
         if kind == PTE_NONE:
             continue
         n += 1
+        if kind == PTE_SWAP:
+            zap_swap(m, pte_index(pte))
+            mm.swapents -= 1
+            m.pte[vp] = 0
+            continue
+        mapped += 1
+        last = vp
         if kind == PTE_PRESENT:
             f = pte_index(pte)
             if pte & PTE_DIRTY:
@@ -528,32 +632,19 @@ cdef inline void step_E_ZAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             m.folio[f].mapcount -= 1
             mm.rss -= 1
             m.pte[vp] = pte_make(PTE_ZAPPED, f, 0)
-        elif kind == PTE_SWAP:
-            s = pte_index(pte)
-            m.slot_count[s] -= 1
-            mm.swapents -= 1
-            m.pte[vp] = 0
-            if slot_maps(m, s) == 0:
-                if slot_is_folio(m.slot_entry[s]):
-                    f = <int32_t>(m.slot_entry[s] >> 2)
-                    if m.folio[f].mapcount == 0 and not folio_test(m, f, PG_locked):
-                        m.folio[f].refcount += 1          # __try_to_reclaim_swap
-                        folio_free_swap(m, f)
-                        folio_put(m, f)
-                elif not m.slot_count[s] & SLOT_HAS_CACHE:
-                    slot_free(m, s)
         else:
             m.pte[vp] = 0
     spend(m, TM_fault, m.w.cost[CO_zap_pte] * n)
-    flush(m, p, t, t.mm, -1, ST_E_FREE)
+    if t.dontneed and mapped == 0:        # tlb_finish_mmu: nothing was gathered
+        t.step = ST_E_FREE
+    else:
+        flush(m, p, t, t.mm, last if t.dontneed and mapped == 1 else -1, ST_E_FREE)
 
 cdef inline void step_E_FREE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    cdef mm_t *mm = &m.mm[t.mm]
     cdef int32_t vp, f
     if not lock_lru(m):
         return
-    for vp in range(mm.base + t.zap * PTRS_PER_PTE,
-                    mm.base + min(mm.nr_pages, (t.zap + 1) * PTRS_PER_PTE)):
+    for vp in range(zap_from(m, t), zap_to(m, t)):
         if pte_kind_of(m.pte[vp]) != PTE_ZAPPED:
             continue
         f = pte_index(m.pte[vp])
@@ -565,24 +656,48 @@ cdef inline void step_E_FREE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.step = ST_E_UNLOCK
 
 cdef inline void step_E_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    cdef region_t *r = &m.region[m.mm[t.mm].first_region + t.zap]
+    cdef region_t *r = zap_region(m, t)
     unlock(m, &m.cg.lru_lock)
     unlock(m, &r.ptl)
-    r.present = 0
-    m.cg.kernel -= 1
-    m.cg.usage -= 1
+    if not t.dontneed:
+        r.present = 0
+        m.cg.kernel -= 1
+        m.cg.usage -= 1
     t.zap += 1
     t.step = ST_E_ZAP
 
+cdef inline void restart(machine *m, int32_t u) noexcept nogil:
+    """A thread of the process that takes the place of the one that was killed."""
+    cdef task_t *t = &m.task[u]
+    t.pass_no = 0
+    t.pos = 0
+    t.step = ST_TOUCH
+    m.mm[t.mm].users += 1
+    if u != m.p.current:
+        wake_task(m, u)
+
 cdef inline void step_E_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    cdef int32_t u
+    cdef bint again = False
     t.zap = 0
-    t.dying = 0
-    m.cg.nr_dying -= 1
-    if t.restart:
+    if t.dontneed:
+        t.dontneed = 0
+        advance(t, task_pass(m, t))
+        next_access(m, t)
+        return
+    for u in range(m.w.nr_tasks):
+        if m.task[u].mm != t.mm or m.task[u].state == TASK_DEAD:
+            continue
+        m.task[u].dying = 0
+        m.cg.nr_dying -= 1
+        if m.task[u].restart:
+            again = True
+            restart(m, u)
+        else:
+            task_dies(m, &m.task[u])
+    if t.state == TASK_DEAD:
+        p.sstep = ST_SW_PICK
+        m.turn = 1
+    if again:
         m.counter[CN_restarts] += 1
-        t.pass_no = 0
-        t.pos = 0
         ra_reset(&m.mm[t.mm])
-        t.step = ST_TOUCH
-    else:
-        task_dies(m, p, t)

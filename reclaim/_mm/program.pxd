@@ -10,8 +10,12 @@ from reclaim._mm.rng cimport RNG_STEP, rng_below
 from reclaim._mm.tlb cimport l1_of, tlb_find, tlb_tag
 
 
-cdef inline const pass_t *task_pass(machine *m, task_t *t) noexcept nogil:
+cdef inline const pass_t *task_pass(const machine *m, const task_t *t) noexcept nogil:
     return &m.passes[t.first_pass + t.pass_no]
+
+cdef inline bint by_the_kernel(const pass_t *a) noexcept nogil:
+    """A pass that is a system call, not touches."""
+    return a.kind == PASS_POPULATE or a.kind == PASS_DONTNEED
 
 cdef inline int32_t seq_page(const pass_t *a, uint64_t pos) noexcept nogil:
     cdef uint64_t step
@@ -57,7 +61,8 @@ cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
 # Such a touch reads and writes nothing that another CPU looks at, and only an event on this CPU
 # can change what it does: an interrupt, need_resched, drain_req or dying.  Who causes one calls
 # `cut_run` first, which takes back the touches that start later; so the run has no effect on
-# results.  Runs live in m.run, outside the arena, and only while the loop runs.  Their length
+# results.  (Not where threads share an mm: what a write leaves, Z, is read and written by all of
+# them.)  Runs live in m.run, outside the arena, and only while the loop runs.  Their length
 # follows what the last one kept, so that what is taken back is no more than what stays.
 
 cdef enum:
@@ -99,7 +104,7 @@ cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcep
     if p.sstep >= 0 or t.pos == 0 or t.pass_no < 0 or p.need_resched or p.drain_req or t.dying:
         return 0
     a = task_pass(m, t)
-    if a.kind == PASS_POPULATE:
+    if by_the_kernel(a) or m.mm[t.mm].shared:
         return 0
     if at > m.end:
         at = m.end

@@ -145,12 +145,15 @@ cdef inline void step_F_RA_SUBMIT(machine *m, cpu_t *p, task_t *t) noexcept nogi
 
 cdef inline void step_F_TARGET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """the fault's own page, most often just read"""
-    cdef uint64_t entry = m.slot_entry[pte_index(t.f_orig)]
-    if not slot_is_folio(entry):
-        read_alone(t)
+    cdef int32_t s = pte_index(t.f_orig), f = swap_cache_folio(m, s)
+    if f < 0:
+        if slot_maps(m, s) > 0:
+            read_alone(t)
+        else:                             # another thread has read it, and it is mapped
+            t.step = ST_F_DONE
         return
-    t.f_pfn = <int32_t>(entry >> 2)
-    m.folio[t.f_pfn].refcount += 1
+    t.f_pfn = f
+    m.folio[f].refcount += 1
     t.f_cached = 1
     m.counter[CN_pgmajfault] += 1
     t.step = ST_F_LOCK

@@ -318,43 +318,68 @@ cdef inline void step_T_TICK(machine *m, cpu_t *p) noexcept nogil:
             p.push = j
             p.need_resched = 1
 
-cdef inline void throttle_timer(machine *m, int32_t c) noexcept nogil:
-    """timer_at of CPU c: the least wake_at of its throttled tasks."""
-    cdef int32_t u = m.cg.throttle_head
-    cdef int64_t at = INF
-    while u >= 0:
-        if m.task[u].cpu == c and m.task[u].wake_at < at:
-            at = m.task[u].wake_at
-        u = m.task[u].throttle_next
-    m.cpu[c].timer_at = at
+# Tasks that sleep for a time: one list, in the order in which they fell asleep.
 
-cdef inline void throttle_sleep(machine *m, int32_t u) noexcept nogil:
-    m.task[u].throttle_next = -1
-    if m.cg.throttle_head < 0:
-        m.cg.throttle_head = u
+cdef inline void sleepers_add(machine *m, int32_t u) noexcept nogil:
+    m.task[u].sleep_next = -1
+    if m.cg.sleep_head < 0:
+        m.cg.sleep_head = u
     else:
-        m.task[m.cg.throttle_tail].throttle_next = u
-    m.cg.throttle_tail = u
+        m.task[m.cg.sleep_tail].sleep_next = u
+    m.cg.sleep_tail = u
 
-cdef inline void throttle_wake(machine *m, int32_t c) noexcept nogil:
-    """Wake the throttled tasks: all (c < 0), or those of CPU c whose time has come."""
-    cdef int32_t u = m.cg.throttle_head, nxt
-    m.cg.throttle_head = -1
-    m.cg.throttle_tail = -1
+cdef inline void schedule_timeout(machine *m, cpu_t *p, task_t *t, int why, int64_t at) noexcept nogil:
+    """Sleep until `at`, or until those who sleep for that reason are woken."""
+    t.sleep_on = why
+    t.wake_at = at
+    sleepers_add(m, p.current)
+    if at < p.timer_at:
+        p.timer_at = at
+    block(m, p, t)
+
+cdef inline void sleepers_timers(machine *m, int why) noexcept nogil:
+    """The timers of the CPUs where tasks sleep for that reason, as without these tasks."""
+    cdef int32_t u = m.cg.sleep_head
     while u >= 0:
-        nxt = m.task[u].throttle_next
-        if c < 0:
+        if m.task[u].sleep_on == why:
             m.cpu[m.task[u].cpu].timer_at = INF
             rekey(m, m.task[u].cpu)
-        if c < 0 or (m.task[u].cpu == c and m.task[u].wake_at <= m.now):
-            m.task[u].throttle_next = -1
+        u = m.task[u].sleep_next
+    u = m.cg.sleep_head
+    while u >= 0:
+        if m.task[u].sleep_on != why and m.task[u].wake_at < m.cpu[m.task[u].cpu].timer_at:
+            m.cpu[m.task[u].cpu].timer_at = m.task[u].wake_at
+            rekey(m, m.task[u].cpu)
+        u = m.task[u].sleep_next
+
+cdef inline void sleepers_wake(machine *m, int why, int32_t c) noexcept nogil:
+    """Wake all who sleep for that reason (c < 0), or those of CPU c whose time has come."""
+    cdef int32_t u = m.cg.sleep_head, nxt
+    cdef task_t *t
+    m.cg.sleep_head = -1
+    m.cg.sleep_tail = -1
+    while u >= 0:
+        t = &m.task[u]
+        nxt = t.sleep_next
+        if t.sleep_on == why if c < 0 else t.cpu == c and t.wake_at <= m.now:
+            t.sleep_next = -1
             wake_task(m, u)
         else:
-            throttle_sleep(m, u)
+            sleepers_add(m, u)
         u = nxt
-    if c >= 0:
-        throttle_timer(m, c)
+
+cdef inline void wake_up(machine *m, int why) noexcept nogil:
+    if m.cg.sleep_head >= 0:
+        sleepers_timers(m, why)
+        sleepers_wake(m, why, -1)
 
 cdef inline void step_T_TIMER(machine *m, cpu_t *p) noexcept nogil:
-    throttle_wake(m, m.c)
+    cdef int32_t u
+    sleepers_wake(m, 0, m.c)
+    p.timer_at = INF
+    u = m.cg.sleep_head
+    while u >= 0:
+        if m.task[u].cpu == m.c and m.task[u].wake_at < p.timer_at:
+            p.timer_at = m.task[u].wake_at
+        u = m.task[u].sleep_next
     p.istep = ST_Q_EXIT

@@ -135,6 +135,26 @@ cdef inline void step_FL_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.step = p.fl_ret
 
 
+cdef inline bint flush_tlb_batched_pending(machine *m, cpu_t *p, task_t *t,
+                                           int32_t ret) noexcept nogil:
+    """Under a page-table lock, before the PTEs of the task's mm are looked at: true if what reclaim
+    unmapped and may not have flushed yet is flushed first, and then `ret`."""
+    cdef const mm_t *mm = &m.mm[t.mm]
+    if mm.pending == mm.flushed:
+        return False
+    m.counter[CN_flush_tlb_batched_pending] += 1
+    t.batched = mm.pending
+    t.batched_ret = ret
+    flush(m, p, t, t.mm, -1, ST_M_BATCHED)
+    return True
+
+cdef inline void step_M_BATCHED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """What was unmapped during the flush stays pending."""
+    if m.mm[t.mm].pending == t.batched:
+        m.mm[t.mm].flushed = t.batched
+    t.step = t.batched_ret
+
+
 cdef inline void step_Q_ENTRY(machine *m, cpu_t *p) noexcept nogil:
     m.counter[CN_function_call_ipis] += 1
     p.irq_at = INF

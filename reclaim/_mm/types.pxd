@@ -38,6 +38,8 @@ cdef enum:
     FAULT_ANON = 0
     FAULT_COPY = 1
     FAULT_SWAP = 2
+    SLEEP_THROTTLED = 0       # why a task of the list of sleepers sleeps: reclaim_throttle
+    SLEEP_SWAPCACHE = 1       # another task reads the slot that its fault wants
 
 cdef enum:
     PTE_YOUNG = 1 << 3
@@ -192,7 +194,9 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t scanned
     int32_t d_ret
     int32_t zap
-    int32_t throttle_next
+    int32_t sleep_next
+    int32_t batched_ret       # flush_tlb_batched_pending: what follows, and mm.pending before
+    uint32_t batched
     int32_t ra_at             # readahead: the next page (or slot) to look at, the end, the one in hand
     int32_t ra_end
     int32_t ra_vp
@@ -207,7 +211,9 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t d_which
     uint8_t restart
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
-    uint8_t pad[37]
+    uint8_t sleep_on
+    uint8_t dontneed          # zaps the range of its pass, not what its mm leaves behind
+    uint8_t pad[35]
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -224,7 +230,8 @@ cdef struct mm_t:
     int32_t ra_win
     int32_t ra_hits
     uint8_t recency
-    uint8_t pad[3]
+    uint8_t shared            # several tasks name it
+    uint16_t users            # tasks that neither ended nor left to be killed
 
 cdef struct folio_t:           # half a cache line
     uint16_t flags
@@ -258,8 +265,8 @@ cdef struct memcg_t:
     int32_t frames_free
     int32_t frame_top
     int32_t frame_fresh
-    int32_t throttle_head
-    int32_t throttle_tail
+    int32_t sleep_head
+    int32_t sleep_tail
     int32_t nr_idle
     int32_t nr_alive
     int32_t nr_dying

@@ -174,15 +174,10 @@ cdef inline void step_I_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             t.step = ST_R_LIST
             return
         t.stalled = 1
-        t.wake_at = m.now + <int64_t>20000000000
         m.counter[CN_throttled] += 1
-        throttle_sleep(m, p.current)
-        if t.wake_at < p.timer_at:
-            p.timer_at = t.wake_at
-        block(m, p, t)
+        schedule_timeout(m, p, t, SLEEP_THROTTLED, m.now + <int64_t>20000000000)
         return
-    if m.cg.throttle_head >= 0:
-        throttle_wake(m, -1)
+    wake_up(m, SLEEP_THROTTLED)
     drain_all(m, t, ST_I_LOCK)
 
 cdef inline void step_I_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:

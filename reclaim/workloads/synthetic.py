@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,13 +46,14 @@ class Pass:
     ----------
     nr : pages in the range, >= 1.
     kind : ``SEQ`` page by page, ``RAND`` at random, ``FWDREV`` from both ends in turn (two
-        touches a page), ``POPULATE`` read faults by the kernel, as MADV_POPULATE_READ does.
+        touches a page), ``POPULATE`` read faults by the kernel, as MADV_POPULATE_READ does,
+        ``DONTNEED`` calls of madvise(MADV_DONTNEED) over the whole range.
     write : 0 reads, 1 writes, 2 each touch draws one of the two.
     zero : a written page holds only zeros afterwards.
     first : first page of the range, within the mm [pages].
     stride : ``SEQ`` only: distance of two touches, modulo nr [pages]; negative descends from
         the end; not 0.
-    count : touches; None: once per page (``FWDREV``: twice).
+    count : touches; None: once per page (``FWDREV``: twice; ``DONTNEED``: one call).
     think_ns : user time of one touch [ns], 0 to 1e9.
     units : bogo units that one touch adds; 4096 are one bogo op.
 
@@ -95,7 +96,7 @@ class Pass:
     @property
     def touches(self) -> int:
         """Touches of the pass."""
-        return self.count or self.nr * (2 if self.kind == "FWDREV" else 1)
+        return self.count or (1 if self.kind == "DONTNEED" else self.nr * (1 + (self.kind == "FWDREV")))
 
     def row(self) -> tuple[int, ...]:
         """The pass as a tuple of `reclaim.world.PASS_DTYPE`."""
@@ -110,7 +111,7 @@ def pack(passes: Iterable[Pass]) -> np.ndarray:
 
 def program(passes: Sequence[Pass], *, workers: int = 1, pages: int | None = None,
             loop_to: int = 0, restart: bool = True, recency: bool = True,
-            nr_processes: int | None = None) -> AccessProgram:
+            nr_processes: int | None = None, threads: bool = False) -> AccessProgram:
     """An access program in which each worker runs `passes` in an mm of its own.
 
     Parameters
@@ -121,7 +122,8 @@ def program(passes: Sequence[Pass], *, workers: int = 1, pages: int | None = Non
     loop_to : the pass after the last one; -1: the worker ends.
     restart : a worker killed by the OOM killer starts anew.
     recency : False as after MADV_RANDOM or MADV_SEQUENTIAL: young bits do not protect.
-    nr_processes : processes whose kernel memory is charged; None: `workers`.
+    nr_processes : processes whose kernel memory is charged; None: `workers`, or 1 with `threads`.
+    threads : the workers are threads of one process and share its mm.
 
     Raises
     ------
@@ -142,13 +144,14 @@ def program(passes: Sequence[Pass], *, workers: int = 1, pages: int | None = Non
             raise ReclaimError(f"passes[{i}] touches pages [{p.first}, {p.first + p.nr}), beyond "
                                f"the {pages} pages of the mm; raise pages to {reach}")
     loop_to = _integer("loop_to", loop_to, -1, len(passes) - 1)
-    charged = _integer("nr_processes", workers if nr_processes is None else nr_processes,
+    mms = 1 if threads else workers
+    charged = _integer("nr_processes", mms if nr_processes is None else nr_processes,
                        1, 2 * MAX_WORKERS)
     return AccessProgram(
-        passes=pack(passes), task_mm=tuple(range(workers)),
+        passes=pack(passes), task_mm=tuple(w % mms for w in range(workers)),
         task_first_pass=(0,) * workers, task_nr_passes=(len(passes),) * workers,
         task_loop_to=(loop_to,) * workers, task_restart=(bool(restart),) * workers,
-        mm_pages=(pages,) * workers, mm_recency=(bool(recency),) * workers, nr_processes=charged)
+        mm_pages=(pages,) * mms, mm_recency=(bool(recency),) * mms, nr_processes=charged)
 
 
 def replay(page: ArrayLike, write: ArrayLike = False, *, think_ns: float = 0.0, units: int = 0,
@@ -187,6 +190,9 @@ def replay(page: ArrayLike, write: ArrayLike = False, *, think_ns: float = 0.0, 
 def compile(workload: Any, *, seed: int) -> AccessProgram:
     """The kind ``writer``: each worker touches as many pages as its mapping has, over and over.
 
+    With ``mode = "thread"`` the workers are threads of one process, and the one mapping of ``bytes``
+    is that of all: with ``seq`` worker w of W starts at w/W of it and goes on from its end to its start.
+
     A touch stores the first 64 bytes of a page.  ``seq`` writes every page in order; ``rand``
     writes pages drawn uniformly; ``mix`` draws them too and half of the touches, at random,
     only read.  One touch is one bogo op.  Assumed: the 20 ns of a touch, and that the measured
@@ -196,8 +202,19 @@ def compile(workload: Any, *, seed: int) -> AccessProgram:
     if workload.pattern not in PATTERNS:
         raise ScenarioError(f"workload.pattern = {workload.pattern!r}: choose from "
                             f"{', '.join(PATTERNS)}{did_you_mean(workload.pattern, PATTERNS)}")
-    nr = max(1, workload.bytes // workload.workers // PAGE_SIZE)
+    threads = workload.mode == "thread"
+    nr = max(1, workload.bytes // (1 if threads else workload.workers) // PAGE_SIZE)
     one = Pass(nr=nr, kind="SEQ" if workload.pattern == "seq" else "RAND",
                write=2 if workload.pattern == "mix" else 1,
                think_ns=WRITER_THINK_NS, units=UNITS_PER_OP)
-    return program([one], workers=workload.workers)
+    whole = program([one], workers=workload.workers, threads=threads)
+    return _staggered(one, whole) if threads and workload.pattern == "seq" else whole
+
+
+def _staggered(one: Pass, whole: AccessProgram) -> AccessProgram:
+    """Worker w first goes from w/W of the range to its end, then as before."""
+    workers = len(whole.task_mm)
+    starts = [one.nr * w // workers for w in range(workers)]
+    passes = [p for s in starts for p in (replace(one, first=s, nr=one.nr - s), one)]
+    return replace(whole, passes=pack(passes), task_first_pass=tuple(range(0, 2 * workers, 2)),
+                   task_nr_passes=(2,) * workers, task_loop_to=(1,) * workers)

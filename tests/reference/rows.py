@@ -5,10 +5,10 @@ from ._load import names
 _GROUPS = (
     # steps, irq, cat
     ("TOUCH", 1, "user"),
-    ("POPULATE", 1, "fault"),
+    ("POPULATE DONTNEED", 1, "fault"),
     ("F_READ F_PT F_PT_SET F_ZERO F_ALLOC F_CHARGED F_FILL F_MAP F_WP F_WP_REUSE F_WP_CLEAR "
-     "F_WP_SET F_CACHE F_RA_WIN F_RA_NEXT F_RA_CHARGED F_TARGET F_PREPARE F_LOCK F_RETRY F_RECHECK "
-     "F_SWAP_MAP F_DONE", 1, "fault"),
+     "F_WP_SET F_CACHE F_RA_WIN F_RA_NEXT F_RA_CHARGED F_TARGET F_PREPARE F_BACKOFF F_LOCK F_RETRY "
+     "F_RECHECK F_SWAP_MAP F_DONE", 1, "fault"),
     ("F_CL_WIN F_CL_NEXT F_CL_CHARGED", 1, "fault"),
     ("F_RA_READ F_RA_SUBMIT F_SWAP_READ F_SUBMIT", 1, "swap"),
     ("C_TRY C_AFTER", 1, "fault"),
@@ -21,12 +21,12 @@ _GROUPS = (
     ("U_DEFER U_CLEAR U_GEN U_MASK U_FLUSH U_SET", 1, "unmap"),
     ("P_END P_DISPATCH B_START B_LOCK B_OUT", 1, "scan"),
     ("D_LOCK D_UNLOCK", 0, "scan"),
-    ("FL_START FL_QUEUE FL_SEND FL_WAIT FL_DONE", 1, "flush"),
+    ("FL_START FL_QUEUE FL_SEND FL_WAIT FL_DONE M_BATCHED", 1, "flush"),
     ("FL_LOCAL", 0, "flush"),
     ("Q_ENTRY Q_TAKE Q_FUNC Q_ACK Q_EXIT T_TICK T_TIMER IO_ENTRY IO_END", 0, "interrupt"),
     ("SW_PICK SW_CLEAR SW_SET SW_GEN SW_CR3 W_BACK", 0, "sched"),
     ("W_DRAIN", 1, "sched"),
-    ("E_ZAP E_UNLOCK E_DONE", 1, "fault"),
+    ("E_LEFT E_ZAP E_PTES E_UNLOCK E_DONE", 1, "fault"),
     ("E_FREE", 0, "fault"),
     ("H_EVENT H_YIELD", None, None),    # no columns: cost 0, last_on stays
 )
