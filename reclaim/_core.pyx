@@ -26,6 +26,7 @@ from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
+from reclaim._mm.lru_classic cimport *
 
 from reclaim import names
 from reclaim._policy import PYTHON
