@@ -34,7 +34,7 @@ HEAD = """# The series' table under every reading of its cover letter
 
 Written by `python bench/series.py`: `batch-tlb-flush` with each combination of what the letter does not say and
 this version models ({keys}),
-{seconds:g} simulated seconds, seed 1, one run each; stage0 (before) and stage5 (after). Not among them: MGLRU and
+{seconds:g} simulated seconds, seed 1, one run each; stage0 (before) and stage5 (after). Not among them: MGLRU, and
 rotational devices, which are not modelled yet. Nothing was fitted, and no combination was left out. Per page
 is per reclaimed page; changes of totals are after / before - 1.
 
