@@ -234,6 +234,8 @@ class Scenario(Section):
             swap_sync=self.swap.synchronous, io_depth=1 if self.swap.synchronous else self.swap.depth,
             io_latency=round(self.swap.latency * 1e12), io_page=-(-PAGE_SIZE * 10**12 // self.swap.bandwidth),
             pgrefill_global=rules.pgrefill_global,
+            lru=int(self.kernel.lru == "mglru"), mglru_batch=rules.mglru_batch,
+            mglru_stop=rules.mglru_stop, mglru_rework=rules.mglru_rework,
             tick=scheduler.tick_ps, slice_ticks=scheduler.slice_ticks,
             migrate_threshold=scheduler.migrate_threshold, seed=seed,
             costs=profile.costs.replace(self.costs).to_ps(),

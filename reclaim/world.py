@@ -56,6 +56,10 @@ class World:
     io_page: int                       # least time between the ends of two requests [ps]
     swapin_cached: bool                # synchronous swap-in goes through the swap cache (7.0)
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
+    lru: int = 0                       # 0: active and inactive list; 1: generations (MGLRU)
+    mglru_batch: bool = False          # isolation also stops after nr_to_scan folios (7.0)
+    mglru_stop: bool = False           # a memcg's reclaim stops at nr_to_reclaim (7.0)
+    mglru_rework: bool = False         # references, tiers and aging as reworked later (7.0)
     tick: int                          # [ps]
     slice_ticks: int                   # ticks in a time slice
     migrate_threshold: int             # a tick migrates if a 64-bit draw is below it
@@ -132,6 +136,7 @@ def check(world: World) -> None:
     _int(world, "io_latency", 0, 10**13)
     _int(world, "io_page", 0, 10**13)
     _int(world, "swappiness", 0, 200)
+    _int(world, "lru", 0, 1)
     _int(world, "cgroup", 1, 2)
     _int(world, "tick", 1, 10**12)
     _int(world, "slice_ticks", 1, 10**6)

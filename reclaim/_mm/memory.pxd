@@ -7,6 +7,7 @@ from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
+from reclaim._mm.generations cimport folio_inc_refs
 from reclaim._mm.tlb cimport *
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
@@ -47,6 +48,11 @@ cdef inline void walk_cost(machine *m, cpu_t *p, int32_t vp) noexcept nogil:
     else:
         p.walk_line = vp >> 3
         spend(m, TM_walk, m.w.cost[CO_walk_cold])
+
+cdef inline void pmd_mkyoung(machine *m, const task_t *t) noexcept nogil:
+    """The walk sets the accessed bit of the entry of the page-table page, too."""
+    cdef region_t *r = pte_region(m, t.mm, t.vp)
+    r.young |= r.present
 
 cdef inline void step_TOUCH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if resched_guard(m, p, t):
@@ -90,6 +96,8 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             complete(m, t, a, a.think)
             return
     walk_cost(m, p, t.vp)
+    if unlikely(m.w.lru):
+        pmd_mkyoung(m, t)
     pte = m.pte[t.vp]
     kind = pte_kind_of(pte)
     if kind == PTE_PRESENT and (not t.write or pte & PTE_WRITE):
@@ -120,15 +128,16 @@ cdef inline bint folio_mark_accessed(machine *m, cpu_t *p, int32_t f) noexcept n
     """True if it filled the CPU's activate batch."""
     cdef folio_t *q = &m.folio[f]
     cdef int i
+    if unlikely(m.w.lru):
+        folio_inc_refs(q)
+        return False
     if not q.flags & PG_referenced:
         q.flags |= PG_referenced
         return False
     if q.flags & PG_active:
         return False
     if q.flags & PG_lru:
-        q.refcount += 1
-        p.lru_activate[p.nr_lru_activate] = f
-        p.nr_lru_activate += 1
+        folio_activate(m, f)
     else:                          # __lru_cache_activate_folio
         for i in range(p.nr_lru_add - 1, -1, -1):
             if p.lru_add[i] == f:
@@ -506,6 +515,8 @@ cdef inline void step_E_ZAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int kind
     cdef int64_t n = 0
     t.have = 0
+    if unlikely(m.w.lru):
+        mm.lru_gen |= MM_GONE
     while t.zap < mm.nr_regions and not m.region[mm.first_region + t.zap].present:
         t.zap += 1
     if t.zap == mm.nr_regions:
@@ -569,6 +580,8 @@ cdef inline void step_E_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     unlock(m, &m.cg.lru_lock)
     unlock(m, &r.ptl)
     r.present = 0
+    r.young = 0
+    r.filter = 0
     m.cg.kernel -= 1
     m.cg.usage -= 1
     t.zap += 1
@@ -583,6 +596,7 @@ cdef inline void step_E_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.pass_no = 0
         t.pos = 0
         ra_reset(&m.mm[t.mm])
+        m.mm[t.mm].lru_gen = MM_USED | MM_FRESH if m.w.lru else 0
         t.step = ST_TOUCH
     else:
         task_dies(m, p, t)

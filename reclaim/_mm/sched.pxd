@@ -194,6 +194,10 @@ cdef inline void unlazy(machine *m, cpu_t *p) noexcept nogil:
         flush_tlb_local(m, m.c)
         p.asid_gen[p.loaded_asid] = gen
 
+cdef inline void lru_gen_use_mm(machine *m, int32_t mm) noexcept nogil:
+    if unlikely(m.w.lru):
+        m.mm[mm].lru_gen |= MM_USED
+
 cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t n = p.rq_head
     if n >= 0:
@@ -216,6 +220,7 @@ cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     m.task[n].cpu = m.c
     p.slice_ticks = 0
     m.counter[CN_context_switches] += 1
+    lru_gen_use_mm(m, m.task[n].mm)
     if p.tick_at == INF:
         p.tick_at = (m.now // m.w.tick + 1) * m.w.tick
     if p.loaded_mm == m.task[n].mm:
@@ -282,6 +287,7 @@ cdef inline void step_W_DRAIN(machine *m, cpu_t *p) noexcept nogil:
     p.sstep = ST_W_BACK
 
 cdef inline void step_W_BACK(machine *m, cpu_t *p) noexcept nogil:
+    lru_gen_use_mm(m, m.task[p.current].mm)
     if p.loaded_mm == m.task[p.current].mm:
         unlazy(m, p)
         p.sstep = -1

@@ -1,6 +1,6 @@
 # Direct reclaim: its start and end, shrink_folio_list, pageout and its batch, whatever the LRU
 # (mm/vmscan.c, mm/swap.c; docs/model.md 5.4 to 5.6).  What is isolated, and when, is the LRU's:
-# lru_classic.pxd.
+# lru_classic.pxd, lru_gen.pxd.
 #
 # Steps that ask a strategy return -1 if it raised, before they wrote anything.
 
@@ -20,6 +20,14 @@ from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
 
 # --- one reclaim, from priority to priority
 
+cdef inline int32_t shrink_lruvec(const machine *m) noexcept nogil:
+    """The step with which the LRU shrinks its lists at one priority."""
+    return ST_G_SHRINK if m.w.lru else ST_R_PRIO
+
+cdef inline void snapshot_refaults(machine *m) noexcept nogil:
+    if not m.w.lru:
+        m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+
 cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_free_mem_cgroup_pages"""
     m.counter[CN_direct_reclaims] += 1
@@ -28,16 +36,16 @@ cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.full_walk = 0
     t.force_deact = 0
     t.skipped_deact = 0
-    t.step = ST_R_PRIO
+    t.step = shrink_lruvec(m)
 
 cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """do_try_to_free_pages"""
-    t.step = ST_R_PRIO
+    t.step = shrink_lruvec(m)
     if t.sc_reclaimed < CLUSTER:
         if t.prio > 0:
             t.prio -= 1
             return
-        m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+        snapshot_refaults(m)
         if t.sc_reclaimed == 0:
             if not t.full_walk:
                 t.full_walk = 1
@@ -48,7 +56,7 @@ cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
                 t.force_deact = 1
                 t.skipped_deact = 0
                 return
-    m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+    snapshot_refaults(m)
     t.c_reclaimed = t.sc_reclaimed
     t.step = ST_C_AFTER
 
@@ -72,9 +80,10 @@ cdef inline int64_t move_folios_to_lru(machine *m, task_t *t) noexcept nogil:
             continue
         lruvec_add_folio(m, f)
         moved += 1
-        if q.flags & PG_active:
+        if q.flags & PG_active:             # never in a generation
             m.cg.nonresident_age += 1
-    m.cg.nr_isolated -= t.taken
+    if not m.w.lru:
+        m.cg.nr_isolated -= t.taken
     spend(m, TM_scan, m.w.cost[CO_lru_lock] + m.w.cost[CO_lru_putback] * n)
     return moved
 
@@ -129,11 +138,21 @@ cdef inline void activate_locked(machine *m, task_t *t, int verdict) noexcept no
         m.counter[CN_memcg_pgactivate] += 1
     keep_locked(m, t)
 
+cdef inline bint planned(uint64_t plan, int32_t i) noexcept nogil:
+    return (plan >> i) & 1
+
+cdef inline uint64_t plan_bits(const uint8_t *plan, int nr) noexcept nogil:
+    cdef uint64_t bits = 0
+    cdef int i
+    for i in range(nr):
+        bits |= <uint64_t>(plan[i] != 0) << i
+    return bits
+
 cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     """What is deferred and when it is flushed, decided once per list (patches 4 and 5)."""
     cdef list_view v
-    cdef uint8_t defer[32]
-    cdef uint8_t flush_after[32]
+    cdef uint8_t defer[MAX_LIST]
+    cdef uint8_t flush_after[MAX_LIST]
     cdef int32_t f = t.list.head
     cdef int i
     v.nr = t.list.nr
@@ -145,9 +164,8 @@ cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except 
         f = m.folio[f].next
     s.unmap.plan(&v, defer)
     s.flush.plan(&v, flush_after)
-    for i in range(CLUSTER):
-        t.plan_defer[i] = defer[i] != 0 if i < v.nr else 0
-        t.plan_flush[i] = flush_after[i] != 0 if i < v.nr else 0
+    t.plan_defer = plan_bits(defer, v.nr)
+    t.plan_flush = plan_bits(flush_after, v.nr)
     m.counter[CN_shrink_folio_list_calls] += 1
     t.nr_pageout = 0
     t.nr_activate = 0
@@ -180,10 +198,17 @@ cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     folio_set(m, t.folio, PG_locked)
     t.step = ST_S_WB
 
+cdef inline bint promoted_meanwhile(const machine *m, const folio_t *q) noexcept nogil:
+    """folio_update_gen() met the folio after it was isolated."""
+    return not m.w.mglru_rework and q.mapcount > 0 and q.flags & PG_referenced
+
 cdef inline int step_S_WB(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     cdef int verdict
-    if not folio_test(m, t.folio, PG_writeback):
-        t.step = ST_S_REF
+    if unlikely(m.w.lru) and promoted_meanwhile(m, &m.folio[t.folio]):
+        spend(m, TM_scan, m.w.cost[CO_scan])
+        keep_locked(m, t)
+    elif not folio_test(m, t.folio, PG_writeback):
+        t.step = ST_S_GEN if m.w.lru else ST_S_REF
     elif m.w.cgroup == 1 and folio_test(m, t.folio, PG_reclaim):
         spend(m, TM_scan, m.w.cost[CO_scan])
         folio_unlock(m, t.folio)
@@ -287,7 +312,7 @@ cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_U_DEFER(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """should_defer_flush, arch_tlbbatch_should_defer"""
-    t.defer = (t.plan_defer[t.index - 1]
+    t.defer = (planned(t.plan_defer, t.index - 1)
                and mask_any_but(mm_mask(m, m.folio[t.folio].mm), m.w.words, m.c))
     t.step = ST_U_CLEAR
 
@@ -364,14 +389,14 @@ cdef inline void step_S_DIRTY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     k = t.ordinal
     t.ordinal += 1
-    if t.plan_flush[k] and t.nr_flush == 0 and m.flush_keeps:
+    if planned(t.plan_flush, k) and t.nr_flush == 0 and m.flush_keeps:
         try_to_unmap_flush_dirty(m, p, t, ST_P_OUT)
         return
     t.flush_folios[t.nr_flush] = t.folio
     t.nr_flush += 1
     if not m.flush_keeps:
         folio_unlock(m, t.folio)
-    if t.nr_flush == BATCH or t.plan_flush[k]:
+    if t.nr_flush == BATCH or planned(t.plan_flush, k):
         t.b_ret = ST_S_NEXT
         t.step = ST_B_START
     else:
@@ -460,10 +485,7 @@ cdef inline int step_S_FREE(machine *m, cpu_t *p, task_t *t, Policies s) except 
         keep_locked(m, t)
         return 0
     s.accounting.free(&t.reclaimed_local, &t.reclaimed_stat, 1)
-    m.slot_entry[slot] = (<uint64_t>m.cg.nonresident_age << 3) | 1
-    if q.flags & PG_workingset:
-        m.slot_entry[slot] |= 4
-    m.cg.nonresident_age += 1
+    m.slot_entry[slot] = workingset_eviction(m, q)
     m.slot_count[slot] &= ~SLOT_HAS_CACHE
     if slot_maps(m, slot) == 0:
         slot_free(m, slot)
@@ -514,7 +536,7 @@ cdef inline void step_S_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_S_END_FLUSHED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     free_unref_folios(m, t)
-    t.step = ST_I_PUT
+    t.step = ST_G_KEEP if m.w.lru else ST_I_PUT
 
 
 # --- pageout_batch (patch 5)
