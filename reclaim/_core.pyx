@@ -27,6 +27,8 @@ from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
+from reclaim._mm.lru_classic cimport *
+from reclaim._mm.lru_gen cimport *
 
 from reclaim import names
 from reclaim._policy import PYTHON
@@ -59,7 +61,8 @@ STOPS = ("budget", "end", "stuck", "touches", "finished")
 
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
-    "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
+    "G_ISOLATE", "G_UNLOCK", "G_PUT", "G_PUT_UNLOCK", "G_BATCH", "G_BATCH_UNLOCK", "G_MAX",
+    "G_MAX_UNLOCK", "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
     "T_TIMER", "H_EVENT", "H_YIELD", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK",
     "E_FREE"))
 
@@ -440,6 +443,36 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_K_PUT(m, p, t)
         elif step == ST_K_PUT_UNLOCK:
             step_K_PUT_UNLOCK(m, p, t)
+        elif step == ST_G_SHRINK:
+            step_G_SHRINK(m, p, t)
+        elif step == ST_G_NEXT:
+            step_G_NEXT(m, p, t)
+        elif step == ST_G_ISOLATE:
+            step_G_ISOLATE(m, p, t)
+        elif step == ST_G_UNLOCK:
+            step_G_UNLOCK(m, p, t)
+        elif step == ST_G_KEEP:
+            step_G_KEEP(m, p, t)
+        elif step == ST_G_PUT:
+            step_G_PUT(m, p, t, s)
+        elif step == ST_G_PUT_UNLOCK:
+            step_G_PUT_UNLOCK(m, p, t, s)
+        elif step == ST_G_MORE:
+            step_G_MORE(m, p, t)
+        elif step == ST_G_MM:
+            step_G_MM(m, p, t)
+        elif step == ST_G_WALK:
+            step_G_WALK(m, p, t)
+        elif step == ST_G_BATCH:
+            step_G_BATCH(m, p, t)
+        elif step == ST_G_BATCH_UNLOCK:
+            step_G_BATCH_UNLOCK(m, p, t)
+        elif step == ST_G_AGAIN:
+            step_G_AGAIN(m, p, t)
+        elif step == ST_G_MAX:
+            step_G_MAX(m, p, t)
+        elif step == ST_G_MAX_UNLOCK:
+            step_G_MAX_UNLOCK(m, p, t)
         elif step == ST_S_PLAN:
             step_S_PLAN(m, p, t, s)
         elif step == ST_S_NEXT:
@@ -461,6 +494,12 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_WB_WAIT(m, p, t)
         elif step == ST_S_REF:
             step_S_REF(m, p, t, s)
+        elif step == ST_S_GEN:
+            step_S_GEN(m, p, t)
+        elif step == ST_S_LOOK:
+            step_S_LOOK(m, p, t)
+        elif step == ST_S_YOUNG:
+            step_S_YOUNG(m, p, t, s)
         elif step == ST_S_SLOT:
             step_S_SLOT(m, p, t, s)
             if not m.turn and budget - made > CHAIN:
@@ -668,6 +707,10 @@ cdef class Core:
         w.swap_sync = bool(world.swap_sync)
         w.rotational = bool(world.rotational)
         w.slot_cache = bool(world.slot_cache)
+        w.lru = world.lru
+        w.mglru_batch = bool(world.mglru_batch)
+        w.mglru_stop = bool(world.mglru_stop)
+        w.mglru_rework = bool(world.mglru_rework)
         w.io_depth = world.io_depth
         w.host_cpus = world.host_cpus
         w.pv_flush = bool(world.pv_flush)
@@ -725,6 +768,7 @@ cdef class Core:
             m.mm[i].first_region = region
             m.mm[i].nr_regions = (m.mm[i].nr_pages + PTRS_PER_PTE - 1) // PTRS_PER_PTE
             ra_reset(&m.mm[i])
+            m.mm[i].lru_gen = MM_FRESH if m.w.lru else 0
             m.mm[i].recency = bool(world.mm_recency[i])
             base += m.mm[i].nr_pages
             region += m.mm[i].nr_regions
@@ -742,8 +786,12 @@ cdef class Core:
         for i in range(m.w.io_depth):
             m.io[i].next = i + 1 if i + 1 < m.w.io_depth else -1
             m.io[i].folio = -1
-        for i in range(2):
+        for i in range(NR_LISTS):
             m.cg.lru_head[i] = m.cg.lru_tail[i] = -1
+        if m.w.lru:
+            m.cg.max_seq = MIN_NR_GENS + 1
+            m.cg.mm_seq = MIN_NR_GENS
+            m.cg.mm_head = -1
         m.cg.slots_free = m.w.nr_slots
         m.cg.slot_top = -1
         m.cg.frames_free = m.w.nr_folios
@@ -770,6 +818,7 @@ cdef class Core:
             u.list.head = u.list.tail = u.ret.head = u.ret.tail = -1
             m.mm[u.mm].shared = m.mm[u.mm].users > 0
             m.mm[u.mm].users += 1
+            u.clean.head = u.clean.tail = u.g_mm = -1
             rq_append(m, u.cpu, t)
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]
@@ -995,7 +1044,7 @@ cdef class Core:
         return np.frombuffer(self.arena, dtype=dtype, count=count, offset=offset)
 
     def lru_order(self, int which):
-        """Frames of an LRU list (0 inactive, 1 active) from head to tail, int64.
+        """Frames of an LRU list (an index of `names.LISTS`) from head to tail, int64.
 
         Raises
         ------
@@ -1061,4 +1110,5 @@ cdef class Core:
 def constants():
     """Limits that the audit and the documentation share."""
     return {"BATCH": BATCH, "CLUSTER": CLUSTER, "NR_ASIDS": NR_ASIDS, "INF": INF,
-            "PTRS_PER_PTE": PTRS_PER_PTE}
+            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST, "GEN_LIST": GEN_LIST,
+            "GEN_MASK": GEN_MASK, "GEN_ON_SHIFT": GEN_ON_SHIFT}

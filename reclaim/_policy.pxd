@@ -30,9 +30,9 @@ cdef struct folio_view:
     int32_t pad
 
 cdef struct list_view:        # the folios of one shrink_folio_list call, in its order
-    int32_t nr                # 1 to 32
-    int64_t pfn[32]
-    uint32_t flags[32]
+    int32_t nr                # 1 to 64: 32 at most on the classic LRU
+    int64_t pfn[64]
+    uint32_t flags[64]
 
 cdef class Strategy:
     cdef readonly object state

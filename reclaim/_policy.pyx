@@ -286,26 +286,30 @@ cdef class BatchFlush(FlushPolicy):
 
 # --- the bridge to Python
 
+cdef enum:
+    MAX_LIST = 64             # of list_view
+
+
 cdef class _Scratch:
     """C-owned memory that a Python strategy may keep views of, and cannot resize."""
 
-    cdef int64_t pfn[32]
-    cdef uint32_t flags[32]
-    cdef uint8_t verdict[32]
+    cdef int64_t pfn[MAX_LIST]
+    cdef uint32_t flags[MAX_LIST]
+    cdef uint8_t verdict[MAX_LIST]
     cdef Py_ssize_t shape[1]
     cdef Py_ssize_t stride[1]
     cdef int part
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         cdef int size = 8 if self.part == 0 else 4 if self.part == 1 else 1
-        self.shape[0] = 32 * size
+        self.shape[0] = MAX_LIST * size
         self.stride[0] = 1
         buffer.buf = (<char *>self.pfn if self.part == 0 else
                       <char *>self.flags if self.part == 1 else <char *>self.verdict)
         buffer.format = 'B'
         buffer.internal = NULL
         buffer.itemsize = 1
-        buffer.len = 32 * size
+        buffer.len = MAX_LIST * size
         buffer.ndim = 1
         buffer.obj = self
         buffer.readonly = self.part != 2
@@ -318,7 +322,7 @@ cdef class _Scratch:
 
     def array(self, int part, dtype):
         self.part = part
-        return np.frombuffer(self, dtype=dtype, count=32)
+        return np.frombuffer(self, dtype=dtype, count=MAX_LIST)
 
 
 cdef class _PyList:
@@ -335,7 +339,7 @@ cdef class _PyList:
         self.pfns = self.scratch.array(0, np.int64)
         self.flags = self.scratch.array(1, np.uint32)
         self.verdict = self.scratch.array(2, np.bool_)
-        self.cut = [(self.pfns[:n], self.flags[:n], self.verdict[:n]) for n in range(33)]
+        self.cut = [(self.pfns[:n], self.flags[:n], self.verdict[:n]) for n in range(MAX_LIST + 1)]
 
     def __reduce__(self):
         return _PyList, ()
@@ -343,7 +347,7 @@ cdef class _PyList:
     cdef tuple load(self, const list_view *v):
         memcpy(self.scratch.pfn, v.pfn, v.nr * sizeof(int64_t))
         memcpy(self.scratch.flags, v.flags, v.nr * sizeof(uint32_t))
-        memset(self.scratch.verdict, 0, 32)
+        memset(self.scratch.verdict, 0, v.nr)
         return <tuple>self.cut[v.nr]
 
 
@@ -433,7 +437,7 @@ cdef class PyFlushPolicy(FlushPolicy):
     """Subclass in Python: ``plan_list(pfns, flags, flush_after)`` sets ``flush_after[k]``.
 
     ``pfns`` (int64) and ``flags`` (uint32, bits of `reclaim.names.FOLIO_FLAGS`) are the
-    folios of one shrink_folio_list call, 1 to 32, in its order; read-only.
+    folios of one shrink_folio_list call, 1 to 32 (64 with MGLRU), in its order; read-only.
     ``flush_after[k] = True`` (bool, same length, all False before) issues the batch after the
     k-th *dirty* folio of the list; a full batch of 31 and the end of the list issue it anyway.
     The arrays are reused: copy what you keep.

@@ -61,10 +61,14 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
         "d_ret": (-1, len(_ST)), "prio": (0, 13), "r_nr": (0, "folio+1"), "nr_to_scan": (0, 33),
+        "g_delta": (0, 4098), "g_scanned": (0, 1 << 50), "g_nr": (0, "folio+1"), "g_mm": (-1, "mm"),
+        "g_region": (0, "region+1"), "g_batched": (0, 1 << 30), "g_moved": (-(1 << 30), 1 << 30),
+        "g_seq": (0, 1 << 40), "look_seq": (0, 1 << 40), "look_at": (0, "pte+1"), "look_end": (0, "pte+1"),
+        "look_nr": (0, 65), "look_young": (0, 66), "g_retry": (0, 2), "g_can_swap": (0, 2), "g_force": (0, 2),
         "sc_reclaimed": (-_SMALL, _SMALL), "r_loop": (-_SMALL, _SMALL),
         "reclaimed_local": (-_SMALL, _SMALL), "reclaimed_stat": (-_SMALL, _SMALL),
-        "owed": (0, _T_MAX), "nr_pageout": (0, 65), "nr_activate": (0, 65), "taken": (0, 33),
-        "scanned": (0, 33), "index": (0, 33), "ordinal": (0, 33),
+        "owed": (0, _T_MAX), "nr_pageout": (0, 65), "nr_activate": (0, 65), "taken": (0, 65),
+        "scanned": (0, 65), "index": (0, 65), "ordinal": (0, 65),
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
         "f_kind": (0, 3), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
@@ -74,10 +78,10 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     "folio": {
         "flags": (0, 1 << len(_FL)), "refcount": (0, 1 << 30), "mapcount": (0, 2),
         "vp": (-1, "pte"), "mm": (-1, "mm"), "slot": (-1, "slot_entry"), "prev": (-1, "folio"),
-        "next": (-1, "folio"), "wait_head": (-1, "task"),
+        "next": (-1, "folio"), "wait_head": (-1, "task"), "gen": (0, 128),
     },
-    "mm": {"ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1")},
-    "region": {"present": (0, 2)},
+    "mm": {"ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1"), "lru_gen": (0, 8)},
+    "region": {"present": (0, 2), "young": (0, 2), "filter": (0, 4)},
     "host": {"running": (-1, "cpu")},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
                 "wait_head": (-1, "task"), "wait_tail": (-1, "task"),
@@ -94,6 +98,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "slot_fresh": (0, "slot_entry+1"), "frames_free": (0, "folio+1"),
         "frame_top": (-1, "folio"), "frame_fresh": (0, "folio+1"),
         "sleep_head": (-1, "task"), "sleep_tail": (-1, "task"),
+        "max_seq": (0, 1 << 40), "min_seq": (0, 1 << 40), "mm_seq": (0, 1 << 40), "mm_head": (-1, "mm"),
+        "gen_nr": (-(1 << 30), 1 << 30), "filters": (0, 4),
         "nr_idle": (0, "cpu+1"), "nr_alive": (0, "task+1"), "nr_dying": (0, "task+1"),
     },
 }
@@ -103,14 +109,14 @@ _RETURNS = {
     "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
     "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
-              "I_LOCK", "K_LOCK"},
+              "I_LOCK", "K_LOCK", "G_NEXT", "S_LOOK"},
     "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED",
                "M_BATCHED", "E_FREE"},
     "batched_ret": {"E_PTES"},
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 # A folio is in hand, on no list; it is locked but before the first and after the write.
-_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
+_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
          "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH"} | _UNMAPPING
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}
 # A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
@@ -126,17 +132,25 @@ _READAHEAD = _BY_PAGE | _BY_SLOT | _RA_READING
 _SWAPPED = {"F_CACHE", "F_PREPARE", "F_TARGET"} | _READAHEAD | _SHARED
 _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the folio in hand is
 _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
-_LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
+_LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
+               "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
 _ZAPPING = {"E_PTES", "E_FREE", "E_UNLOCK"}       # with the page-table lock of region `zap`
-_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "K_NEXT", "S_NEXT", "R_LIST"}      # preempted there ...
+_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "K_NEXT", "S_NEXT", "R_LIST", "G_MORE", "G_AGAIN"}      # preempted there ...
 _READ_CHARGED = {"F_RA_CHARGED", "F_CL_CHARGED"}
 _CHARGING = {"F_CHARGED"} | _READ_CHARGED        # a frame, by c_ret
 _SUBMITTING = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _SLEEPING = ("I_START", "F_BACKOFF")              # by task.sleep_on
 _BLOCKING = {"F_RETRY", "S_WB_WAIT", *_SLEEPING} | _SUBMITTING       # ... or asleep
-_LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT"}
-_LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT"}
+_LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT", "G_KEEP", "G_PUT"}
+_LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT", "G_UNLOCK", "G_KEEP", "G_PUT"}
+_LISTS_NEW = {"I_UNLOCK", "K_UNLOCK", "G_UNLOCK", "S_PLAN"}
+_PUTTING = {"I_PUT", "G_KEEP", "G_PUT"}
+_CLEAN_HELD = {"G_PUT", "G_PUT_UNLOCK"}          # folios that evict_folios tries once more
+_WALKING = {"G_WALK", "G_BATCH", "G_BATCH_UNLOCK", "G_AGAIN"}     # with a mm in hand
+_SHRINKING = ("S_", "U_", "P_", "B_")            # prefixes of the steps of shrink_folio_list ...
+_RECLAIMING = ("R_", "I_", "K_", "G_", *_SHRINKING)     # ... and of all of direct reclaim
+_GEN_STEPS = {"S_GEN", "S_LOOK", "S_YOUNG"}
 
 
 def _fail(what: str) -> NoReturn:
@@ -344,10 +358,11 @@ def _lists(s: _State) -> None:
         _fail("a task waits for what its step does not")
     for which, name in enumerate(names.LISTS):
         _lru(folio, g, which, name)
+    _generations(s)
     _walk(folio["next"], g["frame_top"], len(folio), "the stack of free frames",
           length=g["frames_free"] - (len(folio) - g["frame_fresh"]))
     for t in range(len(task)):
-        for name in ("list", "ret"):
+        for name in ("list", "ret", "clean"):
             l = task[name][t]
             if l["nr"] == 0:
                 continue
@@ -414,8 +429,31 @@ def _lru(folio: NDArray[Any], g: Any, which: int, name: str) -> None:
     if not np.array_equal(rows["prev"], np.array([-1, *order[:-1]])):
         _fail(f"the {name} list's prev links do not mirror its next links")
     active = (rows["flags"] & _FL["ACTIVE"]) != 0
-    if (active != bool(which)).any() or not (rows["flags"] & _FL["LRU"]).all():
+    if (active != (which == 1)).any() or not (rows["flags"] & _FL["LRU"]).all():
         _fail(f"a folio on the {name} list has the wrong flags")
+    if (rows["gen"] >> _C["GEN_ON_SHIFT"] != max(which - _C["GEN_LIST"], 0)).any():
+        _fail(f"a folio on the {name} list believes to be on another")
+
+
+def _generations(s: _State) -> None:
+    """Every folio of the LRU is on one list; generations are on the lists of their LRU only."""
+    folio, g = s["folio"], s.memcg
+    on = g["lru_nr"]
+    classic, gens = on[:_C["GEN_LIST"]].sum(), on[_C["GEN_LIST"]:].sum()
+    if (classic if s.world.lru else gens) or \
+            classic + gens != ((folio["flags"] & _FL["LRU"]) != 0).sum():
+        _fail("a folio of the LRU is on no list, or on one of the other LRU")
+    gen = (folio["gen"] & _C["GEN_MASK"]).astype(np.int64)
+    listed = (folio["flags"] & _FL["LRU"]) != 0 if s.world.lru else np.zeros(len(folio), dtype=bool)
+    if ((gen > 0) != listed).any() or (gen > 4).any():
+        _fail("a folio has a generation and is on no list, or the reverse")
+    if not s.world.lru:
+        return
+    anon, file = g["max_seq"] - g["min_seq"]
+    if not 1 <= file <= anon <= 3 or not g["max_seq"] - 1 <= g["mm_seq"] <= g["max_seq"]:
+        _fail(f"generations {g['min_seq']} to {g['max_seq']}, walked to {g['mm_seq']}")
+    if ((s["task"]["g_seq"] > g["max_seq"]) | (s["task"]["look_seq"] > g["max_seq"])).any():
+        _fail("a task walks for a generation that is not there yet")
 
 
 def _contexts(s: _State) -> None:
@@ -503,8 +541,8 @@ def _task(s: _State, t: int, u: Any) -> None:
         at = _returns(u["d_ret"], "d_ret", where)
     if at == "M_BATCHED":
         at = _returns(u["batched_ret"], "batched_ret", where)
-    shrinking = at[:2] in ("S_", "U_", "P_", "B_")
-    if shrinking or at[:2] in ("C_", "R_", "I_", "K_"):
+    shrinking = at[:2] in _SHRINKING
+    if at[:2] in ("C_", *_RECLAIMING):
         cause = _returns(u["c_ret"], "c_ret", where)
         if u["vp"] < 0:
             _fail(f"{where}: no page")
@@ -527,7 +565,7 @@ def _task(s: _State, t: int, u: Any) -> None:
             held = u[name][:length]
             if ((held < 0) | (held >= len(s["folio"]))).any():
                 _fail(f"{where}: {name} holds a frame that does not exist")
-    elif shrinking and not 1 <= u["list"]["nr"] <= 32:
+    elif shrinking and not 1 <= u["list"]["nr"] <= _C["MAX_LIST"]:
         _fail(f"{where}: {u['list']['nr']} folios to plan for")
     elif not shrinking and u["nr_free"]:
         _fail(f"{where}: folios to free")
@@ -535,13 +573,37 @@ def _task(s: _State, t: int, u: Any) -> None:
         _fail(f"{where}: folios isolated")
     if at in _LISTS_FULL | {"S_PLAN"}:
         here = u["list"]["nr"] + (u["ret"]["nr"] if at[:2] == "K_" else 0)
-        if at != "I_PUT" and here != u["taken"] or at[2:] == "PUT" and u["list"]["nr"]:
+        if at not in _PUTTING and here != u["taken"] or at[2:] == "PUT" and u["list"]["nr"]:
             _fail(f"{where}: {here} folios isolated, {u['taken']} were taken")
+    if u["ret"]["nr"] and at in _LISTS_NEW or u["ret"]["nr"] + u["clean"]["nr"] > u["taken"] and at in _PUTTING | _CLEAN_HELD:
+        _fail(f"{where}: more folios to put back than were taken")
     if at in _LIST_DONE and u["list"]["nr"]:
         _fail(f"{where}: folios are left on its list")
+    if u["clean"]["nr"] and at not in _CLEAN_HELD:
+        _fail(f"{where}: folios to be tried once more")
+    if (at[:2] == "G_" or at in _GEN_STEPS) != bool(s.world.lru) and (
+            at[:2] in ("I_", "K_", "G_") or at in _GEN_STEPS or at in ("R_PRIO", "R_LIST", "R_AGE", "S_REF")):
+        _fail(f"{where}: a step of the other LRU")
+    _generation_walk(s, u, at, where)
     _program(s, u, at, where)
     _needs(s, u, at, where)
     _holds(s, u, step, at, where)
+
+
+def _generation_walk(s: _State, u: Any, at: str, where: str) -> None:
+    """Aging has a mm in hand; looking around stays within the page-table page of the folio."""
+    if at in _WALKING and (u["g_mm"] < 0 or u["g_region"] > s["mm"]["nr_regions"][u["g_mm"]] or
+                           at == "G_WALK" and u["g_region"] == s["mm"]["nr_regions"][u["g_mm"]]):
+        _fail(f"{where}: no page table to walk")
+    if (u["g_batched"] or u["g_moved"].any()) and at not in _WALKING:
+        _fail(f"{where}: a walk was not reported")
+    if at == "S_LOOK":
+        vp = s["folio"]["vp"][u["folio"]]
+        mm = s["mm"][s["folio"]["mm"][u["folio"]]]
+        first = vp - (vp - mm["base"]) % _C["PTRS_PER_PTE"]
+        end = min(first + _C["PTRS_PER_PTE"], mm["base"] + mm["nr_pages"])
+        if not first <= u["look_at"] <= u["look_end"] <= end or not s["folio"]["mapcount"][u["folio"]]:
+            _fail(f"{where}: it looks around elsewhere")
 
 
 def _returns(step: int, field: str, where: str) -> str:
@@ -555,6 +617,8 @@ def _plans(u: Any, at: str, where: str) -> None:
     """The indices of shrink_folio_list."""
     if u["list"]["nr"] + u["index"] != u["taken"]:
         _fail(f"{where}: more or less folios than were planned for")
+    if u["ret"]["nr"] + len(_batch(u, at)) + (at in _HAND) > u["index"]:
+        _fail(f"{where}: more folios than it took from its list")
     if at in _HAND and not u["in_batch"] and at[:2] != "P_" and at != "S_FREE" and \
             not u["ordinal"] < u["index"] or u["ordinal"] > u["index"]:
         _fail(f"{where}: ordinal {u['ordinal']} of {u['index']} folios")
@@ -665,7 +729,7 @@ def _holds(s: _State, u: Any, step: str, at: str, where: str) -> None:
     wanted = []
     if at in _PTL_OF_VP:
         wanted.append(region[own["first_region"] + (u["vp"] - own["base"]) // _C["PTRS_PER_PTE"]])
-    if at in _UNMAPPING:
+    if at in _UNMAPPING or at == "S_LOOK":
         f = s["folio"][u["folio"]]
         mm = s["mm"][f["mm"]]
         wanted.append(region[mm["first_region"] + (f["vp"] - mm["base"]) // _C["PTRS_PER_PTE"]])
@@ -714,11 +778,11 @@ def _frames(s: _State) -> None:
     zapping = np.zeros(len(pte), dtype=bool)
     for t, u in enumerate(s["task"]):
         at = _at(s, t)
-        for name in ("list", "ret"):
+        for name in ("list", "ret", "clean"):
             if u[name]["nr"]:
                 refs[_walk(folio["next"], u[name]["head"], nr, f"{name} of task {t}",
                            u[name]["tail"], u[name]["nr"])] += 1
-        if at[:2] in ("S_", "U_", "P_", "B_") and at != "S_PLAN":
+        if at[:2] in _SHRINKING and at != "S_PLAN":
             np.add.at(refs, _batch(u, at), 1)
             np.add.at(place, u["free_folios"][:u["nr_free"]], 1)
         if at in _HAND:
@@ -728,7 +792,7 @@ def _frames(s: _State) -> None:
     place += refs
     for t, u in enumerate(s["task"]):
         at = _at(s, t)
-        charging = at[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_") and \
+        charging = at[:2] in ("C_", *_RECLAIMING) and \
             names.STEPS[u["c_ret"]] in _CHARGING
         if charging or at in _FRESH:
             place[u["f_pfn"]] += 1
@@ -904,6 +968,7 @@ def verify(sim: Simulation) -> None:
     _clocks(s)
     _charges(s)
     _isolated(s)
+    _generation_sizes(s)
 
 
 def _clocks(s: _State) -> None:
@@ -921,7 +986,7 @@ def _charges(s: _State) -> None:
     kernel = int(g["kernel"])
     for t, u in enumerate(task):
         step = _at(s, t)
-        charging = step[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_")
+        charging = step[:2] in ("C_", *_RECLAIMING)
         if charging and names.STEPS[u["c_ret"]] in _CHARGING:
             used -= 1                                    # allocated, not charged yet
         if step in _CHARGING and u["c_failed"]:
@@ -935,11 +1000,20 @@ def _charges(s: _State) -> None:
         _fail(f"memcg usage is {g['usage']}, kernel + stocks + charged folios are {want}")
 
 
+def _generation_sizes(s: _State) -> None:
+    """What the memcg counts of each generation, with what walks have not reported yet."""
+    gen = s["folio"]["gen"] & _C["GEN_MASK"]
+    want = np.bincount(gen, minlength=5)[1:5]
+    got = s.memcg["gen_nr"] + s["task"]["g_moved"].sum(axis=0)
+    if (got != want).any():
+        _fail(f"generations are of {want} folios, counted are {got}")
+
+
 def _isolated(s: _State) -> None:
     isolated = 0
     for t, u in enumerate(s["task"]):
         at = _at(s, t)
-        if at[:2] in ("S_", "U_", "P_", "B_") or at in _LISTS_FULL:
+        if not s.world.lru and (at[:2] in _SHRINKING or at in _LISTS_FULL):
             isolated += int(u["taken"])
     if isolated != s.memcg["nr_isolated"]:
         _fail(f"nr_isolated is {s.memcg['nr_isolated']}, reclaimers hold {isolated}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _Column = NDArray[Any]
 
 _FIELDS = {("task", "pass"): "pass_no"}
+_GEN_AND_REFS = 31       # of folio.gen; which list the folio is on is in lru_gens
 
 
 def columns(sim: Simulation) -> list[tuple[str, NDArray[np.int64]]]:
@@ -29,10 +30,15 @@ def columns(sim: Simulation) -> list[tuple[str, NDArray[np.int64]]]:
     for table, fields in names.DIGEST:
         if fields:
             rows = sim.view(table)
-            found += [(f"{table}.{f}", _int64(rows[_FIELDS.get((table, f), f)])) for f in fields]
+            found += [(f"{table}.{f}", _int64(_field(rows, table, f))) for f in fields]
         else:
             found.append((table, _int64(_WHOLE[table](sim))))
     return found
+
+
+def _field(rows: _Column, table: str, field: str) -> _Column:
+    values: _Column = rows[_FIELDS.get((table, field), field)]
+    return values & _GEN_AND_REFS if (table, field) == ("folio", "gen") else values
 
 
 def digest_of(found: Iterable[tuple[str, _Column]]) -> str:
@@ -105,6 +111,11 @@ def _lru(which: int) -> Callable[[Simulation], _Column]:
     return column
 
 
+def _generations(sim: Simulation) -> _Column:
+    lists = range(names.LISTS.index("GEN0"), len(names.LISTS))
+    return np.concatenate([_lru(which)(sim) for which in lists])
+
+
 def _requests(sim: Simulation) -> _Column:
     io, found = sim.view("io"), []
     for row in sim.view("cpu")["io_head"].tolist():
@@ -135,7 +146,9 @@ _WHOLE: dict[str, Callable[[Simulation], _Column]] = {
     "mm_cpumask": lambda sim: sim.view("mm_cpumask"),
     "pte": lambda sim: sim.view("pte"),
     "pt_present": lambda sim: sim.view("region")["present"],
-    "lru_inactive": _lru(0), "lru_active": _lru(1),
+    "pt_young": lambda sim: sim.view("region")["young"],
+    "pt_filter": lambda sim: sim.view("region")["filter"],
+    "lru_inactive": _lru(0), "lru_active": _lru(1), "lru_gens": _generations,
     # a free slot's entry links the free stack
     "slot_entry": lambda sim: np.where(sim.view("slot_count") == 0, np.uint64(0),
                                        sim.view("slot_entry")),

@@ -20,8 +20,11 @@ class KernelRules:
     swapin_cached : synchronous swap-in goes through the swap cache.
     pgrefill_global : cgroup reclaim counts pgrefill in /proc/vmstat too.
     slot_cache : swap slots are taken and given back through a cache of each CPU.
+    mglru_batch : MGLRU's isolation also stops after nr_to_scan folios.
+    mglru_stop : MGLRU's reclaim of a memcg stops at nr_to_reclaim.
+    mglru_rework : MGLRU's references, tiers and aging as they were reworked.
 
-    The last four are known for a tree after v7.0 and for v6.12, but not dated: 6.18 is taken
+    All but the first are known for a tree after v7.0 and for v6.12, but not dated: 6.18 is taken
     to be as 6.12 in them, and 7.0 as the later tree.
     """
 
@@ -30,20 +33,23 @@ class KernelRules:
     swapin_cached: bool
     pgrefill_global: bool
     slot_cache: bool
+    mglru_batch: bool
+    mglru_stop: bool
+    mglru_rework: bool
 
 
+_6_12 = KernelRules(mask_lazy=False, trim=False, swapin_cached=False, pgrefill_global=False,
+                    slot_cache=True, mglru_batch=False, mglru_stop=False, mglru_rework=False)
 VERSIONS = {
-    "6.12": KernelRules(mask_lazy=False, trim=False, swapin_cached=False, pgrefill_global=False,
-                        slot_cache=True),
-    "6.18": KernelRules(mask_lazy=True, trim=False, swapin_cached=False, pgrefill_global=False,
-                        slot_cache=True),
+    "6.12": _6_12,
+    "6.18": replace(_6_12, mask_lazy=True),
     "7.0": KernelRules(mask_lazy=True, trim=True, swapin_cached=True, pgrefill_global=True,
-                       slot_cache=False),
+                       slot_cache=False, mglru_batch=True, mglru_stop=True, mglru_rework=True),
 }
 
-
-# rules that a key of [kernel] overrides
-SWITCHES = ("trim", "swapin_cached", "pgrefill_global", "slot_cache")
+# Rules that a key of [kernel] overrides.
+SWITCHES = ("trim", "swapin_cached", "pgrefill_global", "slot_cache",
+            "mglru_batch", "mglru_stop", "mglru_rework")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +57,7 @@ class Kernel(Section):
     """The variant of the kernel; `version` sets what the other keys leave "auto" (docs/kernels.md)."""
 
     version: str = key("7.0", choice(*VERSIONS))
-    lru: str = key("classic", choice("classic", later=("mglru",)))
+    lru: str = key("classic", choice("classic", "mglru"))
     mm_cpumask: str = key("auto", choice("auto", "eager", "lazy"))
     cgroup: str = key("v2", choice("v1", "v2"))
     thp: bool = key(False, boolean(later=True))
@@ -59,6 +65,9 @@ class Kernel(Section):
     swapin_cached: str = key("auto", choice("auto", "yes", "no"))
     pgrefill_global: str = key("auto", choice("auto", "yes", "no"))
     slot_cache: str = key("auto", choice("auto", "yes", "no"))
+    mglru_batch: str = key("auto", choice("auto", "yes", "no"))
+    mglru_stop: str = key("auto", choice("auto", "yes", "no"))
+    mglru_rework: str = key("auto", choice("auto", "yes", "no"))
 
     @property
     def rules(self) -> KernelRules:

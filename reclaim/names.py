@@ -21,8 +21,12 @@ STEPS = (
     "R_START", "R_PRIO", "R_LIST", "R_AGE", "R_END",
     "I_START", "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK",
     "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT", "K_PUT_UNLOCK",
+    # the multi-generational LRU: eviction, then aging
+    "G_SHRINK", "G_NEXT", "G_ISOLATE", "G_UNLOCK", "G_KEEP", "G_PUT", "G_PUT_UNLOCK", "G_MORE",
+    "G_MM", "G_WALK", "G_BATCH", "G_BATCH_UNLOCK", "G_AGAIN", "G_MAX", "G_MAX_UNLOCK",
     # shrink_folio_list
-    "S_PLAN", "S_NEXT", "S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP",
+    "S_PLAN", "S_NEXT", "S_LOCK", "S_WB", "S_WB_WAIT", "S_REF",
+    "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP",
     "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET",
     "S_PIN", "S_DIRTY", "S_FREE", "S_FREE_FLUSHED", "S_TAIL", "S_END", "S_END_FLUSHED",
     # pageout and its batch
@@ -53,6 +57,7 @@ COSTS = (
     "flush_fixed", "ipi_send", "ipi_delivery", "ipi_delivery_cross",
     "irq_entry", "irq_exit", "tlb_check", "tlb_flush_full", "invlpg", "csd_ack",
     "lock_handoff", "context_switch", "wakeup", "kworker", "tick", "zap_pte", "vcpu_switch",
+    "walk_pte",
 )
 
 # Where a CPU's time goes; the parts sum to its clock.
@@ -89,7 +94,7 @@ FOLIO_FLAGS = ("LOCKED", "LRU", "ACTIVE", "REFERENCED", "DIRTY", "SWAPCACHE", "W
 TASK_STATES = ("RUNNING", "QUEUED", "BLOCKED", "DEAD")
 CPU_MODES = ("RUN", "SPIN_ACK", "SPIN_LOCK", "IDLE")
 PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE", "DONTNEED")
-LISTS = ("INACTIVE", "ACTIVE")
+LISTS = ("INACTIVE", "ACTIVE", "GEN0", "GEN1", "GEN2", "GEN3")
 
 # The columns of the digest, in its order (docs/model.md, "Digest").
 DIGEST = (
@@ -104,14 +109,17 @@ DIGEST = (
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),
     ("task", ("state", "cpu", "step", "dying", "pass", "pos", "rng", "touches",
               "owed")),
-    ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim", "ra_page", "ra_win", "ra_hits")),
+    ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim", "ra_page", "ra_win",
+            "ra_hits", "lru_gen")),
     ("mm_cpumask", ()),
-    ("pte", ()), ("pt_present", ()),
-    ("folio", ("flags", "refcount", "mapcount", "vp", "slot")),
-    ("lru_inactive", ()), ("lru_active", ()),
+    ("pte", ()), ("pt_present", ()), ("pt_young", ()), ("pt_filter", ()),
+    ("folio", ("flags", "refcount", "mapcount", "vp", "slot", "gen")),
+    ("lru_inactive", ()), ("lru_active", ()), ("lru_gens", ()),
     ("slot_entry", ()), ("slot_count", ()),
     ("memcg", ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
-               "refaults_snapshot", "slots_free", "frames_free")),
+               "refaults_snapshot", "slots_free", "frames_free", "max_seq", "min_seq", "gen_nr",
+               "refaulted", "evicted", "protected", "avg_refaulted", "avg_total",
+               "mm_seq", "mm_head", "filters")),
     ("swapdev", ("in_flight", "last", "cluster_next", "cluster_nr", "lowest", "highest",
                  "cache_active", "ra_hits", "ra_prev", "ra_win")),
     ("slot_cache", ()),

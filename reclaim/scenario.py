@@ -237,6 +237,8 @@ class Scenario(Section):
             pgrefill_global=rules.pgrefill_global, rotational=self.swap.rotates,
             slot_cache=self._slot_cache(rules),
             host_cpus=self.machine.host_cpus, pv_flush=self.machine.pv_flush,
+            lru=int(self.kernel.lru == "mglru"), mglru_batch=rules.mglru_batch,
+            mglru_stop=rules.mglru_stop, mglru_rework=rules.mglru_rework,
             tick=scheduler.tick_ps,
             tick_skew=scheduler.tick_ps // 2 // self.machine.cpus if scheduler.skew_tick else 0,
             slice_ticks=scheduler.slice_ticks,

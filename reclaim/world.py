@@ -60,6 +60,10 @@ class World:
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
     host_cpus: int                     # CPU c runs on host CPU c % host_cpus; 0: each has its own
     pv_flush: bool                     # the host flushes for CPUs that it does not run
+    lru: int = 0                       # 0: active and inactive list; 1: generations (MGLRU)
+    mglru_batch: bool = False          # isolation also stops after nr_to_scan folios (7.0)
+    mglru_stop: bool = False           # a memcg's reclaim stops at nr_to_reclaim (7.0)
+    mglru_rework: bool = False         # references, tiers and aging as reworked later (7.0)
     tick: int                          # [ps]
     tick_skew: int                     # CPU c's ticks come c * tick_skew later [ps], 0 to tick
     slice_ticks: int                   # ticks in a time slice
@@ -145,6 +149,7 @@ def check(world: World) -> None:
     _int(world, "io_latency", 0, 10**13)
     _int(world, "io_page", 0, 10**13)
     _int(world, "swappiness", 0, 200)
+    _int(world, "lru", 0, 1)
     _int(world, "cgroup", 1, 2)
     _int(world, "tick", 1, 10**12)
     _int(world, "tick_skew", 0, world.tick)

@@ -132,6 +132,7 @@ class Mutation:
 
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
+CLASSIC = "_mm/lru_classic.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
 PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
 SWAPFILE = "_mm/swapfile.pxd"
@@ -210,7 +211,7 @@ MUTATIONS: tuple[Mutation, ...] = (
              "return now - (now - offset) % m.w.tick + m.w.tick", "return now + m.w.tick"),
     Mutation("who gives way does not kick an idle CPU", SCHED,
              "        j = lowest_idle(m)\n", "        j = -1\n"),
-    Mutation("throttling lasts 10 ms", VMSCAN,
+    Mutation("throttling lasts 10 ms", CLASSIC,
              "<int64_t>20000000000", "<int64_t>10000000000"),
     Mutation("the timer of a throttled task stays armed", SCHED,
              "            m.cpu[m.task[u].cpu].timer_at = INF\n", ""),
@@ -275,21 +276,21 @@ MUTATIONS: tuple[Mutation, ...] = (
              "        t.step = ST_E_FREE\n"),
 
     # reclaim
-    Mutation("a scan target is one too large", VMSCAN,
+    Mutation("a scan target is one too large", CLASSIC,
              "return (size >> t.prio) * ap // (ap + fp)",
              "return (size >> t.prio) * ap // (ap + fp) + 1"),
     Mutation("32 reclaimed pages are not enough", VMSCAN,
              "if t.sc_reclaimed < CLUSTER:", "if t.sc_reclaimed <= CLUSTER:"),
     Mutation("no second walk of all priorities", VMSCAN,
              "            if not t.full_walk:\n", "            if False:\n"),
-    Mutation("isolation takes from the head", VMSCAN,
+    Mutation("isolation takes from the head", CLASSIC,
              "f = m.cg.lru_tail[lru]", "f = m.cg.lru_head[lru]"),
-    Mutation("too_many_isolated at a quarter", VMSCAN,
+    Mutation("too_many_isolated at a quarter", CLASSIC,
              "m.cg.lru_nr[0] >> 3", "m.cg.lru_nr[0] >> 2"),
     Mutation("advice against recency is ignored", VMSCAN,
              "young = m.pte[q.vp] & PTE_YOUNG and m.mm[q.mm].recency",
              "young = (m.pte[q.vp] & PTE_YOUNG) != 0"),
-    Mutation("a deactivated folio is no workingset", VMSCAN,
+    Mutation("a deactivated folio is no workingset", CLASSIC,
              "q.flags = (q.flags & ~<uint32_t>PG_active) | PG_workingset",
              "q.flags = q.flags & ~<uint32_t>PG_active"),
     Mutation("every deferred unmap asks for a flush before write-out", VMSCAN,
@@ -307,8 +308,8 @@ MUTATIONS: tuple[Mutation, ...] = (
              "elif m.flush_rechecks & RECHECK_MAPPED and q.mapcount > 0:", "elif False:"),
     Mutation("putback_locked is not counted", VMSCAN,
              "        m.counter[CN_putback_locked] += 1\n", ""),
-    Mutation("an eviction does not age", VMSCAN,
-             "    m.cg.nonresident_age += 1\n    m.slot_count[slot]", "    m.slot_count[slot]"),
+    Mutation("an eviction does not age", FOLIO,
+             "    m.cg.nonresident_age += 1\n    return shadow", "    return shadow"),
     Mutation("the cost of I/O halves too late", FOLIO,
              "(g.lru_nr[0] + g.lru_nr[1]) // 4", "(g.lru_nr[0] + g.lru_nr[1]) // 2"),
     Mutation("mm.pending is not counted", VMSCAN, "    m.mm[mm].pending += 1\n", ""),

@@ -126,11 +126,11 @@ def test_bad_input(capsys, argv, part):
 
 def test_faults_of_a_file_all_at_once(capsys, tmp_path):
     bad = tmp_path / "bad.toml"
-    bad.write_text('[kernel]\nlru = "mglru"\n[memcg]\nlimt = "8M"\nswappiness = 300\n')
+    bad.write_text('[kernel]\nthp = true\n[memcg]\nlimt = "8M"\nswappiness = 300\n')
     code, out, err = call(capsys, "run", str(bad))
     assert (code, out) == (3, "") and "3 faults" in err
     assert f"{bad}: memcg.limt: unknown key; did you mean 'limit'?" in err
-    assert f'{bad}: kernel.lru = "mglru": not modelled yet' in err
+    assert f'{bad}: kernel.thp = true: not modelled yet' in err
     assert f"{bad}: memcg.swappiness = 300: must be an integer, 0 to 200" in err
 
 

@@ -175,7 +175,7 @@ def test_bad_scenarios(data, parts):
 
 
 @pytest.mark.parametrize("section, name, value", [
-    ("kernel", "lru", "mglru"), ("kernel", "thp", True),
+    ("kernel", "thp", True),
     ("workload", "keep", False)])
 def test_not_modelled_yet(section, name, value):
     err = refused({section: {name: value}}, f"x.toml: {section}.{name} = ", "not modelled yet",
@@ -211,7 +211,7 @@ def test_asynchronous_devices(kind):
 
 
 def test_all_faults_at_once():
-    err = refused({"seconds": -1, "machine": {"cpus": 0, "cpu": 1}, "kernel": {"lru": "mglru"},
+    err = refused({"seconds": -1, "machine": {"cpus": 0, "cpu": 1}, "kernel": {"thp": True},
                    "memcg": {"limit": "40G"}, "costs": {"x": 1}})
     assert len(err.faults) == 6 and str(err).startswith("6 faults:\n  x.toml: ")
     assert not isinstance(err, NotModelledError)
@@ -389,6 +389,7 @@ def test_lower(program):
 def test_kernel_versions(program, version, lazy, later):
     w = Scenario(kernel={"version": version}).lower()
     assert (w.mask_lazy, w.trim, w.swapin_cached, w.pgrefill_global) == (lazy, later, later, later)
+    assert (w.lru, w.mglru_batch, w.mglru_stop, w.mglru_rework) == (0, later, later, later)
     assert Scenario(kernel=Kernel(version=version, mm_cpumask="eager")).lower().mask_lazy is False
     assert Scenario(kernel=Kernel(version=version, mm_cpumask="lazy")).lower().mask_lazy is True
 

@@ -437,7 +437,7 @@ FUZZ = """
     for seed in range(int(sys.argv[1]), int(sys.argv[1]) + 10):
         world = random_world(seed) if seed % 3 == 0 else thread_world(seed) if seed % 5 < 2 else small_world(
             seed=seed, mm_pages=(48, 40, 64), limit=90, nr_cpus=2 + seed % 2,
-            swap_sync=seed % 4 == 1, io_depth=3, cgroup=1 + seed % 2,
+            swap_sync=seed % 4 == 1, io_depth=3, cgroup=1 + seed % 2, lru=seed % 5 % 2,
             rotational=seed % 4 in (2, 3), slot_cache=seed % 4 in (1, 3),
             nr_slots=150 if seed % 4 == 2 else 1100)
         sim = Simulation(world, f"stage{5 * (seed % 2)}")

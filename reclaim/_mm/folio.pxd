@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
+from reclaim._mm.generations cimport lru_gen_add_folio, lru_gen_del_folio, lru_gen_eviction, lru_gen_refault
 
 
 cdef inline bint folio_test(const machine *m, int32_t f, uint32_t flag) noexcept nogil:
@@ -79,6 +80,9 @@ cdef inline void lruvec_add_folio(machine *m, int32_t f) noexcept nogil:
     cdef memcg_t *g = m.cg
     cdef folio_t *p = &m.folio[f]
     cdef int l = 1 if p.flags & PG_active else 0
+    if unlikely(m.w.lru):
+        lru_gen_add_folio(m, f, False)
+        return
     p.prev = -1
     p.next = g.lru_head[l]
     if p.next >= 0:
@@ -93,6 +97,9 @@ cdef inline void lruvec_del_folio(machine *m, int32_t f) noexcept nogil:
     cdef memcg_t *g = m.cg
     cdef folio_t *p = &m.folio[f]
     cdef int l = 1 if p.flags & PG_active else 0
+    if unlikely(m.w.lru):
+        lru_gen_del_folio(m, f, False)
+        return
     if p.prev >= 0:
         m.folio[p.prev].next = p.next
     else:
@@ -124,6 +131,7 @@ cdef inline int32_t alloc_frame(machine *m) noexcept nogil:
     m.folio[f].flags = 0
     m.folio[f].refcount = 1
     m.folio[f].mapcount = 0
+    m.folio[f].gen = 0
     m.folio[f].vp = -1
     m.folio[f].mm = -1
     m.folio[f].slot = -1
@@ -134,6 +142,7 @@ cdef inline void free_frame(machine *m, int32_t f) noexcept nogil:
     p.flags = 0
     p.refcount = 0
     p.mapcount = 0
+    p.gen = 0
     p.vp = -1
     p.mm = -1
     p.slot = -1
@@ -254,10 +263,21 @@ cdef inline bint inactive_is_low(const machine *m) noexcept nogil:
 cdef inline bint folio_add_lru(machine *m, int32_t f) noexcept nogil:
     """Into this CPU's lru_add batch, with a reference; true if that filled it."""
     cdef cpu_t *p = &m.cpu[m.c]
-    m.folio[f].refcount += 1
+    cdef folio_t *q = &m.folio[f]
+    q.refcount += 1
+    if unlikely(m.w.lru) and m.mm[q.mm].recency:                  # lru_gen_in_fault
+        q.flags |= PG_active
     p.lru_add[p.nr_lru_add] = f
     p.nr_lru_add += 1
     return p.nr_lru_add == BATCH
+
+cdef inline bint folio_activate(machine *m, int32_t f) noexcept nogil:
+    """Into this CPU's lru_activate batch, with a reference; true if that filled it."""
+    cdef cpu_t *p = &m.cpu[m.c]
+    m.folio[f].refcount += 1
+    p.lru_activate[p.nr_lru_activate] = f
+    p.nr_lru_activate += 1
+    return p.nr_lru_activate == BATCH
 
 cdef inline bint lru_batches(const machine *m) noexcept nogil:
     return (m.cpu[m.c].nr_lru_add > 0 or m.cpu[m.c].nr_lru_activate > 0
@@ -279,6 +299,9 @@ cdef inline void lruvec_add_folio_tail(machine *m, int32_t f) noexcept nogil:
     """To the tail of the inactive list."""
     cdef memcg_t *g = m.cg
     cdef folio_t *p = &m.folio[f]
+    if unlikely(m.w.lru):
+        lru_gen_add_folio(m, f, True)
+        return
     p.next = -1
     p.prev = g.lru_tail[0]
     if p.prev >= 0:
@@ -302,10 +325,24 @@ cdef inline void lru_move_tail(machine *m, cpu_t *p) noexcept nogil:
         folio_put(m, f)
     p.nr_lru_move_tail = 0
 
+cdef inline uint64_t workingset_eviction(machine *m, const folio_t *q) noexcept nogil:
+    """The shadow of a folio that leaves."""
+    cdef uint64_t shadow
+    if unlikely(m.w.lru):
+        return lru_gen_eviction(m, q)
+    shadow = (<uint64_t>m.cg.nonresident_age << 3) | 1
+    if q.flags & PG_workingset:
+        shadow |= 4
+    m.cg.nonresident_age += 1
+    return shadow
+
 cdef inline void workingset_refault(machine *m, int32_t f, uint64_t shadow) noexcept nogil:
     cdef memcg_t *g = m.cg
     cdef int64_t age = <int64_t>(shadow >> 3)
     cdef int64_t size = g.lru_nr[1] if g.slots_free > 0 else 0
+    if unlikely(m.w.lru):
+        lru_gen_refault(m, &m.folio[f], shadow)
+        return
     m.counter[CN_workingset_refault_anon] += 1
     if g.nonresident_age - age > size:
         return

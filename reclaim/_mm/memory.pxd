@@ -7,6 +7,7 @@ from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
+from reclaim._mm.generations cimport folio_inc_refs
 from reclaim._mm.tlb cimport *
 from reclaim._mm.smp cimport flush, flush_tlb_batched_pending
 from reclaim._mm.sched cimport *
@@ -56,6 +57,11 @@ cdef inline void walk_cost(machine *m, cpu_t *p, int32_t vp) noexcept nogil:
         p.walk_line = vp >> 3
         spend(m, TM_walk, m.w.cost[CO_walk_cold])
 
+cdef inline void pmd_mkyoung(machine *m, const task_t *t) noexcept nogil:
+    """The walk sets the accessed bit of the entry of the page-table page, too."""
+    cdef region_t *r = pte_region(m, t.mm, t.vp)
+    r.young |= r.present
+
 cdef inline void step_TOUCH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if resched_guard(m, p, t):
         return
@@ -101,6 +107,8 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             complete(m, t, a, a.think)
             return
     walk_cost(m, p, t.vp)
+    if unlikely(m.w.lru):
+        pmd_mkyoung(m, t)
     pte = m.pte[t.vp]
     kind = pte_kind_of(pte)
     if kind == PTE_PRESENT and (not t.write or pte & PTE_WRITE):
@@ -131,15 +139,16 @@ cdef inline bint folio_mark_accessed(machine *m, cpu_t *p, int32_t f) noexcept n
     """True if it filled the CPU's activate batch."""
     cdef folio_t *q = &m.folio[f]
     cdef int i
+    if unlikely(m.w.lru):
+        folio_inc_refs(q)
+        return False
     if not q.flags & PG_referenced:
         q.flags |= PG_referenced
         return False
     if q.flags & PG_active:
         return False
     if q.flags & PG_lru:
-        q.refcount += 1
-        p.lru_activate[p.nr_lru_activate] = f
-        p.nr_lru_activate += 1
+        folio_activate(m, f)
     else:                          # __lru_cache_activate_folio
         for i in range(p.nr_lru_add - 1, -1, -1):
             if p.lru_add[i] == f:
@@ -584,6 +593,8 @@ cdef inline region_t *zap_region(machine *m, const task_t *t) noexcept nogil:
 cdef inline void step_E_ZAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """zap_pte_range"""
     cdef int32_t end = (zap_end(m, t) + PTRS_PER_PTE - 1) // PTRS_PER_PTE
+    if unlikely(m.w.lru) and not t.dontneed:
+        m.mm[t.mm].lru_gen |= MM_GONE
     while t.zap < end and not zap_region(m, t).present:
         t.zap += 1
     if t.zap >= end:
@@ -661,6 +672,8 @@ cdef inline void step_E_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     unlock(m, &r.ptl)
     if not t.dontneed:
         r.present = 0
+        r.young = 0
+        r.filter = 0
         m.cg.kernel -= 1
         m.cg.usage -= 1
     t.zap += 1
@@ -701,3 +714,5 @@ cdef inline void step_E_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if again:
         m.counter[CN_restarts] += 1
         ra_reset(&m.mm[t.mm])
+        if m.w.lru:
+            m.mm[t.mm].lru_gen = MM_USED | MM_FRESH

@@ -201,6 +201,10 @@ cdef inline int64_t next_tick(const machine *m, int32_t c, int64_t now) noexcept
         return offset
     return now - (now - offset) % m.w.tick + m.w.tick
 
+cdef inline void lru_gen_use_mm(machine *m, int32_t mm) noexcept nogil:
+    if unlikely(m.w.lru):
+        m.mm[mm].lru_gen |= MM_USED
+
 cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t n = p.rq_head
     if n >= 0:
@@ -223,6 +227,7 @@ cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     m.task[n].cpu = m.c
     p.slice_ticks = 0
     m.counter[CN_context_switches] += 1
+    lru_gen_use_mm(m, m.task[n].mm)
     if p.tick_at == INF:
         p.tick_at = next_tick(m, m.c, m.now)
     if p.loaded_mm == m.task[n].mm:
@@ -289,6 +294,7 @@ cdef inline void step_W_DRAIN(machine *m, cpu_t *p) noexcept nogil:
     p.sstep = ST_W_BACK
 
 cdef inline void step_W_BACK(machine *m, cpu_t *p) noexcept nogil:
+    lru_gen_use_mm(m, m.task[p.current].mm)
     if p.loaded_mm == m.task[p.current].mm:
         unlazy(m, p)
         p.sstep = -1

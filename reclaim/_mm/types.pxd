@@ -19,6 +19,7 @@ cdef extern from *:
     int64_t LEAF_INF "RECLAIM_LEAF_INF"
     int ctz64 "reclaim_ctz64"(uint64_t x) noexcept nogil
     void prefetch "reclaim_prefetch"(const void *p) noexcept nogil
+    bint unlikely(bint x) noexcept nogil        # of Cython's own: keeps the other path straight
 
 cdef enum:
     NR_ASIDS = 6              # TLB_NR_DYN_ASIDS
@@ -26,6 +27,7 @@ cdef enum:
     CLUSTER = 32              # SWAP_CLUSTER_MAX
     CHARGE_BATCH = 64         # MEMCG_CHARGE_BATCH
     SWAP_BATCH = 64           # SWAP_SLOTS_CACHE_SIZE too
+    MAX_LIST = 64             # folios of one shrink_folio_list call: MIN_LRU_BATCH, or CLUSTER
     MAX_RETRIES = 16          # MAX_RECLAIM_RETRIES
     DEF_PRIORITY = 12
     PIN_BIAS = 1024           # GUP_PIN_COUNTING_BIAS
@@ -48,6 +50,25 @@ cdef enum:
     PTE_EXCL = 1 << 6
     PTE_Z = 1 << 7
     PTE_KIND_MASK = 7
+
+cdef enum:
+    NR_GENS = 4               # MAX_NR_GENS
+    MIN_NR_GENS = 2
+    NR_TIERS = 4              # MAX_NR_TIERS
+    REFS_MAX = 3              # LRU_REFS_MASK: two bits
+    MIN_LRU_BATCH = 64
+    MAX_LRU_BATCH = 4096
+    GEN_ANON = 0
+    GEN_FILE = 1
+    GEN_LIST = 2              # the lists of memcg_t: inactive, active, then one per generation
+    NR_LISTS = 6
+    GEN_MASK = 7              # folio_t.gen: generation + 1, or 0; LRU_REFS; on which GEN_LIST
+    GEN_REFS_SHIFT = 3
+    GEN_REFS_MASK = 3 << 3
+    GEN_ON_SHIFT = 5
+    MM_USED = 1               # mm_t.lru_gen: switched to since it was walked last
+    MM_FRESH = 2              # never walked
+    MM_GONE = 4               # exiting
 
 cdef enum:
     RECHECK_WRITEBACK = 1
@@ -163,8 +184,19 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t freed_ret
     int32_t nr_pageout
     int32_t nr_activate
-    uint8_t plan_defer[32]    # third
-    uint8_t plan_flush[32]
+    uint64_t plan_defer       # third: bit i is the i-th folio's
+    uint64_t plan_flush
+    fifo clean                # evict_folios: to be tried once more
+    int32_t look_at           # lru_gen_look_around: the next page, the end, ...
+    int32_t look_end
+    int32_t g_delta           # what the last evict_folios returned
+    int64_t look_seq
+    uint8_t look_nr           # ... how many pages, how many of them young
+    uint8_t look_young
+    uint8_t g_retry
+    uint8_t g_can_swap
+    uint8_t g_force           # force_scan
+    uint8_t pad2[11]
     int32_t free_folios[31]
     int32_t flush_folios[31]
     uint64_t rng
@@ -200,6 +232,13 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t ra_at             # readahead: the next page (or slot) to look at, the end, the one in hand
     int32_t ra_end
     int32_t ra_vp
+    int64_t g_seq             # aging: the walk's max_seq
+    int64_t g_scanned
+    int32_t g_nr              # nr_to_scan
+    int32_t g_mm
+    int32_t g_region
+    int32_t g_batched
+    int32_t g_moved[4]
     uint8_t c_drained
     uint8_t c_failed
     uint8_t full_walk
@@ -232,10 +271,13 @@ cdef struct mm_t:
     uint8_t recency
     uint8_t shared            # several tasks name it
     uint16_t users            # tasks that neither ended nor left to be killed
+    uint8_t lru_gen           # MM_USED, MM_FRESH, MM_GONE
+    uint8_t pad[7]
 
 cdef struct folio_t:           # half a cache line
     uint16_t flags
-    uint16_t mapcount
+    uint8_t mapcount
+    uint8_t gen               # GEN_MASK, GEN_REFS_MASK, GEN_ON_SHIFT
     int32_t refcount
     int32_t vp
     int32_t mm
@@ -246,7 +288,10 @@ cdef struct folio_t:           # half a cache line
 
 cdef struct region_t:
     qlock ptl
-    int32_t present
+    uint8_t present
+    uint8_t young             # the accessed bit of the PMD entry
+    uint8_t filter            # bit s & 1: in the Bloom filter of the walk of max_seq s
+    uint8_t pad
 
 cdef struct memcg_t:
     int64_t usage
@@ -256,9 +301,9 @@ cdef struct memcg_t:
     int64_t nonresident_age
     int64_t refaults_snapshot
     int64_t touches_left      # user touches until the run ends
-    int32_t lru_head[2]
-    int32_t lru_tail[2]
-    int32_t lru_nr[2]
+    int32_t lru_head[6]
+    int32_t lru_tail[6]
+    int32_t lru_nr[6]
     int32_t slots_free
     int32_t slot_top
     int32_t slot_fresh        # slots from here on were never used
@@ -272,7 +317,17 @@ cdef struct memcg_t:
     int32_t nr_dying
     int32_t pad
     qlock lru_lock
-    int32_t pad2
+    int32_t mm_head           # lru_gen_mm_state: the mm that was taken last, or -1
+    int64_t max_seq           # lru_gen_folio
+    int64_t min_seq[2]
+    int64_t mm_seq
+    int64_t gen_nr[4]         # nr_pages, by folio_t.gen; what walks moved is added late
+    uint64_t refaulted[4]     # by tier
+    uint64_t evicted[4]
+    uint64_t protected[4]
+    uint64_t avg_refaulted[4]
+    uint64_t avg_total[4]
+    int64_t filters           # bit s & 1: that Bloom filter exists
 
 cdef struct swapdev_t:
     int64_t last              # when the last request submitted is done
@@ -349,6 +404,10 @@ cdef struct world_t:          # constants of a run
     int32_t host_cpus
     int32_t pv_flush
     int64_t tick_skew
+    int32_t lru               # 0 classic, 1 generations
+    int32_t mglru_batch
+    int32_t mglru_stop
+    int32_t mglru_rework
     int64_t io_latency
     int64_t io_page
     int64_t limit
@@ -409,7 +468,7 @@ cdef struct machine:
     int64_t now
     int64_t leaf               # of the acting CPU, as the action began
     int64_t row_cost
-    uint8_t irq_on[128]       # the column irq of every step
+    uint8_t irq_on[256]       # the column irq of every step
     int32_t *trail[2]         # hints, no state: see prefetch_trail
     uint32_t trail_head[2]
     uint32_t trail_tail[2]

@@ -1,5 +1,6 @@
-# Direct reclaim: shrink_lruvec, shrink_folio_list, pageout and its batch
-# (mm/vmscan.c, mm/swap.c; docs/model.md 5.4 to 5.6).
+# Direct reclaim: its start and end, shrink_folio_list, pageout and its batch, whatever the LRU
+# (mm/vmscan.c, mm/swap.c; docs/model.md 5.4 to 5.6).  What is isolated, and when, is the LRU's:
+# lru_classic.pxd, lru_gen.pxd.
 #
 # Steps that ask a strategy return -1 if it raised, before they wrote anything.
 
@@ -18,7 +19,15 @@ from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
 from reclaim._mm.swapfile cimport folio_alloc_swap, no_slot_left
 
 
-# --- priorities and scan targets
+# --- one reclaim, from priority to priority
+
+cdef inline int32_t shrink_lruvec(const machine *m) noexcept nogil:
+    """The step with which the LRU shrinks its lists at one priority."""
+    return ST_G_SHRINK if m.w.lru else ST_R_PRIO
+
+cdef inline void snapshot_refaults(machine *m) noexcept nogil:
+    if not m.w.lru:
+        m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
 
 cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_free_mem_cgroup_pages"""
@@ -28,83 +37,16 @@ cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     t.full_walk = 0
     t.force_deact = 0
     t.skipped_deact = 0
-    t.step = ST_R_PRIO
-
-cdef inline int64_t scan_target(machine *m, task_t *t, int lru) noexcept nogil:
-    """get_scan_count for an anon list, with empty file lists"""
-    cdef int64_t size = m.cg.lru_nr[lru], a, f, total, ap, fp
-    cdef int64_t swappiness = m.w.swappiness
-    if m.cg.slots_free == 0 or swappiness == 0:
-        return 0                    # SCAN_FILE
-    if t.prio == 0:
-        return size                 # SCAN_EQUAL
-    a = 2 * m.cg.anon_cost
-    f = m.cg.anon_cost
-    total = a + f
-    ap = swappiness * (total + 1) // (a + 1)
-    fp = (200 - swappiness) * (total + 1) // (f + 1)
-    return (size >> t.prio) * ap // (ap + fp)
-
-cdef inline void step_R_PRIO(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    """prepare_scan_control, get_scan_count"""
-    spend(m, TM_scan, m.w.cost[CO_reclaim_prio])
-    t.may_deact = (t.force_deact != 0
-                   or m.counter[CN_workingset_activate_anon] != m.cg.refaults_snapshot
-                   or inactive_is_low(m))
-    t.r_nr[0] = <int32_t>scan_target(m, t, 0)
-    t.r_nr[1] = <int32_t>scan_target(m, t, 1)
-    t.r_visit = 0
-    t.r_loop = 0
-    t.step = ST_R_LIST
-
-cdef inline void shrink_active(machine *m, task_t *t, int32_t nr, int32_t ret) noexcept nogil:
-    t.nr_to_scan = nr
-    t.k_ret = ret
-    m.counter[CN_shrink_active_list_calls] += 1
-    drain_all(m, t, ST_K_LOCK)
-
-cdef inline void step_R_LIST(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    """shrink_lruvec: one list at a time"""
-    cdef int32_t n
-    if t.r_visit == 0:
-        if t.r_nr[0] == 0:
-            t.step = ST_R_AGE
-            return
-        n = min(t.r_nr[0], CLUSTER)
-        t.r_nr[0] -= n
-        t.nr_to_scan = n
-        t.r_visit = 1
-        t.stalled = 0
-        t.step = ST_I_START
-    elif t.r_visit == 1:
-        t.r_visit = 2
-        n = min(t.r_nr[1], CLUSTER)
-        t.r_nr[1] -= n
-        if n > 0 and t.may_deact:
-            shrink_active(m, t, n, ST_R_LIST)
-        elif n > 0:
-            t.skipped_deact = 1
-    else:
-        if resched_guard(m, p, t):
-            return
-        t.r_visit = 0
-        if t.r_loop >= CLUSTER:
-            t.step = ST_R_AGE
-
-cdef inline void step_R_AGE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    t.sc_reclaimed += t.r_loop
-    t.step = ST_R_END
-    if m.w.nr_slots > 0 and inactive_is_low(m):
-        shrink_active(m, t, CLUSTER, ST_R_END)
+    t.step = shrink_lruvec(m)
 
 cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """do_try_to_free_pages"""
-    t.step = ST_R_PRIO
+    t.step = shrink_lruvec(m)
     if t.sc_reclaimed < CLUSTER:
         if t.prio > 0:
             t.prio -= 1
             return
-        m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+        snapshot_refaults(m)
         if t.sc_reclaimed == 0:
             if not t.full_walk:
                 t.full_walk = 1
@@ -115,30 +57,12 @@ cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
                 t.force_deact = 1
                 t.skipped_deact = 0
                 return
-    m.cg.refaults_snapshot = m.counter[CN_workingset_activate_anon]
+    snapshot_refaults(m)
     t.c_reclaimed = t.sc_reclaimed
     t.step = ST_C_AFTER
 
 
-# --- isolation and put-back
-
-cdef inline void isolate_lru_folios(machine *m, task_t *t, int lru) noexcept nogil:
-    cdef int32_t f
-    fifo_init(&t.list)
-    fifo_init(&t.ret)
-    prefetch_trail(m, lru, t.nr_to_scan)
-    while t.list.nr < t.nr_to_scan:
-        f = m.cg.lru_tail[lru]
-        if f < 0:
-            break
-        lruvec_del_folio(m, f)
-        m.folio[f].flags &= ~<uint32_t>PG_lru
-        m.folio[f].refcount += 1
-        fifo_push(m, &t.list, f)
-    t.taken = t.list.nr
-    t.scanned = t.list.nr
-    m.cg.nr_isolated += t.taken
-    spend(m, TM_scan, m.w.cost[CO_lru_lock] + m.w.cost[CO_lru_isolate] * t.taken)
+# --- what every LRU does with the folios of its lists
 
 cdef inline int64_t move_folios_to_lru(machine *m, task_t *t) noexcept nogil:
     """All of t.ret back to its list; how many were moved (the others were freed)."""
@@ -157,60 +81,17 @@ cdef inline int64_t move_folios_to_lru(machine *m, task_t *t) noexcept nogil:
             continue
         lruvec_add_folio(m, f)
         moved += 1
-        if q.flags & PG_active:
+        if q.flags & PG_active:             # never in a generation
             m.cg.nonresident_age += 1
-    m.cg.nr_isolated -= t.taken
+    if not m.w.lru:
+        m.cg.nr_isolated -= t.taken
     spend(m, TM_scan, m.w.cost[CO_lru_lock] + m.w.cost[CO_lru_putback] * n)
     return moved
-
-cdef inline void step_I_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    """shrink_inactive_list: too_many_isolated, lru_add_drain"""
-    if t.dying:
-        t.r_loop += CLUSTER
-        t.step = ST_R_LIST
-        return
-    if m.w.cgroup == 2 and m.cg.nr_isolated > m.cg.lru_nr[0] >> 3:
-        if t.stalled:
-            t.step = ST_R_LIST
-            return
-        t.stalled = 1
-        m.counter[CN_throttled] += 1
-        schedule_timeout(m, p, t, SLEEP_THROTTLED, m.now + <int64_t>20000000000)
-        return
-    wake_up(m, SLEEP_THROTTLED)
-    drain_all(m, t, ST_I_LOCK)
-
-cdef inline void step_I_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    if not lock_lru(m):
-        return
-    isolate_lru_folios(m, t, 0)
-    m.counter[CN_pgscan_anon] += t.scanned
-    t.step = ST_I_UNLOCK
-
-cdef inline void step_I_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    unlock(m, &m.cg.lru_lock)
-    t.step = ST_S_PLAN if t.taken > 0 else ST_R_LIST
 
 cdef inline int64_t nr_reclaimed(const task_t *t, Policies s) noexcept nogil:
     """What the accounting slot tells the caller; junk must not overflow the arithmetic below."""
     cdef int64_t n = s.accounting.count(t.reclaimed_local, t.reclaimed_stat)
     return 0 if n < 0 else 1 << 20 if n > 1 << 20 else n
-
-cdef inline void step_I_PUT(machine *m, cpu_t *p, task_t *t, Policies s) noexcept nogil:
-    if not lock_lru(m):
-        return
-    move_folios_to_lru(m, t)
-    m.counter[CN_pgsteal_anon] += nr_reclaimed(t, s)
-    t.step = ST_I_PUT_UNLOCK
-
-cdef inline void step_I_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t, Policies s) noexcept nogil:
-    cdef int64_t n = nr_reclaimed(t, s)
-    unlock(m, &m.cg.lru_lock)
-    lru_note_cost(m, t.nr_pageout, t.scanned - n if t.scanned > n else 0)
-    t.r_loop += <int32_t>n
-    t.folio = -1
-    t.step = ST_R_LIST
-
 
 # --- time that is charged once per list
 
@@ -220,9 +101,6 @@ cdef inline void pay(machine *m, task_t *t) noexcept nogil:
         spend(m, TM_scan, t.owed)
         t.owed = 0
 
-
-# --- shrink_active_list
-
 cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
     """The page-table lock over f's page if this CPU waited for it and has it now, else NULL."""
     cdef folio_t *q = &m.folio[f]
@@ -231,61 +109,6 @@ cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
         return NULL
     ptl = &pte_region(m, q.mm, q.vp).ptl
     return ptl if ptl.holder == m.c else NULL
-
-cdef inline void step_K_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    if not lock_lru(m):
-        return
-    isolate_lru_folios(m, t, 1)
-    m.counter[CN_memcg_pgrefill] += t.taken
-    if m.w.pgrefill_global:
-        m.counter[CN_pgrefill] += t.taken
-    t.step = ST_K_UNLOCK
-
-cdef inline void step_K_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    unlock(m, &m.cg.lru_lock)
-    t.step = ST_K_NEXT
-
-cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    cdef int32_t f
-    cdef folio_t *q
-    cdef qlock *ptl = NULL
-    f = t.list.head if t.list.nr > 0 else -1
-    if f >= 0:
-        ptl = ptl_handed_over(m, f)
-    if ptl == NULL and resched_guard(m, p, t):
-        return
-    if f < 0:
-        pay(m, t)
-        t.step = ST_K_PUT
-        return
-    t.folio = f
-    q = &m.folio[f]
-    if q.mapcount > 0:
-        ptl = &pte_region(m, q.mm, q.vp).ptl
-        if not lock(m, ptl):
-            return
-        if m.mm[q.mm].recency:
-            m.pte[q.vp] &= ~<uint64_t>PTE_YOUNG
-        t.owed += m.w.cost[CO_rmap]
-    if ptl != NULL:
-        unlock(m, ptl)
-    fifo_pop(m, &t.list)
-    q.flags = (q.flags & ~<uint32_t>PG_active) | PG_workingset
-    fifo_push(m, &t.ret, f)
-
-cdef inline void step_K_PUT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    cdef int64_t moved
-    if not lock_lru(m):
-        return
-    moved = move_folios_to_lru(m, t)
-    m.counter[CN_pgdeactivate] += moved
-    m.counter[CN_memcg_pgdeactivate] += moved
-    t.step = ST_K_PUT_UNLOCK
-
-cdef inline void step_K_PUT_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    unlock(m, &m.cg.lru_lock)
-    t.folio = -1
-    t.step = t.k_ret
 
 
 # --- shrink_folio_list
@@ -324,11 +147,21 @@ cdef inline void activate_locked(machine *m, task_t *t, int verdict) noexcept no
         m.counter[CN_memcg_pgactivate] += 1
     keep_locked(m, t)
 
+cdef inline bint planned(uint64_t plan, int32_t i) noexcept nogil:
+    return (plan >> i) & 1
+
+cdef inline uint64_t plan_bits(const uint8_t *plan, int nr) noexcept nogil:
+    cdef uint64_t bits = 0
+    cdef int i
+    for i in range(nr):
+        bits |= <uint64_t>(plan[i] != 0) << i
+    return bits
+
 cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     """What is deferred and when it is flushed, decided once per list (patches 4 and 5)."""
     cdef list_view v
-    cdef uint8_t defer[32]
-    cdef uint8_t flush_after[32]
+    cdef uint8_t defer[MAX_LIST]
+    cdef uint8_t flush_after[MAX_LIST]
     cdef int32_t f = t.list.head
     cdef int i
     v.nr = t.list.nr
@@ -340,9 +173,8 @@ cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except 
         f = m.folio[f].next
     s.unmap.plan(&v, defer)
     s.flush.plan(&v, flush_after)
-    for i in range(CLUSTER):
-        t.plan_defer[i] = defer[i] != 0 if i < v.nr else 0
-        t.plan_flush[i] = flush_after[i] != 0 if i < v.nr else 0
+    t.plan_defer = plan_bits(defer, v.nr)
+    t.plan_flush = plan_bits(flush_after, v.nr)
     m.counter[CN_shrink_folio_list_calls] += 1
     t.nr_pageout = 0
     t.nr_activate = 0
@@ -375,10 +207,17 @@ cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     folio_set(m, t.folio, PG_locked)
     t.step = ST_S_WB
 
+cdef inline bint promoted_meanwhile(const machine *m, const folio_t *q) noexcept nogil:
+    """folio_update_gen() met the folio after it was isolated."""
+    return not m.w.mglru_rework and q.mapcount > 0 and q.flags & PG_referenced
+
 cdef inline int step_S_WB(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
     cdef int verdict
-    if not folio_test(m, t.folio, PG_writeback):
-        t.step = ST_S_REF
+    if unlikely(m.w.lru) and promoted_meanwhile(m, &m.folio[t.folio]):
+        spend(m, TM_scan, m.w.cost[CO_scan])
+        keep_locked(m, t)
+    elif not folio_test(m, t.folio, PG_writeback):
+        t.step = ST_S_GEN if m.w.lru else ST_S_REF
     elif m.w.cgroup == 1 and folio_test(m, t.folio, PG_reclaim):
         spend(m, TM_scan, m.w.cost[CO_scan])
         folio_unlock(m, t.folio)
@@ -483,7 +322,7 @@ cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_U_DEFER(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """should_defer_flush, arch_tlbbatch_should_defer"""
-    t.defer = (t.plan_defer[t.index - 1]
+    t.defer = (planned(t.plan_defer, t.index - 1)
                and mask_any_but(mm_mask(m, m.folio[t.folio].mm), m.w.words, m.c))
     t.step = ST_U_CLEAR
 
@@ -560,14 +399,14 @@ cdef inline void step_S_DIRTY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     k = t.ordinal
     t.ordinal += 1
-    if t.plan_flush[k] and t.nr_flush == 0 and m.flush_keeps:
+    if planned(t.plan_flush, k) and t.nr_flush == 0 and m.flush_keeps:
         try_to_unmap_flush_dirty(m, p, t, ST_P_OUT)
         return
     t.flush_folios[t.nr_flush] = t.folio
     t.nr_flush += 1
     if not m.flush_keeps:
         folio_unlock(m, t.folio)
-    if t.nr_flush == BATCH or t.plan_flush[k]:
+    if t.nr_flush == BATCH or planned(t.plan_flush, k):
         t.b_ret = ST_S_NEXT
         t.step = ST_B_START
     else:
@@ -656,10 +495,7 @@ cdef inline int step_S_FREE(machine *m, cpu_t *p, task_t *t, Policies s) except 
         keep_locked(m, t)
         return 0
     s.accounting.free(&t.reclaimed_local, &t.reclaimed_stat, 1)
-    m.slot_entry[slot] = (<uint64_t>m.cg.nonresident_age << 3) | 1
-    if q.flags & PG_workingset:
-        m.slot_entry[slot] |= 4
-    m.cg.nonresident_age += 1
+    m.slot_entry[slot] = workingset_eviction(m, q)
     m.slot_count[slot] &= ~SLOT_HAS_CACHE
     if slot_maps(m, slot) == 0:
         slot_free(m, slot)
@@ -711,7 +547,7 @@ cdef inline void step_S_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_S_END_FLUSHED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     free_unref_folios(m, t)
-    t.step = ST_I_PUT
+    t.step = ST_G_KEEP if m.w.lru else ST_I_PUT
 
 
 # --- pageout_batch (patch 5)

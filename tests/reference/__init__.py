@@ -39,7 +39,10 @@ class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, 
         assert policy["flush_every"] >= 1 and set(policy["rechecks"]) <= _ALL
         self.policy = dict(policy)
         self.build(world)
-        self.steps = {name: getattr(self, f"step_{name}", None) for name in NUMBER}
+        assert not world.lru, "the twin knows the classic LRU only"
+        missing = {"S_GEN", "S_LOOK", "S_YOUNG"}
+        self.steps = {name: getattr(self, f"step_{name}", None) for name in NUMBER
+                      if name[:2] != "G_" and name not in missing}
 
     def counters(self):
         return dict(self.counter)

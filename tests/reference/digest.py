@@ -8,6 +8,11 @@ from .rows import NUMBER
 from .state import DEAD, MASK64, NONE
 
 
+# Columns of the multi-generational LRU, which the twin does not know: number of values, all 0.
+GENERATIONS = dict(max_seq=1, min_seq=2, gen_nr=4, refaulted=4, evicted=4, protected=4,
+                   avg_refaulted=4, avg_total=4, mm_seq=1, mm_head=1, filters=1)
+
+
 def _step(name):
     return NONE if name is None else NUMBER[name]
 
@@ -61,9 +66,13 @@ class Digest:
         return [getattr(t, "pass_" if field == "pass" else field) for t in self.tasks]
 
     def read_mm(self, field):
+        if field == "lru_gen":
+            return [0] * len(self.mms)
         return [getattr(m, field) for m in self.mms]
 
     def read_folio(self, field):
+        if field == "gen":
+            return [0] * len(self.folios)
         return [getattr(f, field) for f in self.folios]
 
     def read_memcg(self, field):
@@ -71,6 +80,8 @@ class Digest:
             return [len(self.free_slots)]
         if field == "frames_free":
             return [len(self.free_frames)]
+        if field in GENERATIONS:
+            return [0] * GENERATIONS[field]
         return [getattr(self.memcg, field)]
 
     def read_swapdev(self, field):
@@ -142,6 +153,14 @@ class Digest:
 
     def column_pt_present(self):
         return list(self.pt_present)
+
+    def column_pt_young(self):
+        return [0] * len(self.pt_present)
+
+    column_pt_filter = column_pt_young
+
+    def column_lru_gens(self):
+        return [0] * 4
 
     def _lru(self, lru):
         return [len(lru), *reversed(lru)]
