@@ -2,12 +2,12 @@
 
     python bench/tcg_rr.py BEFORE AFTER > reclaim/profiles/tcg-rr.toml     # what was measured goes to stderr
 
-BEFORE and AFTER are ftrace's text (.xz or plain) of the same guest before and after the series, with the events of
-vmscan, tlb, ipi, csd and user page faults.  A *gap* is the time between two events that follow each other in the
-log on the same CPU: no other CPU logged anything in between, so nothing but one mechanism ran.  Its value is its
-midmean (the mean of the middle half: time stamps are whole microseconds, so that medians are coarse), of both traces
-together unless said.  A gap that holds several costs is divided among them as the profile vm16 divides it.
-The writing of the events is in all of them (at most the gap *event*).  Nothing is taken from any count of a run.
+BEFORE and AFTER are ftrace's text (.xz or plain) of the same guest before and after the series, with the
+events of vmscan, tlb, ipi, csd and user page faults.  A *gap* is the time between two events that follow each
+other in the log on the same CPU: no other CPU logged anything in between.  Its value is its midmean (the mean
+of the middle half: time stamps are whole microseconds, so medians are coarse), of both traces together unless
+said.  A gap that holds several costs is divided among them as the profile vm16 divides it.  The writing of an
+event is in all of them (at most the gap "event").  Nothing is taken from any count of a run.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ class Traces:
             for a, b in gaps(events):
                 found[a.kind, b.kind].append((a, b))
 
-    def gap(self, first: str | Sequence[str], second: str | Sequence[str], *, runs: Sequence[str] = ("before", "after"),
+    def gap(self, first: str | Sequence[str], second: str | Sequence[str], *,
+            runs: Sequence[str] = ("before", "after"),
             only: Callable[[Event, Event], bool] = lambda a, b: True, note: str = "") -> float:
         firsts = (first,) if isinstance(first, str) else first
         seconds = (second,) if isinstance(second, str) else second
@@ -128,13 +129,13 @@ class Traces:
         return self.gap("page_fault_user", "page_fault_user", only=lambda a, b: a.tid == b.tid)
 
     def switch(self) -> float:
-        """A CPU that spins for acknowledgements gives up the host CPU; the next one enters an IPI's handler."""
+        """A CPU that spins for acknowledgements gives up the host CPU; the next one takes an IPI."""
         found = [b.time - a.time for events in self.runs.values() for a, b in pairwise(events)
                  if a.kind == "csd_queue_cpu" and b.kind in IPIS and b.cpu == (a.cpu + 1) % CPUS]
         return tell("csd_queue_cpu -> next CPU's call_function entry", found)
 
     def refill(self) -> float:
-        """What reclaim loses after a flush, beside after a check only: QEMU's TLB and block cache are empty."""
+        """What reclaim loses after a flush, not after a check only: QEMU's tables are empty."""
         lost = []
         for run, events in self.runs.items():
             found: dict[bool, list[float]] = {False: [], True: []}
@@ -183,6 +184,20 @@ class Traces:
                     seen[a.cpu] = a.time
         return tell("csd_function_exit of a CPU that spins -> next CPU's call_function entry", found)
 
+    def warming(self, fault: float) -> None:
+        """How much longer the first faults after a switch take than later ones, with no flush between."""
+        for run, events in self.runs.items():
+            found: list[list[float]] = [[], [], []]
+            for i in range(1, len(events) - 4):
+                faults = events[i:i + 4]
+                same = {(e.cpu, e.tid, e.kind) for e in faults}
+                if faults[0].cpu != events[i - 1].cpu and len(same) == 1 and faults[0].kind == "page_fault_user":
+                    for gap, (a, b) in zip(found, pairwise(faults), strict=True):
+                        gap.append(b.time - a.time)
+            extra = sum(tell(f"{run}: fault {n} after a switch", gap) - fault
+                        for n, gap in enumerate(found, 1))
+            say(f"  together {extra:.0f} us more than other faults (in no cost)")
+
     def kicks(self) -> None:
         """When a CPU that runs a task's code has to give up the host CPU: at one phase of a millisecond."""
         work = ("page_fault_user", "mm_vmscan_write_folio")
@@ -198,19 +213,19 @@ class Traces:
             peak, rest = (sum(cuts[i] for i in bins) / sum(ran[i] for i in bins)
                           for bins in (near, set(range(BINS)) - near))
             middle = (2 * mode + 1) * PERIOD // BINS // 2
-            off = sorted(((a.time + b.time) // 2 - middle + PERIOD // 2) % PERIOD - PERIOD // 2 for a, b in here
-                         if a.cpu != b.cpu and b.time - a.time <= 30)
-            off = [x for x in off if abs(x) <= 100]
-            say(f"{run}: switches away from a task per ms of its running: {peak:.1f} within {1.5 * PERIOD / BINS:g} us of "
-                f"{middle} us of each ms ({peak * 3 / BINS:.2f} each time), {rest:.1f} else; "
-                f"n {len(off)} within 100 us, quartiles {quantile(off, 0.25) - quantile(off, 0.5):+g} "
-                f"{quantile(off, 0.75) - quantile(off, 0.5):+g} us (skewed ticks: 500 us in steps of 31); "
-                f"in each ms of 4: "
-                + str([sum(a.cpu != b.cpu and a.time % PERIOD * BINS // PERIOD in near
-                           and a.time // PERIOD % 4 == q for a, b in here) for q in range(4)]))
-            stops = [(a.time, b.time - a.time) for a, b in gaps(events) if a.kind == b.kind == "page_fault_user"
-                     and 40 <= b.time - a.time <= 80]
-            tell(f"{run}: long gaps between faults: {stop_phases(stops)}; length", [length for _, length in stops])
+            left = [a.time + (b.time - a.time) // 2 for a, b in here
+                    if a.cpu != b.cpu and b.time - a.time <= 30]
+            phases = [(time - middle + PERIOD // 2) % PERIOD - PERIOD // 2 for time in left]
+            quarter = [sum(abs(off) <= 100 and time // PERIOD % 4 == q
+                           for time, off in zip(left, phases, strict=True)) for q in range(4)]
+            say(f"{run}: switches away from a task per ms that tasks ran: {peak:.1f} within "
+                f"{1.5 * PERIOD / BINS:g} us of {middle} us of each ms ({peak * 3 / BINS:.2f} each time), "
+                f"{rest:.1f} elsewhere; in each ms of 4: {quarter}")
+            tell("  of these, off that phase (skewed ticks: 16 of them, 31 us apart)",
+                 [off for off in phases if abs(off) <= 100])
+            stops = [(a.time, b.time - a.time) for a, b in gaps(events)
+                     if a.kind == b.kind == "page_fault_user" and 40 <= b.time - a.time <= 80]
+            tell(f"{run}: long gaps between faults: {stop_phases(stops)}", [length for _, length in stops])
 
 
 def stop_phases(stops: Sequence[tuple[int, int]]) -> str:
@@ -229,19 +244,22 @@ def divide(total: float, vm16: Profile, **parts: float) -> dict[str, float]:
 
 def lists(traces: Traces, vm16: Profile) -> tuple[dict[str, float], float]:
     """Costs of a reclaim's lists but for writing, and how many times vm16's they are."""
-    unmap = sum(traces.gap("mm_vmscan_lru_isolate", SENT, runs=("after",), note=f", {n} folios",
-                           only=lambda a, b, n=n: a.number("nr_taken") == n) for n in SIZES)
-    done = sum(traces.gap("mm_vmscan_write_folio", "mm_vmscan_lru_shrink_inactive", runs=("after",),
-                          note=f", {n} folios", only=lambda a, b, n=n: b.number("nr_reclaimed") == n) for n in SIZES)
-    isolate = sum(traces.gap("mm_vmscan_lru_shrink_inactive", "mm_vmscan_lru_isolate", note=f", {n} folios",
-                             runs=("after",), only=lambda a, b, n=n: b.number("nr_taken") == n) for n in SIZES[1:])
-    begin = traces.gap("mm_vmscan_memcg_reclaim_begin", "mm_vmscan_lru_isolate", runs=("after",))
+    def after(first: str, second: str, folios: Callable[[Event, Event], int], nr: int) -> float:
+        return traces.gap(first, second, runs=("after",), note=f", {nr} folios",
+                          only=lambda a, b: folios(a, b) == nr)
+
+    unmap = sum(after("mm_vmscan_lru_isolate", SENT, lambda a, b: a.number("nr_taken"), n) for n in SIZES)
+    done = sum(after("mm_vmscan_write_folio", "mm_vmscan_lru_shrink_inactive",
+                     lambda a, b: b.number("nr_reclaimed"), n) for n in SIZES)
+    starts = ("mm_vmscan_memcg_reclaim_begin", *2 * ["mm_vmscan_lru_shrink_inactive"])
+    isolate = sum(after(start, "mm_vmscan_lru_isolate", lambda a, b: b.number("nr_taken"), n)
+                  for start, n in zip(starts, SIZES, strict=True))
     n = sum(SIZES)
     values = divide(unmap, vm16, scan=n, rmap=n, unmap=n, relock=n)
-    values |= divide(done + begin + isolate, vm16, reclaim_prio=3, lru_lock=6, lru_isolate=n, free=n)
+    values |= divide(done + isolate, vm16, reclaim_prio=3, lru_lock=6, lru_isolate=n, free=n)
     paid = (sum(vm16.costs[x] * n for x in ("scan", "rmap", "unmap", "relock", "lru_isolate", "free"))
             + 3 * vm16.costs["reclaim_prio"] + 6 * vm16.costs["lru_lock"]) / 1000
-    return values, (unmap + done + begin + isolate) / paid
+    return values, (unmap + done + isolate) / paid
 
 
 def measure(traces: Traces, vm16: Profile) -> tuple[dict[str, tuple[float, str]], float]:
@@ -273,20 +291,23 @@ def measure(traces: Traces, vm16: Profile) -> tuple[dict[str, tuple[float, str]]
         {"csd_ack": 1000 * traces.gap("csd_queue_cpu", "csd_queue_cpu")})
     put("measured: one more IPI of a mask", {"ipi_send": 1000 * traces.ipis()})
     put("measured: vcpu_switch's gap holds it", {"ipi_delivery": 0, "ipi_delivery_cross": 0})
-    put("measured: call_function entry to csd entry", {"irq_entry": 1000 * traces.gap(IPIS, "csd_function_entry")})
-    put("measured: csd exit to the next call_function entry of the same CPU, whose first part is in it",
+    put("measured: call_function entry to csd entry",
+        {"irq_entry": 1000 * traces.gap(IPIS, "csd_function_entry")})
+    put("measured: csd exit to the same CPU's next call_function entry (whose start it holds)",
         {"irq_exit": 1000 * traces.gap("csd_function_exit", IPIS)})
     put("measured: csd entry to exit with nothing flushed",
-        {"tlb_check": 1000 * (traces.gap("csd_function_entry", CHECKED) + traces.gap(CHECKED, "csd_function_exit"))})
+        {"tlb_check": 1000 * (traces.gap("csd_function_entry", CHECKED)
+                              + traces.gap(CHECKED, "csd_function_exit"))})
     flush = traces.gap("csd_function_entry", FLUSHED) + traces.gap(FLUSHED, "csd_function_exit")
-    put("measured: csd entry to exit with a full flush, and what the next write takes longer than after a check",
+    put("measured: csd entry to exit with a full flush, and how much later the next write is",
         {"tlb_flush_full": 1000 * (flush + traces.refill())})
     switch, leave = 1000 * traces.switch(), out["irq_exit"][0]
-    put("measured: target queued by a CPU that then spins, to the next CPU's call_function entry",
+    put("measured: a CPU queues its target and spins, to the next CPU's call_function entry",
         {"vcpu_switch": switch})
-    put("measured: csd exit on a CPU that spins to the next CPU's entry, less vcpu_switch and two irq_exit",
+    put("measured: csd exit on a CPU that spins to the next CPU's, less vcpu_switch, 2 irq_exit",
         {"tick": 1000 * traces.tick() - switch - 2 * leave})
     traces.kicks()
+    traces.warming(fault)
     return out, slowdown
 
 
