@@ -95,6 +95,7 @@ def gaps(events: Sequence[Event]) -> Iterator[Gap]:
     return ((a, b) for a, b in pairwise(events) if a.cpu == b.cpu)
 
 
+FAULT = "page_fault_user"
 SENT = "remote ipi send -1"
 CHECKED, FLUSHED = "remote shootdown 0", "remote shootdown -1"
 IPIS = ("call_function_entry", "call_function_single_entry")
@@ -191,7 +192,7 @@ class Traces:
             for i in range(1, len(events) - 4):
                 faults = events[i:i + 4]
                 same = {(e.cpu, e.tid, e.kind) for e in faults}
-                if faults[0].cpu != events[i - 1].cpu and len(same) == 1 and faults[0].kind == "page_fault_user":
+                if len(same) == 1 and faults[0].cpu != events[i - 1].cpu and faults[0].kind == FAULT:
                     for gap, (a, b) in zip(found, pairwise(faults), strict=True):
                         gap.append(b.time - a.time)
             extra = sum(tell(f"{run}: fault {n} after a switch", gap) - fault
