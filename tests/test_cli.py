@@ -88,7 +88,7 @@ def test_lists(capsys):
     code, out, _ = call(capsys, "scenarios")
     assert code == 0 and "batch-tlb-flush  60 s, 16 CPUs, 16 workers of stress_ng.vm" in out
     code, out, _ = call(capsys, "profiles")
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["epyc", "skx2s", "vm16"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["epyc", "skx2s", "tcg-rr", "vm16"]
     code, out, _ = call(capsys, "policies")
     assert code == 0 and {"stage0", "stage5"} <= {line.split()[0] for line in out.splitlines()}
 

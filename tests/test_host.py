@@ -87,3 +87,17 @@ def test_refused():
         Scenario.from_dict({"machine": {"cpus": 4, "host_cpus": 5}})
     with pytest.raises(ScenarioError, match="machine.pv_flush = true: read only when"):
         Scenario.from_dict({"machine": {"pv_flush": True}})
+
+
+def test_the_profile_of_such_a_guest():
+    """tcg-rr on one host CPU: a CPU is stopped by ticks and by flushes, and one works at a time."""
+    ms, per_page = 2000, []
+    for stage in "stage0", "stage5":
+        sim = simulate(ms=ms, policy=stage, host_cpus=1, profile="tcg-rr")
+        found, spent = counters(sim), dict(zip(names.TIMES, times(sim).tolist(), strict=True))
+        worked = sum(spent.values()) - sum(spent[x] for x in ("flush_wait", "lock_wait", "idle", "steal"))
+        assert worked <= (ms + 1) * MS
+        assert found["pgsteal_anon"] > 10_000 and found["ticks"] >= ms and found["function_call_ipis"] > 0
+        assert found["vcpu_switches"] >= ms
+        per_page.append(found["nr_tlb_remote_flush_received"] / found["pgsteal_anon"])
+    assert per_page[1] < per_page[0]
