@@ -129,6 +129,19 @@ class Traces:
         """A swap-in fault on the next page, and the touch."""
         return self.gap("page_fault_user", "page_fault_user", only=lambda a, b: a.tid == b.tid)
 
+    def moves(self) -> float:
+        """Tasks that fault on another CPU than before; a CPU and second."""
+        moved, seconds = 0, 0.0
+        for events in self.runs.values():
+            seconds += (events[-1].time - events[0].time) / 1e6
+            at: dict[int, int] = {}
+            for event in events:
+                if event.name == "page_fault_user":
+                    moved += at.setdefault(event.tid, event.cpu) != event.cpu
+                    at[event.tid] = event.cpu
+        say(f"moves of tasks: {moved} in {seconds:.2f} s of {CPUS} CPUs")
+        return moved / seconds / CPUS
+
     def switch(self) -> float:
         """A CPU that spins for acknowledgements gives up the host CPU; the next one takes an IPI."""
         found = [b.time - a.time for events in self.runs.values() for a, b in pairwise(events)
@@ -332,7 +345,7 @@ l2_ways = {tlb.l2_ways:<16} # as vm16
 [scheduler]
 hz = 1000                  # measured: tasks lose the host CPU at one phase of each ms
 slice_ms = {scheduler.slice_ms:<15} # as vm16
-migrations_per_s = {scheduler.migrations_per_s:<7} # as vm16
+migrations_per_s = {moves:<7.3f} # measured: tasks that fault on another CPU than before
 cpus_per_socket = {scheduler.cpus_per_socket:<8} # as vm16
 skew_tick = false          # measured: all at that phase, whichever CPUs' ticks
 
@@ -340,8 +353,8 @@ skew_tick = false          # measured: all at that phase, whichever CPUs' ticks
 """
 
 
-def toml(costs: dict[str, tuple[float, str]], slowdown: float, vm16: Profile) -> str:
-    lines = [HEAD.format(tlb=vm16.tlb, scheduler=vm16.scheduler)]
+def toml(costs: dict[str, tuple[float, str]], slowdown: float, moves: float, vm16: Profile) -> str:
+    lines = [HEAD.format(tlb=vm16.tlb, scheduler=vm16.scheduler, moves=moves)]
     for name in names.COSTS:
         if name in costs:
             ns, source = costs[name]
@@ -356,9 +369,10 @@ def toml(costs: dict[str, tuple[float, str]], slowdown: float, vm16: Profile) ->
 
 def main(before: str, after: str) -> None:
     vm16 = Profile.load("vm16")
-    costs, slowdown = measure(Traces(read(before), read(after)), vm16)
+    traces = Traces(read(before), read(after))
+    costs, slowdown = measure(traces, vm16)
     say(f"slowdown of reclaim's code: {slowdown:.2f} times vm16")
-    sys.stdout.write(toml(costs, slowdown, vm16))
+    sys.stdout.write(toml(costs, slowdown, traces.moves(), vm16))
 
 
 if __name__ == "__main__":

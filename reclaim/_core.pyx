@@ -831,6 +831,7 @@ cdef class Core:
         m.c = -1
         for i in range(m.w.host_cpus):
             m.host[i].running = -1
+            m.host[i].turned_at = -1
             host_next(m, i, i, 0)
         self._rebuild_tree()
 

@@ -82,7 +82,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     },
     "mm": {"ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1"), "lru_gen": (0, 8)},
     "region": {"present": (0, 2), "young": (0, 2), "filter": (0, 4)},
-    "host": {"running": (-1, "cpu")},
+    "host": {"running": (-1, "cpu"), "turned_at": (-1, _T_MAX)},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
                 "wait_head": (-1, "task"), "wait_tail": (-1, "task"),
                 "cluster_next": (0, "slot_entry+2"), "cluster_nr": (0, 256), "lowest": (0, "slot_entry+1"),
@@ -219,10 +219,12 @@ def _range(s: _State, table: str, field: str, least: int, limit: int) -> None:
         _fail(f"{table}.{field}[{row}] is {values[row]}, allowed are {least} to {limit - 1}")
 
 
-def _locks(s: _State) -> Iterator[tuple[str, Any]]:
-    yield "lru_lock", s["memcg"]["lru_lock"][0]
-    for i in np.flatnonzero(s["region"]["ptl"]["holder"] != -1):
-        yield f"ptl[{i}]", s["region"]["ptl"][i]
+def _locks(s: _State) -> Iterator[tuple[int, Any]]:
+    """Those that are held or waited for, by `lock_at`."""
+    ptl = s["region"]["ptl"]
+    yield 0, s["memcg"]["lru_lock"][0]
+    for i in np.flatnonzero((ptl["holder"] != -1) | (ptl["head"] != -1)).tolist():
+        yield 1 + i, ptl[i]
 
 
 def _constants(s: _State) -> None:
@@ -260,9 +262,6 @@ def _constants(s: _State) -> None:
         lru = s["memcg"]["lru_lock"][0][name]
         if ((ptl < -1) | (ptl >= w.nr_cpus)).any() or not -1 <= lru < w.nr_cpus:
             _fail(f"a lock's {name} is a CPU that does not exist")
-    ptl = s["region"]["ptl"]
-    if ((ptl["holder"] < 0) & ((ptl["head"] >= 0) | (ptl["tail"] >= 0))).any():
-        _fail("a CPU waits for a lock that nobody holds")
 
 
 def _page_tables(s: _State) -> None:
@@ -311,7 +310,7 @@ def _walk(after: NDArray[Any], head: int, limit: int, what: str, tail: int | Non
 
 
 def _lists(s: _State) -> None:
-    cpu, task, folio, g = s["cpu"], s["task"], s["folio"], s.memcg
+    cpu, task, folio, g, w = s["cpu"], s["task"], s["folio"], s.memcg, s.world
     nr = len(cpu)
     queued: list[int] = []
     called, furthest = np.zeros(nr, dtype=np.int64), np.full(nr, -1)
@@ -369,8 +368,14 @@ def _lists(s: _State) -> None:
             if not (0 <= l["head"] < len(folio) and 0 <= l["tail"] < len(folio)):
                 _fail(f"{name} of task {t} has no valid ends")
             _walk(folio["next"], l["head"], len(folio), f"{name} of task {t}", l["tail"], l["nr"])
-    spinning = [_walk(cpu["lock_next"], l["head"], nr, what, l["tail"]) for what, l in _locks(s)]
-    flat = [c for line in spinning for c in line]
+    flat: list[int] = []
+    for at, l in _locks(s):
+        line = _walk(cpu["lock_next"], l["head"], nr, f"lock {at}", l["tail"])
+        flat += line
+        if (cpu["lock_at"][line] != at).any():
+            _fail(f"a CPU that waits for lock {at} says that it spins for another")
+        if l["holder"] < 0 and line and (not w.host_cpus or cpu["hosted"][line].any()):
+            _fail(f"a CPU waits for lock {at}, which nobody holds")
     if len(flat) != len(set(flat)) or set(flat) != set(
             np.flatnonzero(cpu["mode"] == _MODE["SPIN_LOCK"]).tolist()):
         _fail("the CPUs that spin are not those that wait in line for a lock")

@@ -103,7 +103,7 @@ DIGEST = (
              "need_resched", "slice_ticks", "rq_nr", "stock", "drain_req", "acks",
              "nr_lru_add", "nr_lru_move_tail", "nr_lru_activate", "walk_line", "rng",
              "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")),
-    ("host", ("running",)),
+    ("host", ("running", "turned_at")),
     ("cpu_io", ()), ("cpu_queue", ()), ("cpu_runqueue", ()),
     ("cpu_lru_add", ()), ("cpu_lru_move_tail", ()), ("cpu_lru_activate", ()),
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),

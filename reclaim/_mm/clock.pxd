@@ -129,7 +129,13 @@ cdef inline int wait_category(const cpu_t *p) noexcept nogil:
     return TM_idle
 
 
-# Fair queued spin locks: the LRU lock and one lock per page-table page.
+# Spin locks: fair queues; where host CPUs run the CPUs in turn test-and-set (virt_spin_lock), so that
+# who comes while no waiter runs takes the lock.
+
+cdef inline qlock *lock_of(machine *m, const cpu_t *p) noexcept nogil:
+    """What a CPU in SPIN_LOCK spins for."""
+    return &m.cg.lru_lock if p.lock_at == 0 else &m.region[p.lock_at - 1].ptl
+
 
 cdef inline bint lock(machine *m, qlock *l) noexcept nogil:
     """True if this CPU holds it now; else the CPU waits in line and the step is over."""
@@ -139,6 +145,7 @@ cdef inline bint lock(machine *m, qlock *l) noexcept nogil:
     if l.holder < 0:
         l.holder = m.c
         return True
+    p.lock_at = 0 if l == &m.cg.lru_lock else 1 + <int32_t>(<region_t *>l - m.region)
     p.lock_next = -1
     if l.head < 0:
         l.head = m.c
@@ -150,15 +157,39 @@ cdef inline bint lock(machine *m, qlock *l) noexcept nogil:
     return False
 
 
-cdef inline void unlock(machine *m, qlock *l) noexcept nogil:
-    cdef int32_t w = l.head
+cdef inline void hand_over(machine *m, qlock *l, int32_t w, int32_t before) noexcept nogil:
+    """The lock goes to its waiter w, which stands behind `before` (-1: the first)."""
+    cdef int32_t after = m.cpu[w].lock_next
+    if before < 0:
+        l.head = after
+    else:
+        m.cpu[before].lock_next = after
+    if after < 0:
+        l.tail = before
+    m.cpu[w].lock_next = -1
     l.holder = w
+    wake_cpu(m, w, m.w.cost[CO_lock_handoff], TM_lock_wait)
+
+
+cdef inline void unlock_guest(machine *m, qlock *l) noexcept nogil:
+    """To the first waiter that runs, or whose host CPU has nothing else to run."""
+    cdef int32_t w = l.head, before = -1
+    while w >= 0 and not m.cpu[w].hosted and m.host[w % m.w.host_cpus].running >= 0:
+        before = w
+        w = m.cpu[w].lock_next
     if w >= 0:
-        l.head = m.cpu[w].lock_next
-        if l.head < 0:
-            l.tail = -1
-        m.cpu[w].lock_next = -1
-        wake_cpu(m, w, m.w.cost[CO_lock_handoff], TM_lock_wait)
+        hand_over(m, l, w, before)
+    else:
+        l.holder = -1
+
+
+cdef inline void unlock(machine *m, qlock *l) noexcept nogil:
+    if l.head < 0:
+        l.holder = -1
+    elif m.w.host_cpus:
+        unlock_guest(m, l)
+    else:
+        hand_over(m, l, l.head, -1)
 
 
 cdef inline bint lock_lru(machine *m) noexcept nogil:

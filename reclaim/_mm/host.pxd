@@ -8,13 +8,25 @@ from reclaim._mm.clock cimport *
 from reclaim._mm.program cimport cut_run
 
 
-cdef inline bint host_can_run(const cpu_t *p, int64_t now) noexcept nogil:
+cdef inline bint host_can_run(machine *m, const cpu_t *p, int64_t now) noexcept nogil:
     """Has the CPU anything to do, that is more than to spin or to be halted?"""
     if p.in_irq or p.mode == CPU_RUN:
         return True
-    if p.mode == CPU_SPIN_LOCK and not p.last_on:
-        return False
+    if p.mode == CPU_SPIN_LOCK:
+        if lock_of(m, p).holder < 0:
+            return True
+        if not p.last_on:
+            return False
     return irq_time(p) <= now
+
+cdef inline void take_lock(machine *m, int32_t c) noexcept nogil:
+    """CPU c, which spins, found the lock free."""
+    cdef qlock *l = lock_of(m, &m.cpu[c])
+    cdef int32_t before = -1, w = l.head
+    while w != c:
+        before = w
+        w = m.cpu[w].lock_next
+    hand_over(m, l, c, before)
 
 cdef inline void host_enter(machine *m, int32_t c, int64_t now, int64_t cost) noexcept nogil:
     """CPU c gets its host CPU; the time without it was stolen, or it waited anyway."""
@@ -31,6 +43,8 @@ cdef inline void host_enter(machine *m, int32_t c, int64_t now, int64_t cost) no
     p.on_at = p.clock
     p.clock += p.host_left
     p.host_left = 0
+    if p.mode == CPU_SPIN_LOCK and lock_of(m, p).holder < 0:
+        take_lock(m, c)
     if p.pv_flush:                    # kvm_vcpu_flush_tlb_guest: every address space
         p.pv_flush = 0
         for a in range(NR_ASIDS):
@@ -51,7 +65,7 @@ cdef inline void host_next(machine *m, int32_t h, int32_t first, int64_t now) no
     cdef int32_t c = first, before = m.host[h].running
     m.host[h].running = -1
     while True:
-        if host_can_run(&m.cpu[c], now):
+        if host_can_run(m, &m.cpu[c], now):
             m.host[h].running = c
             if before >= 0 and before != c:
                 m.counter[CN_vcpu_switches] += 1
@@ -81,7 +95,8 @@ cdef inline void step_H_EVENT(machine *m, cpu_t *p, bint kick) noexcept nogil:
     p.ask = 0
     if r < 0:
         host_next(m, h, m.c, m.now)
-    elif kick:
+    elif kick and m.host[h].turned_at != m.now:      # timers that are due at once make one interrupt
+        m.host[h].turned_at = m.now
         host_turn(m, h, r)
 
 cdef inline void step_H_YIELD(machine *m) noexcept nogil:
@@ -95,7 +110,7 @@ cdef inline bint host_step(machine *m, cpu_t *p) noexcept nogil:
     if kick or not p.hosted:
         step_H_EVENT(m, p, kick)
         return True
-    if host_can_run(p, m.now):
+    if host_can_run(m, p, m.now):
         return False
     step_H_YIELD(m)
     return True

@@ -76,7 +76,7 @@ cdef enum:
     RECHECK_MAPPED = 4
     RECHECK_PINNED = 8
 
-cdef struct qlock:            # a fair queued spin lock
+cdef struct qlock:            # a spin lock: a fair queue, or test-and-set with host CPUs
     int32_t holder
     int32_t head              # first waiting CPU; the rest through cpu.lock_next
     int32_t tail
@@ -138,6 +138,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     int32_t nr_lru_activate
     int32_t io_head           # of the requests that it submitted, linked through io.next
     int32_t io_tail
+    int32_t lock_at           # what it spins for: 0 the LRU lock, 1 + r the page-table lock of region r
     int32_t lru_add[31]
     int32_t lru_move_tail[31]
     int32_t lru_activate[31]
@@ -147,7 +148,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t hosted            # runs on its host CPU
     uint8_t ask               # was woken without one
     uint8_t pv_flush          # a flush that the host owes it
-    uint8_t pad[74]
+    uint8_t pad[70]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -354,7 +355,9 @@ cdef struct slot_cache_t:      # swap_slots_cache of a CPU
     uint8_t pad2[48]
 
 cdef struct host_t:
+    int64_t turned_at         # when a timer last ended a turn, or -1
     int32_t running           # the CPU that it runs, or -1
+    int32_t pad
 
 cdef struct io_t:              # one request in flight
     int64_t done

@@ -58,7 +58,7 @@ class Digest:
         return [read(c) for c in self.cpus]
 
     def read_host(self, field):
-        return [_nr(getattr(h, field)) for h in self.hosts]
+        return [_nr(h.running) if field == "running" else getattr(h, field) for h in self.hosts]
 
     def read_task(self, field):
         if field == "step":

@@ -33,6 +33,8 @@ class Host:
     def can_run(self, c):
         if c.in_irq or c.mode == RUN:
             return True
+        if c.mode == SPIN_LOCK and c.spins_for.holder is None:
+            return True
         return c.t_irq() <= self.now and not (c.mode == SPIN_LOCK and not c.last_on)
 
     # -- changing places ------------------------------------------------------------------------
@@ -48,6 +50,8 @@ class Host:
         c.on_at = c.clock
         c.clock += c.host_left
         c.host_left = 0
+        if c.mode == SPIN_LOCK and c.spins_for.holder is None:
+            self.hand_over(c.spins_for, c)
         if c.pv_flush:
             c.pv_flush = 0
             for a in range(len(c.asid_stamp)):
@@ -93,7 +97,8 @@ class Host:
         h = c.host
         if h.running is None:
             self.next_of(h, c)
-        elif was:
+        elif was and h.turned_at != self.now:
+            h.turned_at = self.now
             r = h.running
             self.leave(r)
             self.next_of(h, self.after(r))

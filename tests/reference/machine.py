@@ -221,16 +221,20 @@ class Machine:
             c.granted = None
             return True
         l.waiters.append(c)
-        c.mode = SPIN_LOCK
+        c.mode, c.spins_for = SPIN_LOCK, l
         if l is self.lru_lock:
             self.counter["lru_lock_waits"] += 1
         return False
 
     def unlock(self, l):
         assert l.holder is self.c, f"CPU {self.c.nr} does not hold {l.name} in {self.row}"
-        if l.waiters:
-            w = l.waiters.popleft()
-            l.holder, w.granted = w, l
-            self.wake_cpu(w, self.cost["lock_handoff"], "lock_wait")
+        able = [w for w in l.waiters if not self.hosts or w.hosted or w.host.running is None]
+        if able:
+            self.hand_over(l, able[0])
         else:
             l.holder = None
+
+    def hand_over(self, l, w):
+        l.waiters.remove(w)
+        l.holder, w.granted, w.spins_for = w, l, None
+        self.wake_cpu(w, self.cost["lock_handoff"], "lock_wait")

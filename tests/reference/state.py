@@ -95,7 +95,7 @@ class Mm:
 
 
 class Cpu(Stream):
-    __slots__ = ("nr", "bit", "socket", "clock", "mode", "in_irq", "istep", "sstep", "current",
+    __slots__ = ("nr", "bit", "socket", "spins_for", "clock", "mode", "in_irq", "istep", "sstep", "current",
                  "last_on", "left", "irq_at", "tick_at", "timer_at", "io_at",
                  "loaded_mm", "loaded_asid", "next_asid", "is_lazy",
                  "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
@@ -112,6 +112,7 @@ class Cpu(Stream):
         self.socket = nr // world.cpus_per_socket
         self.clock = self.in_irq = self.left = 0
         self.last_on = 1
+        self.spins_for = None       # Lock
         self.mode = IDLE
         self.istep = self.sstep = self.current = None
         self.irq_at = self.tick_at = self.timer_at = self.io_at = INF
@@ -227,11 +228,12 @@ class SwapDevice:
 
 
 class HostCpu:
-    __slots__ = ("nr", "running", "cpus")
+    __slots__ = ("nr", "running", "turned_at", "cpus")
 
     def __init__(self, nr, cpus):
         self.nr, self.cpus = nr, cpus
         self.running = None         # Cpu
+        self.turned_at = -1
         for c in cpus:
             c.host = self
 
