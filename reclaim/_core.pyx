@@ -785,7 +785,7 @@ cdef class Core:
         m.dev.ra_prev = -1
         for i in range(m.w.io_depth):
             m.io[i].next = i + 1 if i + 1 < m.w.io_depth else -1
-            m.io[i].folio = -1
+            m.io[i].slot = -1
         for i in range(NR_LISTS):
             m.cg.lru_head[i] = m.cg.lru_tail[i] = -1
         if m.w.lru:
@@ -819,6 +819,7 @@ cdef class Core:
             m.mm[u.mm].shared = m.mm[u.mm].users > 0
             m.mm[u.mm].users += 1
             u.clean.head = u.clean.tail = u.g_mm = -1
+            u.plug_head = u.plug_tail = -1
             rq_append(m, u.cpu, t)
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]
@@ -1111,5 +1112,5 @@ cdef class Core:
 def constants():
     """Limits that the audit and the documentation share."""
     return {"BATCH": BATCH, "CLUSTER": CLUSTER, "NR_ASIDS": NR_ASIDS, "INF": INF,
-            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST, "GEN_LIST": GEN_LIST,
+            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST, "BLK_MAX_SEGMENTS": BLK_MAX_SEGMENTS, "GEN_LIST": GEN_LIST,
             "GEN_MASK": GEN_MASK, "GEN_ON_SHIFT": GEN_ON_SHIFT}

@@ -56,7 +56,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
-        "wait_next": (-1, "task"), "sleep_next": (-1, "task"), "vp": (-1, "pte"),
+        "plug_nr": (0, 33), "wait_next": (-1, "task"), "sleep_next": (-1, "task"), "vp": (-1, "pte"),
         "f_pfn": (-1, "folio"), "f_old": (-1, "folio"), "folio": (-1, "folio"),
         "c_nr": (0, 2), "c_batch": (0, 65), "c_retries": (0, 17), "c_ret": (-1, len(_ST)),
         "k_ret": (-1, len(_ST)), "b_ret": (-1, len(_ST)), "freed_ret": (-1, len(_ST)),
@@ -89,7 +89,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
                 "highest": (-1, "slot_entry"), "ra_hits": (0, 1 << 30), "ra_prev": (-1, "slot_entry"),
                 "ra_win": (0, 9), "cache_active": (0, 2)},
     "slot_cache": {"cur": (0, 65), "nr": (0, 65), "n_ret": (0, 65)},
-    "io": {"done": (0, _IO_MAX), "folio": (-1, "folio"), "next": (-1, "io")},
+    "io": {"done": (0, _IO_MAX), "slot": (-1, "slot_entry"), "next": (-1, "io")},
     "memcg": {
         "usage": (0, 1 << 40), "kernel": (0, 1 << 40), "nr_isolated": (0, "folio+1"),
         "anon_cost": (0, 1 << 50), "nonresident_age": (0, 1 << 60),
@@ -392,13 +392,25 @@ def _requests(s: _State) -> NDArray[np.int64]:
                 cpu["io_at"][c] != (io["done"][own[0]] if own else _INF):
             _fail(f"the requests of CPU {c} are not in order, or io_at is not the first one's")
         rows += own
+    issued = len(rows)
+    for t, u in enumerate(s["task"]):
+        own = _walk(io["next"], u["plug_head"], len(io), f"the plug of task {t}", u["plug_tail"], u["plug_nr"])
+        if own and not _plugged(s, t):
+            _fail(f"task {t} holds requests back at a step that does not")
+        rows += own
     free = _walk(io["next"], dev["free_row"], len(io), "the free rows of the swap device")
     if sorted(rows + free) != list(range(len(io))) or len(rows) != dev["in_flight"]:
         _fail("a request is in no queue or in two, or in_flight is wrong")
-    held: NDArray[np.int64] = io["folio"][rows].astype(np.int64)
-    if (held < 0).any() or len(set(held.tolist())) != len(held) or \
-            (rows and int(io["done"][rows].max()) > dev["last"]):
-        _fail("a request has no folio, or one with another request, or ends after the last one")
+    first, nr = io["slot"][rows].astype(np.int64), io["nr"][rows].astype(np.int64)
+    slots = [slot for a, n in zip(first.tolist(), nr.tolist(), strict=True) for slot in range(a, a + n)]
+    if (nr < 1).any() or (nr > (_C["BLK_MAX_SEGMENTS"] if s.world.rotational else 1)).any() or \
+            (first < 0).any() or (first + nr > len(s["slot_entry"])).any() or len(set(slots)) != len(slots) or \
+            (issued and int(io["done"][rows[:issued]].max()) > dev["last"]):
+        _fail("a request is for no slot, or for one of another request, or ends after the last one")
+    entry = s["slot_entry"][slots]
+    held = (entry >> np.uint64(2)).astype(np.int64)
+    if (entry & np.uint64(3) != 2).any() or (held >= len(folio)).any():
+        _fail("a request is for a slot without a folio")
     busy = folio["flags"][held] & (_FL["WRITEBACK"] | _FL["LOCKED"])
     if (busy == 0).any() or (folio["refcount"][held] == 0).any():
         _fail("the folio of a request is neither under write-back nor locked")
@@ -757,6 +769,15 @@ def _at(s: _State, t: int) -> str:
     if step == "M_BATCHED":
         return names.STEPS[u["batched_ret"]]
     return names.STEPS[u["d_ret"]] if step[:2] == "D_" else step
+
+
+def _plugged(s: _State, t: int) -> bool:
+    """May the task hold requests back: in a reclaim of the lists or a readahead, and awake?"""
+    u, at = s["task"][t], _at(s, t)
+    if u["state"] not in (_STATE["RUNNING"], _STATE["QUEUED"]):
+        return False
+    reading = at[:2] == "C_" and names.STEPS[u["c_ret"]] in _READ_CHARGED
+    return reading or at[:2] in _RECLAIMING or at[:5] in ("F_RA_", "F_CL_") and at[-4:] != "_WIN"
 
 
 def _batch(u: Any, at: str) -> list[int]:

@@ -121,7 +121,18 @@ def _requests(sim: Simulation) -> _Column:
     for row in sim.view("cpu")["io_head"].tolist():
         own: list[int] = []
         while row >= 0:
-            own += [int(io["folio"][row]), int(io["done"][row])]
+            own += [int(io["slot"][row]), int(io["nr"][row]), int(io["done"][row])]
+            row = int(io["next"][row])
+        found += [len(own) // 3, *own]
+    return np.array(found, dtype=np.int64)
+
+
+def _plugs(sim: Simulation) -> _Column:
+    io, found = sim.view("io"), []
+    for row in sim.view("task")["plug_head"].tolist():
+        own: list[int] = []
+        while row >= 0:
+            own += [int(io["slot"][row]), int(io["nr"][row])]
             row = int(io["next"][row])
         found += [len(own) // 2, *own]
     return np.array(found, dtype=np.int64)
@@ -137,7 +148,7 @@ def _slot_caches(sim: Simulation) -> _Column:
 
 
 _WHOLE: dict[str, Callable[[Simulation], _Column]] = {
-    "cpu_io": _requests,
+    "cpu_io": _requests, "task_plug": _plugs,
     "cpu_queue": _queues, "cpu_runqueue": _runqueues,
     "cpu_lru_add": _batch("lru_add"), "cpu_lru_move_tail": _batch("lru_move_tail"), "cpu_lru_activate": _batch("lru_activate"),
     "asid_mm": lambda sim: sim.view("cpu")["asid_mm"],

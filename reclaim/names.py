@@ -109,6 +109,7 @@ DIGEST = (
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),
     ("task", ("state", "cpu", "step", "dying", "pass", "pos", "rng", "touches",
               "owed")),
+    ("task_plug", ()),
     ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim", "ra_page", "ra_win",
             "ra_hits", "lru_gen")),
     ("mm_cpumask", ()),

@@ -9,6 +9,7 @@ from reclaim._mm.clock cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.sched cimport *
+from reclaim._mm.blk cimport blk_finish_plug
 from reclaim._mm.vmscan cimport move_folios_to_lru, nr_reclaimed, pay, ptl_handed_over
 
 
@@ -76,6 +77,7 @@ cdef inline void step_R_LIST(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             t.step = ST_R_AGE
 
 cdef inline void step_R_AGE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    blk_finish_plug(m, p, t)
     t.sc_reclaimed += t.r_loop
     t.step = ST_R_END
     if m.w.nr_slots > 0 and inactive_is_low(m):

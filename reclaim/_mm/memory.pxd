@@ -11,7 +11,8 @@ from reclaim._mm.generations cimport folio_inc_refs
 from reclaim._mm.tlb cimport *
 from reclaim._mm.smp cimport flush, flush_tlb_batched_pending
 from reclaim._mm.sched cimport *
-from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
+from reclaim._mm.blk cimport submit_bio
+from reclaim._mm.swap cimport blk_mq_get_tag
 from reclaim._mm.memcg cimport charge_start
 from reclaim._mm.readahead cimport ra_reset, read_alone, swap_cache_hit
 from reclaim._mm.program cimport *
@@ -471,7 +472,7 @@ cdef inline void step_F_SWAP_READ(machine *m, cpu_t *p, task_t *t) noexcept nogi
 
 cdef inline void step_F_SUBMIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if blk_mq_get_tag(m, p, t):
-        submit_bio(m, p, t.f_pfn)
+        submit_bio(m, p, m.folio[t.f_pfn].slot)
         spend(m, TM_swap, m.w.cost[CO_io_submit])
         t.step = ST_F_LOCK
 

@@ -10,7 +10,8 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.sched cimport folio_unlock
 from reclaim._mm.memcg cimport charge_start
-from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
+from reclaim._mm.blk cimport blk_flush_plug
+from reclaim._mm.swap cimport plug_bio
 
 cdef enum:
     RA_MAX_WIN = 8            # 1 << page_cluster
@@ -78,6 +79,7 @@ cdef inline void read_next(machine *m, task_t *t, int32_t ret) noexcept nogil:
     """A frame for what is at ra_at, if that is not the end."""
     cdef int32_t f
     if t.ra_at >= t.ra_end:
+        blk_flush_plug(m, m.p, t)
         drain_all(m, t, ST_F_TARGET)
         return
     t.ra_vp = t.ra_at
@@ -138,8 +140,7 @@ cdef inline void step_F_RA_READ(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_F_RA_SUBMIT
 
 cdef inline void step_F_RA_SUBMIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    if blk_mq_get_tag(m, p, t):
-        submit_bio(m, p, t.f_pfn)
+    if plug_bio(m, p, t, m.folio[t.f_pfn].slot):
         spend(m, TM_swap, m.w.cost[CO_io_submit])
         ra_done(m, t)
 

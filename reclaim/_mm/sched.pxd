@@ -8,6 +8,7 @@ from reclaim._mm.clock cimport *
 from reclaim._mm.tlb cimport *
 from reclaim._mm.rng cimport rng_draw, rng_below
 from reclaim._mm.program cimport cut_run
+from reclaim._mm.blk cimport blk_flush_plug
 
 
 cdef inline void rq_append(machine *m, int32_t c, int32_t u) noexcept nogil:
@@ -126,6 +127,9 @@ cdef inline void folio_wait(machine *m, cpu_t *p, task_t *t, int32_t f, int bit)
     block(m, p, t)
 
 cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """schedule(), asleep: sched_submit_work() lets the task's requests go."""
+    if t.plug_nr > 0:
+        blk_flush_plug(m, p, t)
     t.state = TASK_BLOCKED
     p.sstep = ST_SW_PICK
     m.turn = 1

@@ -7,28 +7,9 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport spend
 from reclaim._mm.folio cimport *
+from reclaim._mm.blk cimport blk_add_rq_to_plug, blk_attempt_plug_merge
 from reclaim._mm.sched cimport block, folio_wake, folio_unlock, wake_task
 
-
-cdef inline void submit_bio(machine *m, cpu_t *p, int32_t f) noexcept nogil:
-    """A request for folio f; its completion interrupts this CPU."""
-    cdef swapdev_t *dev = m.dev
-    cdef int32_t r = dev.free_row
-    cdef int64_t done = m.now + m.w.io_latency
-    if dev.last + m.w.io_page > done:
-        done = dev.last + m.w.io_page
-    dev.last = done
-    dev.in_flight += 1
-    dev.free_row = m.io[r].next
-    m.io[r].folio = f
-    m.io[r].done = done
-    m.io[r].next = -1
-    if p.io_head < 0:
-        p.io_head = r
-        p.io_at = done
-    else:
-        m.io[p.io_tail].next = r
-    p.io_tail = r
 
 cdef inline bint blk_mq_get_tag(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """True if a request may be submitted; else the task sleeps until one is done."""
@@ -44,6 +25,15 @@ cdef inline bint blk_mq_get_tag(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     dev.wait_tail = p.current
     block(m, p, t)
     return False
+
+cdef inline bint plug_bio(machine *m, cpu_t *p, task_t *t, int32_t slot) noexcept nogil:
+    """submit_bio in a plug; false if the task sleeps for a tag, to try again."""
+    if blk_attempt_plug_merge(m, t, slot):
+        return True
+    if not blk_mq_get_tag(m, p, t):
+        return False
+    blk_add_rq_to_plug(m, p, t, slot)
+    return True
 
 cdef inline void folio_rotate_reclaimable(machine *m, cpu_t *p, int32_t f) noexcept nogil:
     cdef folio_t *q = &m.folio[f]
@@ -69,10 +59,18 @@ cdef inline void step_IO_ENTRY(machine *m, cpu_t *p) noexcept nogil:
     spend(m, TM_interrupt, m.w.cost[CO_irq_entry])
     p.istep = ST_IO_END
 
+cdef inline void end_bio(machine *m, cpu_t *p, int32_t f) noexcept nogil:
+    """end_swap_bio_write, end_swap_bio_read"""
+    p.irq_cost += m.w.cost[CO_io_complete]
+    if folio_test(m, f, PG_writeback):
+        folio_end_writeback(m, p, f)
+    else:
+        folio_unlock(m, f)
+
 cdef inline void step_IO_END(machine *m, cpu_t *p) noexcept nogil:
-    """end_swap_bio_write, end_swap_bio_read: one request a step"""
+    """blk_mq_end_request: one request a step"""
     cdef swapdev_t *dev = m.dev
-    cdef int32_t r = p.io_head, f = m.io[r].folio, u
+    cdef int32_t r = p.io_head, s, u
     p.io_head = m.io[r].next
     if p.io_head < 0:
         p.io_tail = -1
@@ -80,11 +78,11 @@ cdef inline void step_IO_END(machine *m, cpu_t *p) noexcept nogil:
     m.io[r].next = dev.free_row
     dev.free_row = r
     dev.in_flight -= 1
-    p.irq_cost += m.w.cost[CO_io_complete]
-    if folio_test(m, f, PG_writeback):
-        folio_end_writeback(m, p, f)
-    else:
-        folio_unlock(m, f)
+    for s in range(m.io[r].slot, m.io[r].slot + m.io[r].nr):
+        if slot_is_folio(m.slot_entry[s]):
+            end_bio(m, p, <int32_t>(m.slot_entry[s] >> 2))
+        else:                             # only a strategy that frees what is written gets here
+            m.bad = 2
     u = dev.wait_head
     if u >= 0:
         dev.wait_head = m.task[u].wait_next

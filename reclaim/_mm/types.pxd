@@ -25,6 +25,9 @@ cdef enum:
     NR_ASIDS = 6              # TLB_NR_DYN_ASIDS
     BATCH = 31                # PAGEVEC_SIZE
     CLUSTER = 32              # SWAP_CLUSTER_MAX
+    BLK_MAX_REQUEST_COUNT = 32
+    BLK_PLUG_FLUSH_PAGES = 32     # BLK_PLUG_FLUSH_SIZE
+    BLK_MAX_SEGMENTS = 128
     CHARGE_BATCH = 64         # MEMCG_CHARGE_BATCH
     SWAP_BATCH = 64           # SWAP_SLOTS_CACHE_SIZE too
     MAX_LIST = 64             # folios of one shrink_folio_list call: MIN_LRU_BATCH, or CLUSTER
@@ -235,6 +238,9 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t ra_vp
     int64_t g_seq             # aging: the walk's max_seq
     int64_t g_scanned
+    int32_t plug_head         # requests that it has not let go yet, linked through io.next
+    int32_t plug_tail
+    int32_t plug_nr
     int32_t g_nr              # nr_to_scan
     int32_t g_mm
     int32_t g_region
@@ -253,7 +259,7 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
     uint8_t sleep_on
     uint8_t dontneed          # zaps the range of its pass, not what its mm leaves behind
-    uint8_t pad[35]
+    uint8_t pad[23]
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -359,10 +365,12 @@ cdef struct host_t:
     int32_t running           # the CPU that it runs, or -1
     int32_t pad
 
-cdef struct io_t:              # one request in flight
+cdef struct io_t:              # one request with a tag
     int64_t done
-    int32_t folio
+    int32_t slot              # its first page's; the folios are those of the swap cache
+    int32_t nr
     int32_t next
+    int32_t pad
 
 cdef struct pass_t:
     uint8_t kind

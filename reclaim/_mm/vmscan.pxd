@@ -15,7 +15,8 @@ from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport mask_any_but, mm_mask
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
-from reclaim._mm.swap cimport blk_mq_get_tag, submit_bio
+from reclaim._mm.blk cimport blk_finish_plug
+from reclaim._mm.swap cimport plug_bio
 from reclaim._mm.swapfile cimport folio_alloc_swap, no_slot_left
 
 
@@ -41,6 +42,7 @@ cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """do_try_to_free_pages"""
+    blk_finish_plug(m, p, t)              # lru_gen_shrink_lruvec's; R_AGE has let that of the lists go
     t.step = shrink_lruvec(m)
     if t.sc_reclaimed < CLUSTER:
         if t.prio > 0:
@@ -470,8 +472,7 @@ cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             t.step = ST_P_SUBMIT
 
 cdef inline void step_P_SUBMIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    if blk_mq_get_tag(m, p, t):
-        submit_bio(m, p, t.folio)
+    if plug_bio(m, p, t, m.folio[t.folio].slot):
         spend(m, TM_swap, m.w.cost[CO_io_submit])
         t.step = ST_P_DISPATCH
 

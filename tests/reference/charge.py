@@ -133,6 +133,7 @@ class Charge:
             t.step = "R_AGE" if t.r_loop >= 32 else "R_LIST"
 
     def step_R_AGE(self, c, t):
+        self.finish_plug(t)
         t.sc_reclaimed += t.r_loop
         if self.world.nr_slots > 0 and self.inactive_is_low():
             t.nr_to_scan = 32
@@ -141,6 +142,7 @@ class Charge:
             t.step = "R_END"
 
     def step_R_END(self, c, t):
+        self.finish_plug(t)
         m = self.memcg
         t.step = "R_PRIO"
         if t.sc_reclaimed < 32:

@@ -104,9 +104,12 @@ class Digest:
         out = []
         for c in self.cpus:
             out.append(len(c.io))
-            for f, done in c.io:
-                out += [f.nr, done]
+            for request in c.io:
+                out += request
         return out
+
+    def column_task_plug(self):
+        return [x for t in self.tasks for x in (len(t.plug), *(y for request in t.plug for y in request))]
 
     def column_cpu_queue(self):
         return self._lists(lambda c: c.queue)

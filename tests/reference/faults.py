@@ -236,6 +236,7 @@ class Faults:
                 t.f_pfn = self.alloc()
                 self.start_charge(t, "F_RA_CHARGED")
                 return
+        self.flush_plug(t)
         t.step = "F_TARGET"
         if c.has_batched():
             self.start_drain(t, 7, "F_TARGET")
@@ -278,8 +279,7 @@ class Faults:
             t.step = "F_RA_SUBMIT"
 
     def step_F_RA_SUBMIT(self, c, t):
-        if self.get_tag(c, t):
-            self.submit(t.f_pfn)
+        if self.plug(c, t, t.f_pfn):
             self.ra_done(t)
             self.spend(self.cost["io_submit"])
 

@@ -240,17 +240,22 @@ class Flushing:
         self.spend(self.cost["irq_entry"])
         c.istep = "IO_END"
 
+    def request_folios(self, request):
+        slot, nr = request[:2]
+        return [self.slot_folio(s) for s in range(slot, slot + nr)]
+
     def step_IO_END(self, c, t):
         """end_swap_bio_write, end_swap_bio_read"""
         dev = self.swapdev
-        f, _ = c.io.popleft()
-        c.io_at = c.io[0][1] if c.io else INF
+        request = c.io.popleft()
+        c.io_at = c.io[0][2] if c.io else INF
         dev.in_flight -= 1
-        c.irq_cost += self.cost["io_complete"]
-        if f.flags & WRITEBACK:
-            self.end_writeback(f)
-        else:
-            self.folio_unlock(f)
+        for f in self.request_folios(request):
+            c.irq_cost += self.cost["io_complete"]
+            if f.flags & WRITEBACK:
+                self.end_writeback(f)
+            else:
+                self.folio_unlock(f)
         if dev.waiters:
             self.wake_task(dev.waiters.popleft())
         if c.io_at <= self.now:

@@ -80,18 +80,27 @@ class Ghost:
 
     def submit(self, f):
         super().submit(f)
+        self.note(f)
+
+    def plug(self, c, t, f):
+        ready = super().plug(c, t, f)
+        if ready:
+            self.note(f)
+        return ready
+
+    def note(self, f):
         assert f not in self.sent, f"folio {f.nr} is in two requests"
         self.sent[f] = self.life[f.nr], self.content[f.nr]
 
     def step_IO_END(self, c, t):
-        f = c.io[0][0]
-        life, content = self.sent.pop(f)
-        assert self.life[f.nr] == life, f"folio {f.nr} was freed with its request in flight"
-        if f.flags & WRITEBACK:
-            self.stored[f.slot] = content if self.content[f.nr] == content else -1
-        else:
-            assert self.content[f.nr] == -1, f"folio {f.nr} was written while it was read"
-            self.content[f.nr] = self.stored[f.slot]
+        for f in self.request_folios(c.io[0]):
+            life, content = self.sent.pop(f)
+            assert self.life[f.nr] == life, f"folio {f.nr} was freed with its request in flight"
+            if f.flags & WRITEBACK:
+                self.stored[f.slot] = content if self.content[f.nr] == content else -1
+            else:
+                assert self.content[f.nr] == -1, f"folio {f.nr} was written while it was read"
+                self.content[f.nr] = self.stored[f.slot]
         super().step_IO_END(c, t)
 
     def step_E_UNLOCK(self, c, t):

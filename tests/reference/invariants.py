@@ -245,10 +245,13 @@ class Invariants:
                 assert f.flags & wanted, f"folio {f.nr}: task {u.nr} waits for what it has not"
         self._check_folio_locks()
 
+    def _requests(self):
+        return [r for c in self.cpus for r in c.io] + [r for t in self.tasks for r in t.plug]
+
     def _check_folio_locks(self):
         """LOCKED folios have an owner, a task or a read; those under WRITEBACK have a writer."""
         owned = set(self.lost) if self.policy["keeps_locks"] else set()
-        sent = [f for c in self.cpus for f, _ in c.io]
+        sent = [f for request in self._requests() for f in self.request_folios(request)]
         assert len(set(sent)) == len(sent), "a folio is in two requests"
         writing = {f for f in sent if f.flags & WRITEBACK}
         owned.update(set(sent) - writing)
@@ -363,16 +366,17 @@ class Invariants:
 
     def _check_io(self):
         dev, world = self.swapdev, self.world
-        assert dev.in_flight == sum(len(c.io) for c in self.cpus), f"in flight {dev.in_flight}"
+        assert dev.in_flight == len(self._requests()), f"in flight {dev.in_flight}"
         for c in self.cpus:
-            own = [d for _, d in c.io]
+            own = [d for _, _, d in c.io]
             assert own == sorted(own), f"CPU {c.nr}: requests out of order, {own}"
             assert c.io_at == (own[0] if own else INF), f"CPU {c.nr}: io_at {c.io_at}"
-        done = sorted(d for c in self.cpus for _, d in c.io)
+        done = sorted(d for c in self.cpus for _, _, d in c.io)
         # The last one may be over before an older one of a CPU with interrupts off.
         assert not done or done[-1] == dev.last or done[-1] < dev.last <= self.now, (
             f"the last request is not done at {dev.last}")
-        assert all(b - a >= world.io_page for a, b in zip(done, done[1:])), "two ends too close"
+        ends = sorted((d, nr) for c in self.cpus for _, nr, d in c.io)
+        assert all(b - a >= n * world.io_page for (a, _), (b, n) in zip(ends, ends[1:])), "two ends too close"
         if world.swap_sync:
             assert not (dev.in_flight or dev.last or dev.waiters), "a synchronous device at work"
             assert not any(c.lru_move_tail for c in self.cpus), "rotation without write-back"

@@ -177,6 +177,7 @@ class Machine:
             f.flags &= ~WAITERS
 
     def block(self, c, t):
+        self.flush_plug(t)
         t.state = BLOCKED
         c.sstep = "SW_PICK"
 

@@ -126,11 +126,40 @@ class Memory:
         return False
 
     def submit(self, f):
+        self.swapdev.in_flight += 1
+        self.issue(f.slot, 1)
+
+    def issue(self, slot, nr):
         c, dev, world = self.c, self.swapdev, self.world
-        dev.in_flight += 1
-        dev.last = max(self.now + world.io_latency, dev.last + world.io_page)
-        c.io.append((f, dev.last))
-        c.io_at = c.io[0][1]
+        dev.last = max(self.now + world.io_latency, dev.last + nr * world.io_page)
+        c.io.append((slot, nr, dev.last))
+        c.io_at = c.io[0][2]
+
+    def plug(self, c, t, f):
+        """submit_bio with a plug; False: the task waits for a tag"""
+        if self.world.rotational and t.plug and t.plug[-1][1] < 128:
+            slot, nr = t.plug[-1]
+            if f.slot in (slot - 1, slot + nr):
+                t.plug[-1] = min(slot, f.slot), nr + 1
+                return True
+        if not self.get_tag(c, t):
+            return False
+        if len(t.plug) == 32 or t.plug and t.plug[-1][1] >= 32:
+            self.flush_plug(t)
+        self.swapdev.in_flight += 1
+        t.plug.append((f.slot, 1))
+        return True
+
+    def flush_plug(self, t):
+        """blk_flush_plug"""
+        for slot, nr in t.plug:
+            self.issue(slot, nr)
+        t.plug.clear()
+
+    def finish_plug(self, t):
+        """blk_finish_plug of reclaim; within a readahead the plug is the readahead's"""
+        if t.c_ret not in ("F_RA_CHARGED", "F_CL_CHARGED"):
+            self.flush_plug(t)
 
     def end_writeback(self, f):
         """folio_end_writeback"""

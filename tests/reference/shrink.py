@@ -266,8 +266,7 @@ class Shrink:
                 t.step = "P_SUBMIT"
 
     def step_P_SUBMIT(self, c, t):
-        if self.get_tag(c, t):
-            self.submit(t.folio)
+        if self.plug(c, t, t.folio):
             self.spend(self.cost["io_submit"])
             t.step = "P_DISPATCH"
 

@@ -160,10 +160,11 @@ class Task(Stream):
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
                  "nr_lost",         # left behind at S_TAIL; for check() only
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
-                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap")
+                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap", "plug")
 
     def __init__(self, nr, world, mm):
         self.nr, self.mm = nr, mm
+        self.plug = []
         self.pinned = bool(world.task_pinned[nr])
         first = int(world.task_first_pass[nr])
         self.passes = range(first, first + int(world.task_nr_passes[nr]))
