@@ -402,11 +402,12 @@ def _requests(s: _State) -> NDArray[np.int64]:
     if sorted(rows + free) != list(range(len(io))) or len(rows) != dev["in_flight"]:
         _fail("a request is in no queue or in two, or in_flight is wrong")
     first, nr = io["slot"][rows].astype(np.int64), io["nr"][rows].astype(np.int64)
+    longest = _C["BLK_MAX_SEGMENTS"] if s.world.rotational else 1
+    if ((first < 0) | (nr < 1) | (nr > longest) | (first + nr > len(s["slot_entry"]))).any():
+        _fail("a request is for slots that do not exist, or for too many")
     slots = [slot for a, n in zip(first.tolist(), nr.tolist(), strict=True) for slot in range(a, a + n)]
-    if (nr < 1).any() or (nr > (_C["BLK_MAX_SEGMENTS"] if s.world.rotational else 1)).any() or \
-            (first < 0).any() or (first + nr > len(s["slot_entry"])).any() or len(set(slots)) != len(slots) or \
-            (issued and int(io["done"][rows[:issued]].max()) > dev["last"]):
-        _fail("a request is for no slot, or for one of another request, or ends after the last one")
+    if len(set(slots)) != len(slots) or issued and int(io["done"][rows[:issued]].max()) > dev["last"]:
+        _fail("two requests are for the same slot, or one ends after the last one")
     entry = s["slot_entry"][slots]
     held = (entry >> np.uint64(2)).astype(np.int64)
     if (entry & np.uint64(3) != 2).any() or (held >= len(folio)).any():
