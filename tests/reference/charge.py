@@ -94,7 +94,7 @@ class Charge:
     def scan_target(self, size, prio):
         """get_scan_count for one list."""
         swappiness = self.world.swappiness
-        if not self.free_slots or swappiness == 0:
+        if not self.slots_free or swappiness == 0:
             return 0
         if prio == 0:
             return size

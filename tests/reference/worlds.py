@@ -118,6 +118,20 @@ def _hosts(pick, nr_cpus, tick, some=(0, 0, 1)):
                 tick_skew=pick([0, tick // 2 // nr_cpus, tick // 3, tick // 2]))
 
 
+def _slots(pick, world):
+    """Drawn last, too: devices that rotate and slot caches, with tables from a few slots to many a cluster.
+
+    Caches hold slots while more than 128 to 320 per CPU are free; the scan looks for runs of 256.
+    """
+    total = sum(world.mm_pages)
+    rotational = not world.swap_sync and pick([True, True, False])
+    slot_cache = pick([True, False]) if rotational else True
+    per_cpu = [330 * world.nr_cpus, 400 * world.nr_cpus, total // 2 + 330 * world.nr_cpus]
+    some = [total, total * 2 // 3, total // 2, total // 4, total + 300, 2 * total, 300, 20, 1]
+    return dict(rotational=rotational, slot_cache=slot_cache,
+                nr_slots=pick(some + 3 * per_cpu if slot_cache else some))
+
+
 def build_world(pick):
     """Any small world; most reclaim much of the time, some run out of slots, some of memory."""
     nr_cpus = pick([4, 2, 3, 4, 2, 1])
@@ -147,7 +161,7 @@ def build_world(pick):
     if len(set(mm_pages)) == 1 and pick([False, True]):
         task_mm.reverse()
     swap_sync = pick([True, True, False])
-    return small_world(
+    built = small_world(
         nr_cpus=nr_cpus, cpus_per_socket=pick([1, nr_cpus]), pcid=pick([True, False]),
         l1_sets=pick([4, 1]), l1_ways=pick([2, 1]), l2_sets=pick([8, 1, 64]), l2_ways=pick([4, 1]),
         limit=limit, kernel_pages=pick([0] * 6 + [4] * 5 + [limit // 2]),
@@ -169,6 +183,7 @@ def build_world(pick):
         mm_recency=tuple(pick([True, True, False]) for _ in range(tasks)),
         **_hosts(pick, nr_cpus, tick),
     )
+    return dataclasses.replace(built, **_slots(pick, built)) if pick([0] * 5 + [1]) else built
 
 
 def build_policy(pick):
@@ -197,6 +212,15 @@ def random_ties(seed):
     return dataclasses.replace(world, costs=tuple(long.get(name, 0) for name in names.COSTS), tick=tick,
                                passes=passes, io_latency=pick([0, 1, 7]), io_page=pick([0, 1]),
                                **_hosts(pick, world.nr_cpus, tick, (1,)))
+
+
+def random_slots(seed):
+    """random_world(seed), its slots scanned for or in caches; mostly short of memory."""
+    world, pick = random_world(seed), random.Random(f"slots {seed}").choice
+    if pick([True] * 3 + [False]):
+        world = dataclasses.replace(world, swap_sync=False, swapin_cached=False,
+                                    swappiness=pick([200, 200, 100, 60]))
+    return dataclasses.replace(world, **_slots(pick, world))
 
 
 def random_policy(seed):
