@@ -11,8 +11,8 @@ _NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_CL_WIN", "F_CL_NEXT", "F_TAR
 _AHEAD = {"F_RA_READ", "F_RA_SUBMIT"}
 _READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
          "F_SWAP_MAP"} | _AHEAD     # in the LRU, too
-_BY_VP = {"F_RA_NEXT", "F_RA_CHARGED", "F_TARGET"} | _AHEAD     # the window of a read-ahead holds,
-_BY_SLOT = {"F_CL_NEXT", "F_CL_CHARGED"} | _AHEAD               # of pages or of slots
+_BY_VP = {"F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED"}
+_BY_SLOT = {"F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED"}
 _CHARGED = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
 _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
@@ -431,33 +431,27 @@ class Invariants:
         assert dev.ra_hits >= 0 and -1 <= dev.ra_prev < max(self.world.nr_slots, 1) and (
             dev.ra_win in (0, 1, 2, 4, 8)), f"read ahead by slots: {dev.ra_hits}, {dev.ra_prev}, {dev.ra_win}"
         for t in self.tasks:
-            step, f = self._outer(t), t.f_pfn
+            step, mm, f = self._outer(t), t.mm, t.f_pfn
             if step in _NOT_HELD:
                 assert f is None, f"task {t.nr} holds folio {f.nr} in {t.step}"
             if self.world.rotational:
-                self._check_window_of_slots(t, step, f)
-            else:
-                self._check_window_of_pages(t, step, f)
+                self._check_cluster(t, step, f)
+                continue
+            assert step not in _BY_SLOT, f"task {t.nr} in {step}, on a device that does not rotate"
+            if step == "F_TARGET" or step.startswith("F_RA_") and step != "F_RA_WIN":
+                p, r = t.vp - mm.base, (t.vp - mm.base) // 512 * 512
+                assert mm.base + r <= t.ra_at <= t.ra_end <= mm.base + min(r + 512, mm.pages), (
+                    f"task {t.nr}: the window of page {p} goes from {t.ra_at} to {t.ra_end}")
+            if step in _AHEAD:
+                assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
+                assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
+                assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
 
-    def _check_window_of_slots(self, t, step, f):
-        assert step == "F_TARGET" or step not in _BY_VP - _BY_SLOT, f"task {t.nr} in {step}, on a device that rotates"
-        s = t.f_orig >> PAYLOAD
-        if step in _BY_SLOT:
-            assert 0 <= t.ra_at <= t.ra_end <= self.world.nr_slots, (
-                f"task {t.nr}: its window goes from {t.ra_at} to {t.ra_end}")
-            assert s - 7 <= t.ra_end - 1 <= s + 7, f"task {t.nr}: slot {s}, window up to {t.ra_end}"
+    def _check_cluster(self, t, step, f):
+        assert step not in _BY_VP, f"task {t.nr} in {step}, on a device that rotates"
+        if step in _AHEAD or step in _BY_SLOT and step != "F_CL_WIN":
+            s = t.f_orig >> PAYLOAD
+            assert 0 <= t.ra_at <= t.ra_end <= self.world.nr_slots and t.ra_end - 8 <= s < t.ra_end, (
+                f"task {t.nr}: the cluster of slot {s} goes from {t.ra_at} to {t.ra_end}")
         if step in _AHEAD:
             assert f.flags & SWAPCACHE and (f.slot, f.vp) == (t.ra_vp, NONE), f"folio {f.nr}: in {t.step}"
-            assert f.slot == s or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
-
-    def _check_window_of_pages(self, t, step, f):
-        mm = t.mm
-        assert step not in _BY_SLOT - _BY_VP, f"task {t.nr} in {step}, on a device that does not rotate"
-        if step in _BY_VP:
-            p, r = t.vp - mm.base, (t.vp - mm.base) // 512 * 512
-            assert mm.base + r <= t.ra_at <= t.ra_end <= mm.base + min(r + 512, mm.pages), (
-                f"task {t.nr}: the window of page {p} goes from {t.ra_at} to {t.ra_end}")
-        if step in _AHEAD:
-            assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
-            assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
-            assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
