@@ -4,8 +4,8 @@ from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, 
                     LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RECLAIM, RUN, RUNNING, QUEUED,
                     SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
-_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
-           "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
+_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_BACKOFF",
+           "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
            "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
 _NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_TARGET"}    # f_pfn is NONE
 _AHEAD = {"F_RA_READ", "F_RA_SUBMIT"}
@@ -19,7 +19,8 @@ _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP"
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE",
+             "E_UNLOCK"} | _UNMAPPING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
 _INACTIVE_SIDE = _IN_HAND | {"I_UNLOCK", "S_PLAN", "S_NEXT", "S_FREE_FLUSHED", "S_TAIL", "S_END",
@@ -55,6 +56,8 @@ class Invariants:
                 step = t.d_ret
             elif step.startswith("FL_"):
                 step = self._flush_ret(t)
+            elif step == "M_BATCHED":
+                step = t.batched_ret
             else:
                 return step
 
@@ -106,9 +109,9 @@ class Invariants:
         queued = [u for c in self.cpus for u in c.runqueue]
         assert len(set(queued)) == len(queued), "a task stands in two run queues"
         waiting = {u for f in self.folios for u in f.waiters}
-        throttled = set(self.memcg.throttled)
+        asleep = set(self.memcg.sleepers)
         for_tag = set(self.swapdev.waiters)
-        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.throttled,
+        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.sleepers,
                     *self.swapdev.waiters]
         assert len(set(sleepers)) == len(sleepers), "a task waits for two things"
         for t in self.tasks:
