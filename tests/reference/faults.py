@@ -263,7 +263,9 @@ class Faults:
             return
         self.take_slot(f, s, t.ra_vp)
         self.add_to_swap_cache(f)
-        if t.ra_vp != t.vp:
+        # PATCH: the text (and Linux) asks whether ra_vp != vp.  The two differ where another thread read
+        # the fault's own page in, and reclaim gave it another slot, while this one charged.
+        if s != self.slot_of(t):
             f.flags |= RECLAIM                      # PG_readahead
             self.counter["swap_ra"] += 1
         full = self.batch_add(f)
