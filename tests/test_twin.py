@@ -27,6 +27,7 @@ SLOTS = {
     224: "no free cluster in spite of 256 free slots",
     233: "clusters in between slots in use",
     235: "the same with slot caches, and no slot near",
+    288: "a slot taken from a folio while slot caches are in use",
 }
 
 
@@ -60,10 +61,10 @@ def test_ties():
 
 def test_slots():
     """Devices that rotate and slot caches, always short of memory."""
-    for seed in range(40):
+    for seed in SEEDS:
         policy = random_policy(seed)
         try:
-            compare(random_slots(seed), policy, actions=15_000, chunk=5000, check=policy["remainder"])
+            compare(random_slots(seed), policy, actions=12_000, chunk=4000, check=policy["remainder"])
         except AssertionError as error:
             raise AssertionError(f"random_slots({seed}): {error}") from error
 
@@ -71,7 +72,7 @@ def test_slots():
 @pytest.mark.parametrize("seed", SLOTS, ids=[f"{seed}" for seed in SLOTS])
 def test_slots_for_long(seed: int):
     policy = random_policy(seed)
-    compare(random_slots(seed), policy, actions=80_000, chunk=20_000, check=policy["remainder"])
+    compare(random_slots(seed), policy, actions=60_000, chunk=20_000, check=policy["remainder"])
 
 
 @pytest.mark.parametrize("draw", [random_world, random_ties, random_slots])
