@@ -93,6 +93,14 @@ def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
 
+def _slots(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
+    """Devices that rotate, slot caches: tests/test_twin.py says what they reach."""
+    def make(seed: int) -> tuple:
+        from reference.worlds import random_policy, random_slots
+        return random_slots(seed), random_policy(seed)
+    return {f"slots {seed}": ((lambda seed=seed: make(seed)), 60_000) for seed in seeds}
+
+
 # Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
 # the last are there for what needs more luck.
 WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
@@ -106,6 +114,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
                                     slice_ticks=1), 40_000),
     "fast device": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64,
                                     io_latency=10**6, io_page=1), 40_000),
+    **_slots(15, 288, 24, 57, 224, 235),
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
@@ -135,6 +144,7 @@ SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vm
 CLASSIC = "_mm/lru_classic.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
 PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
+BLK, HOST = "_mm/blk.pxd", "_mm/host.pxd"
 SWAPFILE = "_mm/swapfile.pxd"
 
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
@@ -175,6 +185,22 @@ MUTATIONS: tuple[Mutation, ...] = (
              "if m.row_cost == 0:               #", "if False:                         #"),
     Mutation("time of waiting for a lock counts as idle", CLOCK,
              "return TM_lock_wait", "return TM_idle"),
+
+    # host CPUs
+    Mutation("a lock goes to a waiter that does not run", CLOCK,
+             "    while w >= 0 and not m.cpu[w].hosted and", "    while False and"),
+    Mutation("timers that are due at once end a turn each", HOST,
+             "elif kick and m.host[h].turned_at != m.now:", "elif kick:"),
+    Mutation("the ring goes on from its first CPU", HOST,
+             "host_next(m, h, nxt if nxt < m.w.nr_cpus else h, m.now)", "host_next(m, h, h, m.now)"),
+    Mutation("what was left of a step is lost with the host CPU", HOST,
+             "        p.host_left = p.clock - now\n", ""),
+    Mutation("a CPU that spins with interrupts off yields to an interrupt", HOST,
+             "        if not p.last_on:\n", "        if False:\n"),
+    Mutation("a CPU forgets the flush that the host owes it", HOST,
+             "            p.tlb_stamp += 1\n            p.asid_stamp[a] = p.tlb_stamp\n", "            pass\n"),
+    Mutation("an IPI to a CPU that was just stopped is not heard", SMP,
+             "            if at <= m.cpu[j].kicked_at:\n", "            if False:\n"),
 
     # scheduling
     Mutation("a wake-up looks for an idle CPU from 0 on", SCHED,
@@ -314,8 +340,20 @@ MUTATIONS: tuple[Mutation, ...] = (
              "(g.lru_nr[0] + g.lru_nr[1]) // 4", "(g.lru_nr[0] + g.lru_nr[1]) // 2"),
     Mutation("mm.pending is not counted", VMSCAN, "    m.mm[mm].pending += 1\n", ""),
     # asynchronous swap
-    Mutation("a request is done without waiting for the one before", SWAP,
-             "    if dev.last + m.w.io_page > done:\n        done = dev.last + m.w.io_page\n", ""),
+    Mutation("a request is done without waiting for the one before", BLK,
+             "    if after > done:\n", "    if False:\n"),
+    Mutation("a request of several pages takes the time of one", BLK,
+             "m.io[r].nr * m.w.io_page", "m.w.io_page"),
+    Mutation("a task that sleeps keeps its plug", SCHED,
+             "    if t.plug_nr > 0:\n", "    if t.plug_nr > 31:\n"),
+    Mutation("reclaim within a readahead lets the readahead's plug go", BLK,
+             "if t.plug_nr > 0 and not reading_ahead(t):", "if t.plug_nr > 0:"),
+    Mutation("a plug keeps one request more", BLK,
+             "t.plug_nr == BLK_MAX_REQUEST_COUNT", "t.plug_nr == BLK_MAX_REQUEST_COUNT + 1"),
+    Mutation("a request is not merged at its front", BLK,
+             "if slot == last.slot - 1:", "if False:"),
+    Mutation("a long request does not end the plug", BLK,
+             "m.io[t.plug_tail].nr >= BLK_PLUG_FLUSH_PAGES", "False"),
     Mutation("one request more than the device has tags", SWAP,
              "if dev.in_flight < m.w.io_depth:", "if dev.in_flight < m.w.io_depth - 1 + (m.c & 1):"),
     Mutation("a completed request keeps its tag for a while", SWAP,
@@ -382,7 +420,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("backward faults read forward", READAHEAD,
              "page - n + 1 if page == prev - 1", "page if page == prev - 1"),
     Mutation("the fault's own page is marked as read ahead", READAHEAD,
-             "    if s != pte_index(t.f_orig):\n", "    if True:\n"),
+             "    if not own:\n", "    if True:\n"),
     Mutation("no lru_add_drain after reading ahead", READAHEAD,
              "        drain_all(m, t, ST_F_TARGET)\n", "        t.step = ST_F_TARGET\n"),
     Mutation("a page in the swap cache is read again", READAHEAD,
@@ -408,7 +446,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the last cluster's slot is remembered after hits too", READAHEAD,
              "    if dev.ra_hits == 0:\n        dev.ra_prev = s\n", "    dev.ra_prev = s\n"),
     Mutation("what a cluster brings in is taken for the reader's page", READAHEAD,
-             "read_async(m, t, t.ra_vp, -1, -1) ", "read_async(m, t, t.ra_vp, t.mm, t.vp) "),
+             "read_async(m, t, t.ra_vp, -1, -1,", "read_async(m, t, t.ra_vp, t.mm, t.vp,"),
 )
 
 # Not among them, since no world here tells them from the core: swap_full's threshold (only a read

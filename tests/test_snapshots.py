@@ -470,7 +470,7 @@ def test_changed_snapshots_are_refused_or_run(seed=1, each=25):
     assert process.returncode == 0, err[-3000:]
     accepted, refused = map(int, out.split())
     assert accepted + refused == 10 * 12 * each
-    assert refused > accepted
+    assert refused > accepted / 2
 
 
 # --- worlds

@@ -50,11 +50,61 @@ def one_mm(*rows, threads: int = 2, pages: int = 200, loop: bool = True, **overr
     return small_world(**fields)
 
 
+def busy_threads(seed: int) -> World:
+    """Threads that do little but meet in faults, zaps and reclaim; most in one mm, all in two.
+
+    Long costs keep the windows of the races open, which `random_world` seldom has.
+    """
+    rng = random.Random(f"threads {seed}")
+    pick, threads = rng.choice, rng.randint(2, 5)
+    nr_cpus, tick = pick([2, 2, min(3, threads), threads]), pick([10**9, 10**9, 10**8])
+    limit = 60 * nr_cpus + pick([40, 40, 90])
+    pages = limit + pick([9, 40, limit // 4, limit // 2, 600])
+    fill = make_pass("SEQ", write=pick([1] * 7 + [0]), nr=pages, think=pick([0, 1000, 200_003]))
+    same = [fill, *(_thread_pass(pick, pages) for _ in range(2))] if pick([True, False]) else []
+    rows, number = [], []
+    for _ in range(threads):
+        own = same or [fill, *(_thread_pass(pick, pages) for _ in range(pick([1, 2, 3])))]
+        rows += own
+        number.append(len(own))
+    task_mm = [0, *(pick([0, 0, 0, 1]) for _ in range(threads - 1))]
+    mms = 1 + max(task_mm)
+    long = dict(pick([(), (("zram_read", 5), ("fault_swap", 3)), (("zram_read", 2000),), (("flush_fixed", 300),), (("fault_zero", 9),),
+                      (("ipi_delivery", 200), ("irq_entry", 1)), (("fault_anon", 40), ("page_copy", 40)),
+                      (("reclaim_prio", 200),), (("zram_write", 50), ("pageout", 9)), (("zap_pte", 7),)]))
+    cost = dict(zip(names.COSTS, small_world().costs, strict=True))
+    cost.update({name: factor * 1_000_003 for name, factor in long.items()})
+    swap_sync, host_cpus = pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
+    return one_mm(
+        *rows, threads=threads, pages=pages, limit=limit, nr_cpus=nr_cpus, mm_pages=(pages,) * mms,
+        mm_recency=(pick([True, True, False]),) * mms, task_mm=tuple(task_mm),
+        task_cpu=tuple(t % nr_cpus for t in range(threads)), nr_slots=pick([4 * pages] * 7 + [pages, pages // 4, 0]),
+        task_pinned=tuple(pick([False, True]) for _ in range(threads)),
+        task_first_pass=tuple(sum(number[:t]) for t in range(threads)), task_nr_passes=tuple(number),
+        task_loop_to=tuple(pick([0, 0, 0, 1, -1]) for _ in range(threads)),
+        task_restart=tuple(pick([True, True, False]) for _ in range(threads)),
+        costs=tuple(cost.values()), tick=tick, slice_ticks=pick([1, 3]), swappiness=pick([60, 200, 200]),
+        cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]), pcid=pick([True, False]),
+        l2_sets=pick([8, 64]), swap_sync=swap_sync, swapin_cached=swap_sync and pick([False, False, True]),
+        io_depth=pick([1, 8]), io_latency=pick([80_000_000, 10**9]), host_cpus=host_cpus,
+        pv_flush=host_cpus > 0 and pick([False, True]), tick_skew=pick([0, tick // 3]),
+        migrate_threshold=pick([0, 2**62]), seed=seed)
+
+
+def _thread_pass(pick, pages: int) -> tuple:
+    first = pick([0, 0, pages // 3, pages // 2])
+    nr = pick([1, (pages - first + 1) // 2, pages - first, pages - first])
+    kind = pick(["RAND", "RAND", "SEQ", "SEQ", "DONTNEED", "DONTNEED", "POPULATE", "FWDREV"])
+    count = pick([1, 1, 3]) if kind == "DONTNEED" else min(200, pick([nr, 2 * nr, 1 + nr // 3]))
+    return make_pass(kind, write=pick([2, 1, 0]), zero=pick([0, 0, 1]), first=first, nr=nr,
+                     stride=pick([1, -1, 7]), count=count, think=pick([0, 1, 50_021]))
+
+
 def in_tlbs(sim: Simulation, mm: int) -> list[tuple[int, int]]:
     """(CPU, page) of the entries that a CPU which runs in the mm could use."""
     found = []
     for c, p in enumerate(sim.view("cpu")):
-        if p["loaded_mm"] != mm or p["is_lazy"]:
+        if p["loaded_mm"] != mm or p["is_lazy"] or p["pv_flush"]:     # flushed before it runs again
             continue
         for level in ("tlb_l1", "tlb_l2"):
             entries = sim.view(level).reshape(len(sim.view("cpu")), -1)[c]

@@ -109,11 +109,12 @@ cdef inline bint read_in_vain(machine *m, task_t *t, bint wanted) noexcept nogil
     ra_go_on(m, t)
     return True
 
-cdef inline void read_async(machine *m, task_t *t, int32_t s, int32_t mm, int32_t vp) noexcept nogil:
-    """__read_swap_cache_async, from swapcache_prepare on; the fault's own slot gets no mark"""
+cdef inline void read_async(machine *m, task_t *t, int32_t s, int32_t mm, int32_t vp,
+                            bint own) noexcept nogil:
+    """__read_swap_cache_async, from swapcache_prepare on; the fault's own page gets no mark"""
     swapcache_prepare(m, t.f_pfn, s, mm, vp)
     add_to_swap_cache(m, t.f_pfn, s)
-    if s != pte_index(t.f_orig):
+    if not own:
         folio_set(m, t.f_pfn, PG_reclaim)
         m.counter[CN_swap_ra] += 1
     t.step = ST_F_RA_READ
@@ -122,7 +123,7 @@ cdef inline void read_async(machine *m, task_t *t, int32_t s, int32_t mm, int32_
 
 cdef inline void step_F_RA_CHARGED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if not read_in_vain(m, t, to_be_read(m, t.ra_vp)):
-        read_async(m, t, pte_index(m.pte[t.ra_vp]), t.mm, t.ra_vp)
+        read_async(m, t, pte_index(m.pte[t.ra_vp]), t.mm, t.ra_vp, t.ra_vp == t.vp)
 
 cdef inline void ra_done(machine *m, task_t *t) noexcept nogil:
     folio_put(m, t.f_pfn)
@@ -196,4 +197,5 @@ cdef inline void step_F_CL_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_F_CL_CHARGED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if not read_in_vain(m, t, slot_to_be_read(m, t.ra_vp)):
-        read_async(m, t, t.ra_vp, -1, -1)        # whose page it is shows when it is mapped
+        # whose page it is shows when it is mapped
+        read_async(m, t, t.ra_vp, -1, -1, t.ra_vp == pte_index(t.f_orig))

@@ -14,6 +14,7 @@ from .host import Host
 from .invariants import Invariants
 from .machine import Machine
 from .memory import Memory
+from .pool import Pool
 from .rows import NUMBER
 from .sched import Sched
 from .shrink import Shrink
@@ -28,7 +29,7 @@ STAGE0 = {"activation": "kernel", "unmap": "kernel", "flush_every": 1, "keeps_lo
 BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
-class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, Sched, Host,
+class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host,
                 Digest, Invariants):
     """One machine; see docs/model.md."""
 

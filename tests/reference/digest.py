@@ -77,7 +77,7 @@ class Digest:
 
     def read_memcg(self, field):
         if field == "slots_free":
-            return [len(self.free_slots)]
+            return [self.slots_free]
         if field == "frames_free":
             return [len(self.free_frames)]
         if field in GENERATIONS:
@@ -88,7 +88,9 @@ class Digest:
         return [getattr(self.swapdev, field)]
 
     def column_slot_cache(self):
-        return []
+        if not self.world.slot_cache:
+            return []
+        return [x for c in self.cpus for slots in (c.slots, c.slots_ret) for x in (len(slots), *slots)]
 
     # -- single columns -------------------------------------------------------------------------
 

@@ -1,16 +1,23 @@
 """Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
 
 from .state import (ACTIVE, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO,
-                    LOCKED, LRU, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED, WORKINGSET,
-                    WRITE, WRITEBACK, YOUNG, Z, NONE)
+                    K_ZAPPED, LOCKED, LRU, ON_SWAPCACHE, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE,
+                    WAIT_LOCKED, WORKINGSET, WRITE, WRITEBACK, YOUNG, Z, NONE)
 
 _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
 
 
 class Faults:
 
+    def is_orig(self, t):
+        """The PTE is f_orig: in all bits but Z."""
+        return not (self.pte[t.vp] ^ t.f_orig) & ~Z
+
     def step_F_READ(self, c, t):
-        t.f_orig = pte = self.pte[t.vp]
+        pte = self.pte[t.vp]
+        if pte & KIND == K_ZAPPED:
+            pte = K_NONE
+        t.f_orig = pte
         t.f_old = t.f_pfn = None
         t.f_cached = 0
         kind = pte & KIND
@@ -35,15 +42,19 @@ class Faults:
         if t.c_failed:
             t.step = "F_DONE"
             return
-        self.pt_present[self.region_of[t.vp]] = 1
-        self.memcg.kernel += 1
         t.step = "F_READ"
+        region = self.region_of[t.vp]
+        if self.pt_present[region]:         # another thread was first
+            self.uncharge(1)
+            return
+        self.pt_present[region] = 1
+        self.memcg.kernel += 1
 
     def step_F_ZERO(self, c, t):
         ptl = self.ptl_of(t.vp)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] == t.f_orig:
+        if self.is_orig(t):
             self.pte[t.vp] = K_ZERO | YOUNG | Z
         self.unlock(ptl)
         self.spend(self.cost["fault_zero"])
@@ -80,7 +91,7 @@ class Faults:
         ptl = self.ptl_of(t.vp)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] != t.f_orig:
+        if not self.is_orig(t):
             self.unlock(ptl)
             self.put(t.f_pfn)
             t.step = "F_DONE"
@@ -147,7 +158,7 @@ class Faults:
         ptl = self.ptl_of(t.vp)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] != t.f_orig:
+        if not self.is_orig(t):
             self.unlock(ptl)
             self.put(t.f_pfn)
             if t.f_old is not None:
@@ -187,16 +198,22 @@ class Faults:
             f.refcount += 1
             t.f_cached = 1
             if not self.world.swap_sync:
-                if f.flags & RECLAIM:               # PG_readahead
-                    f.flags &= ~RECLAIM
-                    t.mm.ra_hits = min(t.mm.ra_hits + 1, 63)
-                    self.counter["swap_ra_hit"] += 1
-                t.mm.ra_page = t.vp - t.mm.base
+                self.note_hit(t, f)
             t.step = "F_LOCK"
         elif self.world.swap_sync:
             self.alloc_swap(t)
         else:
-            t.step = "F_RA_WIN"
+            t.step = "F_CL_WIN" if self.world.rotational else "F_RA_WIN"
+
+    def note_hit(self, t, f):
+        ahead = f.flags & RECLAIM                   # PG_readahead
+        f.flags &= ~RECLAIM
+        self.counter["swap_ra_hit"] += 1 if ahead else 0
+        if self.world.rotational:
+            self.swapdev.ra_hits += 1 if ahead else 0
+        else:
+            t.mm.ra_hits = min(t.mm.ra_hits + 1, 63) if ahead else t.mm.ra_hits
+            t.mm.ra_page = t.vp - t.mm.base
 
     def alloc_swap(self, t):
         t.f_kind = "SWAP"
@@ -236,24 +253,32 @@ class Faults:
                 t.f_pfn = self.alloc()
                 self.start_charge(t, "F_RA_CHARGED")
                 return
+        self.read_all(c, t)
+
+    def read_all(self, c, t):
+        """Nothing of the window is left to be read."""
         self.flush_plug(t)
         t.step = "F_TARGET"
         if c.has_batched():
             self.start_drain(t, 7, "F_TARGET")
 
     def step_F_RA_CHARGED(self, c, t):
-        f, s = t.f_pfn, self.to_read(t.ra_vp)
+        self.read_ahead(c, t, self.to_read(t.ra_vp), t.ra_vp, t.ra_vp == t.vp)
+
+    def read_ahead(self, c, t, s, vp, own):
+        """__read_swap_cache_async: slot s (None: no more to be read), of page vp; own: the fault's."""
+        f = t.f_pfn
         if t.c_failed or s is None:
             if t.c_failed:
                 self.free_frame(f)
             else:
                 self.put(f)
             t.f_pfn = None
-            t.step = "F_RA_NEXT"
+            t.step = self.ra_next()
             return
-        self.take_slot(f, s, t.ra_vp)
+        self.take_slot(f, s, vp)
         self.add_to_swap_cache(f)
-        if t.ra_vp != t.vp:
+        if not own:
             f.flags |= RECLAIM                      # PG_readahead
             self.counter["swap_ra"] += 1
         full = self.batch_add(f)
@@ -261,11 +286,14 @@ class Faults:
         if full:
             self.start_drain(t, 1, "F_RA_READ")
 
+    def ra_next(self):
+        return "F_CL_NEXT" if self.world.rotational else "F_RA_NEXT"
+
     def ra_done(self, t):
         """The task lets the page go."""
         self.put(t.f_pfn)
         t.f_pfn = None
-        t.step = "F_RA_NEXT"
+        t.step = self.ra_next()
 
     def step_F_RA_READ(self, c, t):
         f = t.f_pfn
@@ -283,14 +311,54 @@ class Faults:
             self.ra_done(t)
             self.spend(self.cost["io_submit"])
 
+    # -- the same by slots, on a device that rotates (5.2.2) ------------------------------------
+
+    def step_F_CL_WIN(self, c, t):
+        """swapin_nr_pages"""
+        dev, s = self.swapdev, self.slot_of(t)
+        hits, dev.ra_hits = dev.ra_hits, 0
+        if hits:
+            n = 4 if hits <= 2 else 8
+        else:
+            n = 2 if abs(s - dev.ra_prev) == 1 else 1
+            dev.ra_prev = s
+        n = max(n, dev.ra_win // 2)
+        dev.ra_win = n
+        if n == 1:
+            self.alloc_swap(t)
+            return
+        first = (s + 1) // n * n                    # a page of the device; page 0 is its header
+        t.ra_at = max(first, 1) - 1
+        t.ra_end = min(first + n - 1, self.world.nr_slots)
+        t.step = "F_CL_NEXT"
+
+    def is_to_read(self, s):
+        return bool(self.map_count(s)) and not self.slot_count[s] & HAS_CACHE
+
+    def step_F_CL_NEXT(self, c, t):
+        for s in range(t.ra_at, t.ra_end):
+            if self.is_to_read(s):
+                t.ra_vp, t.ra_at = s, s + 1
+                t.f_pfn = self.alloc()
+                self.start_charge(t, "F_CL_CHARGED")
+                return
+        self.read_all(c, t)
+
+    def step_F_CL_CHARGED(self, c, t):
+        s = t.ra_vp if self.is_to_read(t.ra_vp) else None
+        self.read_ahead(c, t, s, NONE, t.ra_vp == self.slot_of(t))
+
     def step_F_TARGET(self, c, t):
-        f = self.slot_folio(self.slot_of(t))
+        s = self.slot_of(t)
+        f = self.slot_folio(s)
         if f is not None:
             t.f_pfn = f
             f.refcount += 1
             t.f_cached = 1
             self.counter["pgmajfault"] += 1
             t.step = "F_LOCK"
+        elif not self.map_count(s):         # read and mapped meanwhile
+            t.step = "F_DONE"
         else:
             self.alloc_swap(t)
 
@@ -307,16 +375,26 @@ class Faults:
         f.flags |= SWAPCACHE
         f.refcount += 1
 
+    def direct(self):
+        """Swap-in goes past the swap cache."""
+        return self.world.swap_sync and not self.world.swapin_cached
+
     def step_F_PREPARE(self, c, t):
         s, f = self.slot_of(t), t.f_pfn
-        if self.pte[t.vp] != t.f_orig or self.slot_count[s] & HAS_CACHE:
+        if not self.is_orig(t) or self.slot_count[s] & HAS_CACHE:
+            if self.direct():
+                self.counter["swapcache_waits"] += 1
+                t.step = "F_BACKOFF"
+                tick = self.world.tick
+                self.sleep(c, t, ON_SWAPCACHE, (self.now // tick + 2) * tick)
+                return
             self.put(f)
             t.f_pfn = None
-            t.step = "F_READ"
+            t.step = "F_TARGET" if self.is_orig(t) else "F_DONE"
             return
         self.take_slot(f, s, t.vp)
         self.counter["pgmajfault"] += 1
-        if self.world.swapin_cached or not self.world.swap_sync:
+        if not self.direct():
             self.add_to_swap_cache(f)
         if not self.world.swap_sync:
             t.f_cached = 1
@@ -325,12 +403,17 @@ class Faults:
         if full:
             self.start_drain(t, 1, "F_SWAP_READ")
 
+    def step_F_BACKOFF(self, c, t):
+        self.put(t.f_pfn)
+        t.f_pfn = None
+        t.step = "F_DONE"
+
     def workingset_refault(self, f, shadow):
         """5.2.1"""
         m, counter = self.memcg, self.counter
         counter["workingset_refault_anon"] += 1
         distance = m.nonresident_age - (shadow >> 3)
-        size = len(self.active) if self.free_slots else 0
+        size = len(self.active) if self.slots_free else 0
         if distance <= size:
             f.flags |= ACTIVE
             m.nonresident_age += 1
@@ -395,10 +478,15 @@ class Faults:
         ptl, f, s = self.ptl_of(t.vp), t.f_pfn, self.slot_of(t)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] != t.f_orig:
+        direct = not t.f_cached and not self.world.swapin_cached
+        if not self.is_orig(t):
             self.unlock(ptl)
+            if direct:
+                self.swapcache_clear(f, s)
             self.folio_unlock(f)
             self.put(f)
+            if direct:
+                self.wake_up(ON_SWAPCACHE)
             t.step = "F_DONE"
             return
         excl = t.f_orig & EXCLUSIVE
@@ -408,10 +496,8 @@ class Faults:
             excl = 0
         assert self.map_count(s)
         self.slot_count[s] -= 1
-        if not self.world.swapin_cached and not t.f_cached:
-            self.slot_entry[s] = 0
-            self.drop_cache_bit(s)
-            f.slot = NONE
+        if direct:
+            self.swapcache_clear(f, s)
         elif self.world.swapin_cached or self.swap_full() or (t.write and f.refcount == 2):
             self.folio_free_swap(f)
         pte = K_PRESENT | YOUNG | f.nr << PAYLOAD
@@ -425,7 +511,14 @@ class Faults:
         t.mm.swapents -= 1
         self.unlock(ptl)
         self.folio_unlock(f)
+        if direct:
+            self.wake_up(ON_SWAPCACHE)
         t.step = "F_WP" if t.write and not pte & WRITE else "F_DONE"
+
+    def swapcache_clear(self, f, s):
+        self.slot_entry[s] = 0
+        self.drop_cache_bit(s)
+        f.slot = NONE
 
     def step_F_DONE(self, c, t):
         self.counter["pgfault"] += 1

@@ -1,17 +1,19 @@
 """What must hold after every action; derived anew from PTEs, lists and steps."""
 
 from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
-                    LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RECLAIM, RUN, RUNNING, QUEUED,
-                    SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
+                    LOCKED, LRU, MAP_COUNT, NONE, ON_SWAPCACHE, PAYLOAD, RECLAIM, RUN, RUNNING,
+                    QUEUED, SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
-_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
-           "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
-           "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
-_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_TARGET"}    # f_pfn is NONE
+_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_BACKOFF",
+           "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
+           "F_RA_CHARGED", "F_CL_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
+_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_CL_WIN", "F_CL_NEXT", "F_TARGET"}  # f_pfn is NONE
 _AHEAD = {"F_RA_READ", "F_RA_SUBMIT"}
 _READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
          "F_SWAP_MAP"} | _AHEAD     # in the LRU, too
-_CHARGED = {"F_CHARGED", "F_RA_CHARGED"}
+_BY_VP = {"F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED"}
+_BY_SLOT = {"F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED"}
+_CHARGED = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
 _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
             "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
@@ -19,7 +21,8 @@ _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP"
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE",
+             "E_UNLOCK"} | _UNMAPPING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
 _INACTIVE_SIDE = _IN_HAND | {"I_UNLOCK", "S_PLAN", "S_NEXT", "S_FREE_FLUSHED", "S_TAIL", "S_END",
@@ -34,6 +37,8 @@ class Invariants:
         self._check_times()
         self._check_hosts()
         self._check_tasks()
+        self._check_mms()
+        self._check_zaps()
         self._check_places()
         self._check_usage()
         self._check_slots()
@@ -55,6 +60,8 @@ class Invariants:
                 step = t.d_ret
             elif step.startswith("FL_"):
                 step = self._flush_ret(t)
+            elif step == "M_BATCHED":
+                step = t.batched_ret
             else:
                 return step
 
@@ -106,9 +113,9 @@ class Invariants:
         queued = [u for c in self.cpus for u in c.runqueue]
         assert len(set(queued)) == len(queued), "a task stands in two run queues"
         waiting = {u for f in self.folios for u in f.waiters}
-        throttled = set(self.memcg.throttled)
+        asleep = set(self.memcg.sleepers)
         for_tag = set(self.swapdev.waiters)
-        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.throttled,
+        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.sleepers,
                     *self.swapdev.waiters]
         assert len(set(sleepers)) == len(sleepers), "a task waits for two things"
         for t in self.tasks:
@@ -119,12 +126,13 @@ class Invariants:
                 assert not holders, f"task {t.nr} is current, and in state {t.state}"
             assert (t.state == QUEUED) == (t in queued), f"task {t.nr}: state {t.state}, run queue"
             if t.state not in (RUNNING, QUEUED, DEAD):
-                assert t in sleepers, f"task {t.nr} blocks on nothing"
-                if t in throttled:
-                    c = self.cpus[t.cpu]
-                    assert c.timer_at <= t.wake_at, f"task {t.nr}: no timer on CPU {t.cpu}"
+                assert (t in sleepers) != (t.step == "E_LEFT"), f"task {t.nr} blocks on nothing"
             else:
                 assert t not in sleepers, f"task {t.nr} waits and does not"
+                assert t.state == DEAD or t.step != "E_LEFT", f"task {t.nr} runs, and has left"
+            if t in asleep:
+                wanted = "F_BACKOFF" if t.sleep_on == ON_SWAPCACHE else "I_START"
+                assert t.step == wanted, f"task {t.nr} sleeps on {t.sleep_on} in {t.step}"
             if t in for_tag:
                 assert t.step in _SUBMITS, f"task {t.nr} waits for a tag in {t.step}"
             if t in waiting:
@@ -133,6 +141,59 @@ class Invariants:
             if t.state == QUEUED:
                 assert t in self.cpus[t.cpu].runqueue, f"task {t.nr}: queued elsewhere than cpu"
         assert self.alive == sum(t.state != DEAD for t in self.tasks), "alive"
+        for c in self.cpus:
+            assert c.timer_at == self.next_timer(c), f"CPU {c.nr}: timer_at {c.timer_at}"
+
+    def _exits(self, t):
+        """t takes its mm down."""
+        return not t.dontneed and t.step != "E_LEFT" and self._inner(t).startswith("E_")
+
+    def _check_mms(self):
+        dying = set()
+        for mm in self.mms:
+            living = [t for t in mm.tasks if t.state != DEAD]
+            left = [t for t in living if t.step == "E_LEFT"]
+            exits = [t for t in living if self._exits(t)]
+            assert mm.users == len(living) - len(left) - len(exits), f"mm {mm.nr}: users {mm.users}"
+            assert len(exits) == (1 if living and not mm.users else 0), (
+                f"mm {mm.nr}: {mm.users} users, and tasks {[t.nr for t in exits]} take it down")
+            assert len({t.dying for t in living}) < 2, f"mm {mm.nr}: not all of it is killed"
+            if any(t.dying for t in living):
+                dying.add(mm)
+            assert all(t.dying for t in (*left, *exits)), f"mm {mm.nr}: who was not killed left"
+            assert 0 <= mm.flushed <= mm.pending, f"mm {mm.nr}: flushed {mm.flushed} of {mm.pending}"
+        assert len(dying) < 2, "two mms are killed at once"
+        for t in self.tasks:
+            inner = self._inner(t)
+            assert t.state == DEAD or not (t.dontneed and not inner.startswith("E_")), (
+                f"task {t.nr}: a zap is under way in {t.step}")
+            if "M_BATCHED" in (t.step, self._flush_ret(t) if t.step.startswith("FL_") else None):
+                assert t.mm.flushed < t.batched <= t.mm.pending, f"task {t.nr}: batched {t.batched}"
+
+    def _check_zaps(self):
+        """ZAPPED PTEs are in a zap; behind it nothing is left."""
+        zapped = set()
+        for t in self.tasks:
+            inner = self._inner(t)
+            if t.state == DEAD or not inner.startswith("E_") or inner == "E_LEFT":
+                continue
+            mm = t.mm
+            if inner in ("E_FREE", "E_UNLOCK"):
+                own = self.zap_region(t)[1]
+                kinds = {self.pte[vp] & KIND for vp in own}
+                assert kinds <= {K_NONE, K_ZAPPED}, f"task {t.nr}: {kinds} after the zap"
+                zapped.update(own)
+                assert inner == "E_FREE" or not any(self.pte[vp] for vp in own), (
+                    f"task {t.nr}: PTEs are left in {t.step}")
+            if not t.dontneed:      # nobody else uses the mm
+                assert not any(self.pt_present[mm.first_region:mm.first_region + t.zap]), (
+                    f"mm {mm.nr}: a page table is left before region {t.zap}")
+                assert not any(self.pte[mm.base:mm.base + min(t.zap * 512, mm.pages)]), (
+                    f"mm {mm.nr}: pages are left before region {t.zap}")
+                if inner == "E_DONE":
+                    assert not (mm.rss or mm.swapents), f"mm {mm.nr}: rss {mm.rss}, {mm.swapents}"
+        for vp, pte in enumerate(self.pte):
+            assert pte & KIND != K_ZAPPED or vp in zapped, f"PTE {vp} is ZAPPED, and nobody zaps it"
 
     def _batch_part(self, t):
         """The folios of flush_folios that are still there."""
@@ -298,9 +359,12 @@ class Invariants:
         for pte in self.pte:
             if pte & KIND == K_SWAP:
                 counted[pte >> PAYLOAD] += 1
-        free = set(self.free_slots)
-        assert len(free) == len(self.free_slots), "a slot is free twice"
+        free = self._free_slots()
         taken = {t.folio.slot for t in self.tasks if t.step == "S_ADD"}
+        in_caches = self._slots_in_caches()
+        assert not taken & set(in_caches), "a slot was taken and is in a cache"
+        if self.world.rotational or self.world.slot_cache:
+            in_caches.update(taken)
         reading = {t.f_pfn.slot for t in self.tasks
                    if self._outer(t) in ("F_SWAP_READ", "F_SWAP_MAP") and not t.f_cached}
         for s, n in enumerate(counted):
@@ -312,7 +376,38 @@ class Invariants:
             if in_cache:
                 f = self.folios[entry >> 2]
                 assert f.flags & SWAPCACHE and f.slot == s, f"slot {s}: its folio {f.nr} is not it"
-            assert bool(count & HAS_CACHE) == (in_cache or s in reading), f"slot {s}: HAS_CACHE"
+            assert bool(count & HAS_CACHE) == (in_cache or s in reading or s in in_caches), (
+                f"slot {s}: HAS_CACHE")
+            if s in in_caches:
+                assert (count, entry) == (HAS_CACHE, 0), f"slot {s}: {count:#x}, {entry} in a cache"
+
+    def _free_slots(self):
+        """The pool."""
+        dev, rotational = self.swapdev, self.world.rotational
+        pool = [s for s, count in enumerate(self.slot_count) if count == 0] if rotational else self.free_slots
+        free = set(pool)
+        assert len(free) == len(pool) == self.slots_free, "slots_free, or a slot is free twice"
+        assert not any(self.slot_entry[s] for s in free), "a free slot has an entry"
+        if not rotational:
+            assert (dev.cluster_next, dev.cluster_nr, dev.lowest, dev.highest) == (
+                0, 0, 0, self.world.nr_slots - 1), "a scan of a device that does not rotate"
+        elif free:
+            assert 0 <= dev.lowest <= min(free) and max(free) <= dev.highest < self.world.nr_slots, (
+                f"free slots from {min(free)} to {max(free)}, {dev.lowest} to {dev.highest} known")
+        else:
+            assert (dev.lowest, dev.highest) == (self.world.nr_slots, -1) or not self.world.nr_slots, (
+                f"no slot is free, {dev.lowest} to {dev.highest} known")
+        assert 0 <= dev.cluster_nr < 256 and 0 <= dev.cluster_next <= self.world.nr_slots, "cluster"
+        return free
+
+    def _slots_in_caches(self):
+        caches = [slots for c in self.cpus for slots in (c.slots, c.slots_ret)]
+        assert max(map(len, caches)) <= 64, "a slot cache holds too much"
+        slots = [s for cache in caches for s in cache]
+        assert len(set(slots)) == len(slots), "a slot is in two caches"
+        assert self.world.slot_cache or not self.swapdev.cache_active, "slot caches in use"
+        assert self.swapdev.cache_active or not slots, "slots in caches that are off"
+        return set(slots)
 
     def _check_locks(self):
         def owner_ok(lock, steps, wanted=None):
@@ -390,19 +485,41 @@ class Invariants:
     def _check_readahead(self):
         for mm in self.mms:
             ra = mm.ra_page, mm.ra_win, mm.ra_hits
-            if self.world.swap_sync:
-                assert ra == (-2, 0, 4), f"mm {mm.nr}: read ahead {ra}, swap_sync"
+            if self.world.swap_sync or self.world.rotational:
+                assert ra == (-2, 0, 4), f"mm {mm.nr}: read ahead {ra}, not by pages"
             assert (0 <= mm.ra_page < mm.pages or mm.ra_page == -2) and 0 <= mm.ra_hits <= 63 and (
                 mm.ra_win in (0, 1, 2, 4, 8)), f"mm {mm.nr}: read ahead {ra}"
+        dev = self.swapdev
+        if not self.world.rotational:
+            assert (dev.ra_hits, dev.ra_prev, dev.ra_win) == (4, -1, 0), "read ahead by slots"
+        assert dev.ra_hits >= 0 and -1 <= dev.ra_prev < max(self.world.nr_slots, 1) and (
+            dev.ra_win in (0, 1, 2, 4, 8)), f"read ahead by slots: {dev.ra_hits}, {dev.ra_prev}, {dev.ra_win}"
         for t in self.tasks:
             step, mm, f = self._outer(t), t.mm, t.f_pfn
             if step in _NOT_HELD:
                 assert f is None, f"task {t.nr} holds folio {f.nr} in {t.step}"
+            if self.world.rotational:
+                self._check_cluster(t, step, f)
+                continue
+            assert step not in _BY_SLOT, f"task {t.nr} in {step}, on a device that does not rotate"
             if step == "F_TARGET" or step.startswith("F_RA_") and step != "F_RA_WIN":
                 p, r = t.vp - mm.base, (t.vp - mm.base) // 512 * 512
                 assert mm.base + r <= t.ra_at <= t.ra_end <= mm.base + min(r + 512, mm.pages), (
                     f"task {t.nr}: the window of page {p} goes from {t.ra_at} to {t.ra_end}")
             if step in _AHEAD:
                 assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
-                assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
-                assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
+                if self.map_count(f.slot):      # not zapped meanwhile
+                    pte = self.pte[f.vp]
+                    assert pte & KIND == K_SWAP and pte >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
+                # Another thread may have met it, and cleared the flag.
+                assert f.flags & RECLAIM or f.vp == t.vp or len(mm.tasks) > 1, (
+                    f"folio {f.nr}: PG_readahead is not set")
+
+    def _check_cluster(self, t, step, f):
+        assert step not in _BY_VP, f"task {t.nr} in {step}, on a device that rotates"
+        if step in _AHEAD or step in _BY_SLOT and step != "F_CL_WIN":
+            s = t.f_orig >> PAYLOAD
+            assert 0 <= t.ra_at <= t.ra_end <= self.world.nr_slots and t.ra_end - 8 <= s < t.ra_end, (
+                f"task {t.nr}: the cluster of slot {s} goes from {t.ra_at} to {t.ra_end}")
+        if step in _AHEAD:
+            assert f.flags & SWAPCACHE and (f.slot, f.vp) == (t.ra_vp, NONE), f"folio {f.nr}: in {t.step}"

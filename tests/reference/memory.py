@@ -77,10 +77,6 @@ class Memory:
 
     # -- swap -----------------------------------------------------------------------------------
 
-    def swap_full(self):
-        nr = self.world.nr_slots
-        return nr > 0 and len(self.free_slots) * 2 < nr
-
     def map_count(self, s):
         return self.slot_count[s] & MAP_COUNT
 
@@ -88,10 +84,6 @@ class Memory:
         """The folio in the swap cache, or None."""
         entry = self.slot_entry[s]
         return self.folios[entry >> 2] if entry & 3 == 2 else None
-
-    def slot_free(self, s):
-        self.slot_count[s] = self.slot_entry[s] = 0
-        self.free_slots.append(s)
 
     def drop_cache_bit(self, s):
         """HAS_CACHE cleared; the slot is free if its map count is 0."""

@@ -23,6 +23,8 @@ PAYLOAD = 8                         # shift of the frame or slot
 
 # What a waiter of a folio waits for: `wait_bit`
 WAIT_LOCKED, WAIT_WRITEBACK = 0, 1
+# Why a task is in `sleepers`: `sleep_on`
+ON_THROTTLED, ON_SWAPCACHE = 0, 1
 
 # slot_count
 MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
@@ -30,7 +32,7 @@ MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
 # States are kept as the names' numbers.
 RUNNING, QUEUED, BLOCKED, DEAD = range(4)
 RUN, SPIN_ACK, SPIN_LOCK, IDLE = range(4)
-SEQ, RAND, FWDREV, POPULATE, TRACE = range(5)
+SEQ, RAND, FWDREV, POPULATE, TRACE, DONTNEED = range(6)
 
 
 def splitmix(x):
@@ -83,7 +85,7 @@ class Folio:
 class Mm:
     __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
                  "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim",
-                 "ra_page", "ra_win", "ra_hits")
+                 "ra_page", "ra_win", "ra_hits", "tasks", "users")
 
     def __init__(self, nr, base, pages, recency, first_region):
         self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
@@ -92,6 +94,7 @@ class Mm:
         self.tlb_gen = 1
         self.cpumask = self.pending = self.flushed = self.rss = self.swapents = self.next_trim = 0
         self.ra_page, self.ra_win, self.ra_hits = -2, 0, 4
+        self.tasks, self.users = [], 0                      # its threads; those still in use of it
 
 
 class Cpu(Stream):
@@ -101,7 +104,7 @@ class Cpu(Stream):
                  "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
                  "l1", "l2", "walk_line",
                  "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
-                 "lru_add", "lru_move_tail", "lru_activate", "io", "queue", "hand", "irq_cost",
+                 "lru_add", "lru_move_tail", "lru_activate", "slots", "slots_ret", "io", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted",
                  "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")
@@ -128,6 +131,7 @@ class Cpu(Stream):
         self.need_resched = self.slice_ticks = self.stock = self.drain_req = 0
         self.push = NONE
         self.lru_add, self.lru_move_tail, self.lru_activate = [], [], []    # Folios
+        self.slots, self.slots_ret = deque(), deque()       # the slot cache
         self.io = deque()           # (Folio, done)
         self.queue, self.hand = deque(), deque()            # Cpus
         self.fl_mm = self.fl_vp = self.fl_gen = NONE
@@ -160,7 +164,8 @@ class Task(Stream):
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
                  "nr_lost",         # left behind at S_TAIL; for check() only
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
-                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap", "plug")
+                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
+                 "dontneed", "batched", "batched_ret", "plug")
 
     def __init__(self, nr, world, mm):
         self.nr, self.mm = nr, mm
@@ -196,7 +201,10 @@ class Task(Stream):
         self.b_ret = self.freed_ret = self.d_ret = None
         self.plan_defer, self.plan_flush = [], []
         self.d_which = self.wait_bit = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
-        self.wake_at = self.zap = 0
+        self.wake_at = self.sleep_on = self.zap = self.dontneed = self.batched = 0
+        self.batched_ret = None
+        mm.tasks.append(self)
+        mm.users += 1
 
 
 class Pass:
@@ -209,12 +217,12 @@ class Pass:
 
 class Memcg:
     __slots__ = ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
-                 "refaults_snapshot", "throttled")
+                 "refaults_snapshot", "sleepers")
 
     def __init__(self, kernel_pages):
         self.usage = self.kernel = kernel_pages
         self.nr_isolated = self.anon_cost = self.nonresident_age = self.refaults_snapshot = 0
-        self.throttled = deque()    # Tasks
+        self.sleepers = deque()     # Tasks
 
 
 class SwapDevice:
@@ -244,8 +252,6 @@ class State:
 
     def build(self, world):
         self.world = world
-        if world.rotational or world.slot_cache:
-            raise NotImplementedError("the twin knows no scanning for slots and no slot caches yet")
         self.passes = [Pass(row) for row in world.passes]
         self.trace = [int(x) for x in world.trace]
         self.cpus = [Cpu(i, world) for i in range(world.nr_cpus)]
@@ -269,7 +275,9 @@ class State:
         self.inactive, self.active = OrderedDict(), OrderedDict()
         self.slot_count = [0] * world.nr_slots
         self.slot_entry = [0] * world.nr_slots
-        self.free_slots = list(range(world.nr_slots))[::-1]
+        self.slots_free = world.nr_slots
+        # The pool of a device that rotates is no stack: every slot whose slot_count is 0.
+        self.free_slots = [] if world.rotational else list(range(world.nr_slots))[::-1]
         self.memcg = Memcg(world.kernel_pages)
         self.swapdev = SwapDevice(world.nr_slots)
         self.counter = dict.fromkeys(names.COUNTERS, 0)
