@@ -49,6 +49,7 @@ class Sched:
         c.current, n.state, n.cpu = n, RUNNING, c.nr
         c.slice_ticks = 0
         self.counter["context_switches"] += 1
+        self.lru.use_mm(n.mm)
         if c.tick_at == INF:
             c.tick_at = self.next_tick(c, self.now)
         if c.loaded_mm == n.mm.nr:
@@ -107,6 +108,7 @@ class Sched:
         c.sstep = "W_BACK"
 
     def step_W_BACK(self, c, t):
+        self.lru.use_mm(t.mm)
         if c.loaded_mm == t.mm.nr:
             self.unlazy(c)
             c.sstep = None
@@ -124,6 +126,7 @@ class Sched:
     def step_E_ZAP(self, c, t):
         mm = t.mm
         t.have = 0
+        self.lru.exit_mm(mm)
         present = [i for i in range(t.zap, mm.nr_regions) if self.pt_present[mm.first_region + i]]
         if not present:
             t.step = "E_DONE"
@@ -186,6 +189,7 @@ class Sched:
         self.unlock(self.lru_lock)
         self.unlock(self.ptl[region])
         self.pt_present[region] = 0
+        self.lru.region_gone(region)
         self.memcg.kernel -= 1
         self.memcg.usage -= 1
         t.zap += 1
@@ -197,6 +201,7 @@ class Sched:
             self.counter["restarts"] += 1
             t.pass_ = t.pos = 0
             t.mm.ra_page, t.mm.ra_win, t.mm.ra_hits = -2, 0, 4
+            self.lru.new_mm(t.mm)
             t.step = "TOUCH"
         else:
             t.state = DEAD

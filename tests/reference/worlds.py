@@ -200,6 +200,14 @@ def random_ties(seed):
                                **_hosts(pick, world.nr_cpus, tick, (1,)))
 
 
+def random_generations(seed):
+    """random_world(seed) with MGLRU; its switches vary."""
+    pick = random.Random(f"generations {seed}").choice
+    return dataclasses.replace(
+        random_world(seed), lru=1, mglru_batch=pick([False, True]), mglru_stop=pick([False, True]),
+        mglru_rework=pick([False, False, True]))
+
+
 def random_policy(seed):
     return build_policy(random.Random(f"policy {seed}").choice)
 
