@@ -40,6 +40,8 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
     -------
     int : actions made.
     """
+    if world.lru:       # a list of 64 folios tells 40 from 31, which is the most that BatchFlush knows
+        policy = policy | {"flush_every": min(policy["flush_every"], 31)}
     sim = Simulation(world, stage or core_policy(policy))
     twin = Reference(world, policy)
     made = 0

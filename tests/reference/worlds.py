@@ -200,12 +200,51 @@ def random_ties(seed):
                                **_hosts(pick, world.nr_cpus, tick, (1,)))
 
 
+def _mglru(pick):
+    return dict(lru=1, mglru_batch=pick([False, True]), mglru_stop=pick([False, True]),
+                mglru_rework=pick([False, False, True]))
+
+
 def random_generations(seed):
     """random_world(seed) with MGLRU; its switches vary."""
-    pick = random.Random(f"generations {seed}").choice
-    return dataclasses.replace(
-        random_world(seed), lru=1, mglru_batch=pick([False, True]), mglru_stop=pick([False, True]),
-        mglru_rework=pick([False, False, True]))
+    return dataclasses.replace(random_world(seed), **_mglru(random.Random(f"generations {seed}").choice))
+
+
+def reuse_generations(seed):
+    """MGLRU, and mms that fill memory and use much of it again: generations grow old and are walked,
+    pages are populated several times (tiers), evicted and brought back (refaults)."""
+    pick = random.Random(f"reuse {seed}").choice
+    nr_cpus, tasks = pick([2, 3, 4]), pick([2, 3, 4, 6])
+    mm_pages = tuple(pick([160, 300, 513, 700, 1100]) for _ in range(tasks))
+    rows, first, number = [], [], []
+    for pages in mm_pages:
+        first.append(len(rows))
+        rows.append(make_pass("SEQ", write=1, nr=pages, think=pick([0, 20_003])))
+        for _ in range(pick([2, 3, 4])):
+            at = pick([0, 0, pages // 3, pages // 2])
+            nr = pick([pages - at, (pages - at) // 2, (pages - at) // 4])
+            again = pick([1, 2, 3])
+            kind = pick(["RAND", "RAND", "SEQ", "POPULATE", "POPULATE"])
+            rows += [make_pass(kind, first=at, nr=nr, count=nr * (again if kind == "RAND" else 1),
+                               write=pick([0, 0, 2]), think=pick([0, 50_021, 2_000_003]),
+                               stride=pick([1, 1, -1, 7]))] * (1 if kind == "RAND" else again)
+        number.append(len(rows) - first[-1])
+    total = sum(mm_pages)
+    limit = max(pick([total * 2 // 3, total * 4 // 5, total // 2]), 60 * nr_cpus + 100)
+    swap_sync, tick = pick([True, False]), pick([10**9, 10**8, 10**7])
+    costs = dict(zip(names.COSTS, COSTS)) | pick([
+        {}, {}, dict(flush_fixed=20_000_001, walk_cold=9), dict(walk_pte=300_007, lru_lock=5_000_003),
+        dict.fromkeys(names.COSTS, 0)])
+    return small_world(
+        nr_cpus=nr_cpus, mm_pages=mm_pages, limit=limit, nr_slots=pick([2 * total] * 4 + [total // 2]),
+        swappiness=pick([60, 100, 200]), cgroup=pick([1, 2]), trim=pick([False, True]),
+        swap_sync=swap_sync, swapin_cached=swap_sync and pick([False, True]), io_depth=pick([8, 64, 64]),
+        io_latency=pick([80_000_000, 1_000_003, 3_000_000_000]), io_page=pick([2_000_000, 1]),
+        pgrefill_global=pick([False, True]), tick=tick, slice_ticks=pick([1, 3]),
+        migrate_threshold=pick([0, 2**62]), seed=pick(range(2**32)), passes=make_passes(rows),
+        costs=tuple(costs.values()), task_first_pass=tuple(first), task_nr_passes=tuple(number),
+        task_loop_to=tuple(pick([0, 1]) for _ in range(tasks)),
+        mm_recency=tuple(pick([True] * 4 + [False]) for _ in range(tasks)), **_mglru(pick))
 
 
 def random_policy(seed):
