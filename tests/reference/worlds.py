@@ -247,6 +247,59 @@ def reuse_generations(seed):
         mm_recency=tuple(pick([True] * 4 + [False]) for _ in range(tasks)), **_mglru(pick))
 
 
+def _alike(rows, tasks, **fields):
+    """A world whose tasks all run these passes, over and over."""
+    return small_world(lru=1, passes=make_passes(rows), task_first_pass=(0,) * tasks,
+                       task_nr_passes=(len(rows),) * tasks, **fields)
+
+
+def tiered(times, hot=200, warm=600, cold=250, tasks=1, **fields):
+    """Advice against recency; pages populated `times` times are evicted and at once brought back."""
+    again = [make_pass("POPULATE", nr=hot)] * times
+    rows = [make_pass("SEQ", write=1, nr=hot + warm, think=1000), *again,
+            make_pass("SEQ", write=1, first=hot + warm, nr=cold), *again,
+            make_pass("SEQ", write=1, first=hot + warm + cold, nr=cold)]
+    pages = hot + warm + 2 * cold
+    return _alike(rows, tasks, **dict(
+        nr_cpus=tasks, mm_pages=(pages,) * tasks, mm_recency=(False,) * tasks, swappiness=100,
+        limit=(hot + warm + 20) * tasks, nr_slots=2 * pages * tasks) | fields)
+
+
+def aged_under_writeback(**fields):
+    """Write-out takes so long that folios grow old meanwhile."""
+    rows = [make_pass("SEQ", write=1, nr=240, think=1000),
+            make_pass("RAND", nr=240, count=300, write=2, think=1000)]
+    return _alike(rows, 3, **dict(
+        mm_pages=(240,) * 3, limit=480, nr_slots=4096, swap_sync=False, io_depth=4096, swappiness=200,
+        io_latency=20 * 10**9, io_page=1, mglru_rework=True) | fields)
+
+
+def crowded(**fields):
+    """Four CPUs evict folios of one page-table page of one mm, and hold its lock for long."""
+    pages = (500, 150, 150, 150)
+    rows, first = [], []
+    for n in pages:
+        first.append(len(rows))
+        rows += [make_pass("SEQ", write=1, nr=n, think=1000),
+                 make_pass("RAND", nr=n, count=2 * n, write=2, think=1000 if n == 500 else 0)]
+    costs = dict(zip(names.COSTS, COSTS)) | dict(walk_pte=200_003, flush_fixed=20_000_001, lru_lock=0)
+    return small_world(lru=1, **dict(
+        nr_cpus=4, mm_pages=pages, limit=680, nr_slots=4096, swappiness=200, passes=make_passes(rows),
+        task_first_pass=tuple(first), task_nr_passes=(2,) * 4, task_loop_to=(1,) * 4,
+        costs=tuple(costs.values())) | fields)
+
+
+# What random worlds seldom meet, by name.
+GENERATIONS = {
+    "tiers": lambda: tiered(3),
+    "tiers, reworked": lambda: tiered(3, mglru_rework=True, pgrefill_global=True),
+    "tiers of two": lambda: tiered(4, 100, 300, 150, 2, mglru_batch=True, mglru_stop=True),
+    "aged under write-back": aged_under_writeback,
+    "crowded": crowded,
+    "crowded, reworked": lambda: crowded(mglru_rework=True, mglru_stop=True),
+}
+
+
 def random_policy(seed):
     return build_policy(random.Random(f"policy {seed}").choice)
 
