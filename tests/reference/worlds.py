@@ -274,18 +274,18 @@ def aged_under_writeback(**fields):
         io_latency=20 * 10**9, io_page=1, mglru_rework=True) | fields)
 
 
-def crowded(**fields):
-    """Four CPUs evict folios of one page-table page of one mm, and hold its lock for long."""
-    pages = (500, 150, 150, 150)
-    rows, first = [], []
+def crowded(pages, limit, think, **fields):
+    """More tasks than CPUs, all in need of memory, and most of it in one page-table page: its lock is
+    held for long (a flush for each unmapped page, a slow look around) while others want it."""
+    rows, first, tasks = [], [], len(pages)
     for n in pages:
         first.append(len(rows))
         rows += [make_pass("SEQ", write=1, nr=n, think=1000),
-                 make_pass("RAND", nr=n, count=2 * n, write=2, think=1000 if n == 500 else 0)]
-    costs = dict(zip(names.COSTS, COSTS)) | dict(walk_pte=200_003, flush_fixed=20_000_001, lru_lock=0)
+                 make_pass("RAND", nr=n, count=2 * n, write=2, think=think)]
+    costs = dict(zip(names.COSTS, COSTS)) | fields.pop("costs")
     return small_world(lru=1, **dict(
-        nr_cpus=4, mm_pages=pages, limit=680, nr_slots=4096, swappiness=200, passes=make_passes(rows),
-        task_first_pass=tuple(first), task_nr_passes=(2,) * 4, task_loop_to=(1,) * 4,
+        nr_cpus=4, mm_pages=pages, limit=limit, nr_slots=4096, swappiness=200, passes=make_passes(rows),
+        task_first_pass=tuple(first), task_nr_passes=(2,) * tasks, task_loop_to=(1,) * tasks,
         costs=tuple(costs.values())) | fields)
 
 
@@ -294,9 +294,12 @@ GENERATIONS = {
     "tiers": lambda: tiered(3),
     "tiers, reworked": lambda: tiered(3, mglru_rework=True, pgrefill_global=True),
     "tiers of two": lambda: tiered(4, 100, 300, 150, 2, mglru_batch=True, mglru_stop=True),
+    "tiers on a device": lambda: tiered(3, swap_sync=False),
     "aged under write-back": aged_under_writeback,
-    "crowded": crowded,
-    "crowded, reworked": lambda: crowded(mglru_rework=True, mglru_stop=True),
+    "a walk finds a lock held": lambda: crowded(
+        (500, *(60,) * 7), 420, 0, costs=dict(walk_pte=200_003), tick=10**7, slice_ticks=1),
+    "no look around a contended lock": lambda: crowded(
+        (500, 150, 150, 150), 500, 1000, costs=dict(flush_fixed=20_000_001), mglru_rework=True),
 }
 
 
