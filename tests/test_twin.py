@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reference.worlds import policies, random_policy, random_ties, random_world, worlds
+from reclaim import names
+from reference.worlds import (GENERATIONS, policies, random_generations, random_policy, random_ties,
+                              random_world, reuse_generations, worlds)
 from reclaim.simulation import Simulation
 from twin import compare, core_policy, twin_policy
 
@@ -46,7 +48,31 @@ def test_ties():
             raise AssertionError(f"random_ties({seed}): {error}") from error
 
 
-@pytest.mark.parametrize("draw", [random_world, random_ties])
+def compare_all(draw, seeds, actions: int, met: set[str]) -> None:
+    for seed in seeds:
+        policy = random_policy(seed)
+        try:
+            compare(draw(seed), policy, actions=actions, chunk=5000, check=policy["remainder"], met=met)
+        except AssertionError as error:
+            raise AssertionError(f"{draw.__name__}({seed}): {error}") from error
+
+
+def test_generations():
+    """MGLRU; every row of it is met."""
+    met = set()
+    compare_all(random_generations, range(60), 4000, met)
+    compare_all(reuse_generations, range(10), 40_000, met)
+    wanted = {name for name in names.STEPS if name.startswith("G_")} | {"S_GEN", "S_LOOK", "S_YOUNG"}
+    assert wanted <= met, wanted - met
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_seldom_met_of_generations(name: str):
+    compare(GENERATIONS[name](), twin_policy(4) | {"unmap": "immediate"}, actions=40_000, chunk=10_000)
+    compare(GENERATIONS[name](), twin_policy(5), actions=20_000, chunk=10_000)
+
+
+@pytest.mark.parametrize("draw", [random_world, random_ties, random_generations, reuse_generations])
 def test_fused_steps(draw):
     """compare() takes the core's actions one by one; a run in one piece goes the same way."""
     for seed in SEEDS:

@@ -13,17 +13,20 @@ _READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
          "F_SWAP_MAP"} | _AHEAD     # in the LRU, too
 _CHARGED = {"F_CHARGED", "F_RA_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
-_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
+_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
             "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
             "P_SUBMIT", "P_END", "P_DISPATCH", "S_FREE"}
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
-_LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
+             "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
 _INACTIVE_SIDE = _IN_HAND | {"I_UNLOCK", "S_PLAN", "S_NEXT", "S_FREE_FLUSHED", "S_TAIL", "S_END",
-                             "S_END_FLUSHED", "B_START", "B_LOCK", "B_OUT", "I_PUT"}
+                             "S_END_FLUSHED", "B_START", "B_LOCK", "B_OUT", "I_PUT",
+                             "G_UNLOCK", "G_KEEP", "G_PUT"}
+_JUST_ISOLATED = {"I_UNLOCK", "G_UNLOCK", "S_PLAN"}     # what was freed is of the list before
 _UNCHARGED = {"S_FREE_FLUSHED", "S_END_FLUSHED"}    # waiting for these: free_folios is uncharged
 
 
@@ -41,6 +44,7 @@ class Invariants:
         self._check_queues()
         self._check_io()
         self._check_readahead()
+        self._check_generations()
 
     # -- where a task is ------------------------------------------------------------------------
 
@@ -61,7 +65,7 @@ class Invariants:
     def _outer(self, t):
         """The step of the fault that comes when charging is done."""
         step = self._inner(t)
-        return t.c_ret if step[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_") and not (
+        return t.c_ret if step[:2] in ("C_", "R_", "G_", "I_", "K_", "S_", "U_", "P_", "B_") and not (
             step == "POPULATE") else step
 
     # -- the parts ------------------------------------------------------------------------------
@@ -155,9 +159,10 @@ class Invariants:
 
         for f in self.free_frames:
             put_at(f, "the free stack")
-            assert (f.flags, f.refcount, f.mapcount, f.vp, f.slot) == (0, 0, 0, NONE, NONE), (
-                f"free folio {f.nr} is not clean")
-        for name, lru, flag in (("INACTIVE", self.inactive, 0), ("ACTIVE", self.active, ACTIVE)):
+            assert (f.flags, f.refcount, f.mapcount, f.vp, f.slot, f.gen, f.refs) == (
+                0, 0, 0, NONE, NONE, NONE, 0), f"free folio {f.nr} is not clean"
+        lists = self.lru.named()
+        for name, lru, flag in lists:
             for f in lru.values():
                 put_at(f, name)
                 assert f.flags & LRU, f"folio {f.nr} is in {name} without LRU"
@@ -174,7 +179,8 @@ class Invariants:
         isolated = 0
         for t in self.tasks:
             inner, outer = self._inner(t), self._outer(t)
-            parts = [("list", t.list), ("ret", t.ret), ("flush_folios", self._batch_part(t))]
+            parts = [("list", t.list), ("ret", t.ret), ("clean", t.clean),
+                     ("flush_folios", self._batch_part(t))]
             if inner in _IN_HAND:
                 parts.append(("hand", [t.folio]))
             held = 0
@@ -186,10 +192,12 @@ class Invariants:
             for f in t.free_folios:
                 put_at(f, f"free_folios of task {t.nr}")
             if inner in _ACTIVE_SIDE or inner in _INACTIVE_SIDE:
-                if inner in _INACTIVE_SIDE and inner not in ("I_UNLOCK", "S_PLAN"):
+                if inner in _INACTIVE_SIDE - _JUST_ISOLATED:
                     held += t.nr_reclaimed + t.nr_lost
                 assert held == t.taken, f"task {t.nr}: {held} of {t.taken} isolated folios"
                 isolated += t.taken
+            elif inner == "G_PUT_UNLOCK":
+                assert held == len(t.clean), f"task {t.nr}: {held} folios are not put back"
             else:
                 assert held == 0, f"task {t.nr} has {held} isolated folios in {t.step}"
             if inner in _UNMAPPING:
@@ -204,8 +212,9 @@ class Invariants:
                 if outer == "F_WP_SET":
                     add(refs, t.f_old)
                     add(maps, t.f_old)
-        assert self.memcg.nr_isolated == isolated, (
+        assert self.memcg.nr_isolated == self.lru.isolated(isolated), (
             f"nr_isolated {self.memcg.nr_isolated}, counted {isolated}")
+        on_lists = {name for name, _, _ in lists}
         for mm in self.mms:
             rss = swapents = 0
             for vp in range(mm.base, mm.base + mm.pages):
@@ -237,7 +246,7 @@ class Invariants:
                 f"folio {f.nr} ({place[f]}): refcount {f.refcount}, counted {refs.get(f, 0)}")
             assert f.mapcount == maps.get(f, 0), (
                 f"folio {f.nr} ({place[f]}): mapcount {f.mapcount}, counted {maps.get(f, 0)}")
-            assert bool(f.flags & LRU) == (place[f] in ("INACTIVE", "ACTIVE")), (
+            assert bool(f.flags & LRU) == (place[f] in on_lists), (
                 f"folio {f.nr}: LRU, and in {place[f]}")
             assert bool(f.flags & WAITERS) == bool(f.waiters), f"folio {f.nr}: WAITERS"
             for u in f.waiters:
@@ -401,3 +410,71 @@ class Invariants:
                 assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
                 assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
                 assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
+
+    # -- generations ----------------------------------------------------------------------------
+
+    def _check_generations(self):
+        m = self.memcg
+        for t in self.tasks:
+            most = 64 if self.world.lru else 32
+            assert len(t.list) <= most, f"task {t.nr} took {len(t.list)} folios"
+        assert m.protected[0] == 0, f"protected: {m.protected}"
+        if not self.world.lru:
+            assert not any((m.max_seq, *m.min_seq, *m.gen_nr, *m.refaulted, *m.evicted, m.mm_seq, m.mm_head,
+                            m.filters, *self.pt_young, *self.pt_filter)), "generations in a classic world"
+            assert not any(f.refs or f.gen != NONE for f in self.folios), "a folio has a generation"
+            assert not any(mm.lru_gen for mm in self.mms), "an mm is to be walked"
+            return
+        self._check_sequences(m)
+        self._check_walks(m)
+        counted = [0] * len(m.gen_nr)
+        listed = {f for gen in self.lru.gens for f in gen.values()}
+        for f in self.folios:
+            assert (f.gen != NONE) == (f in listed), f"folio {f.nr}: gen {f.gen}, on a list: {f in listed}"
+            assert 0 <= f.refs <= 3, f"folio {f.nr}: refs {f.refs}"
+            if f.gen != NONE:
+                counted[f.gen] += 1
+        walked = [sum(moved) for moved in zip(*(t.g_moved for t in self.tasks))]
+        assert [a + b for a, b in zip(m.gen_nr, walked)] == counted, (
+            f"gen_nr {m.gen_nr}, walks in hand {walked}, counted {counted}")
+
+    def _check_sequences(self, m):
+        anon, file = (m.max_seq - seq + 1 for seq in m.min_seq)
+        assert 2 <= file <= anon <= 4, f"{anon} and {file} generations"
+        ending = sum(1 for t in self.tasks if t.step == "G_MAX")    # who ended the walk of all mms
+        assert m.mm_seq == m.max_seq - 1 + ending, f"mm_seq {m.mm_seq}, max_seq {m.max_seq}"
+        assert NONE <= m.mm_head < len(self.mms), f"mm_head {m.mm_head}"
+        assert m.mm_head == NONE or m.mm_seq < m.max_seq, "an mm is next in a walk that is over"
+        if self.lru.inverted:           # then folios may be older than their list
+            return
+        living = {seq % 4 for seq in range(m.min_seq[0], m.max_seq + 1)}
+        for g, gen in enumerate(self.lru.gens):
+            assert g in living or not gen, f"folios on list {g}, generations {m.min_seq[0]} to {m.max_seq}"
+            for f in gen.values():
+                assert f.gen in living, f"folio {f.nr}: gen {f.gen} is over"
+                older = (f.gen - m.min_seq[0]) % 4 < (g - m.min_seq[0]) % 4
+                assert not older, f"folio {f.nr}: gen {f.gen}, on the list of {g}"
+
+    def _check_walks(self, m):
+        for region, present in enumerate(self.pt_present):
+            marks = self.pt_filter[region]
+            assert present or not (self.pt_young[region] or marks), f"region {region} is gone, and marked"
+            assert not marks & ~m.filters, f"region {region} is in a filter that is none"
+        for mm in self.mms:
+            assert 0 <= mm.lru_gen < 8, f"mm {mm.nr}: lru_gen {mm.lru_gen}"
+        for t in self.tasks:
+            inner = self._inner(t)
+            assert sum(t.g_moved) == 0 and t.g_batched >= sum(n for n in t.g_moved if n > 0), (
+                f"task {t.nr} moved {t.g_moved}, {t.g_batched} folios")
+            if inner not in ("G_WALK", "G_BATCH"):
+                assert not t.g_batched and not any(t.g_moved), f"task {t.nr} keeps moves in {t.step}"
+            if inner in ("G_WALK", "G_BATCH", "G_BATCH_UNLOCK", "G_AGAIN"):
+                assert 0 <= t.g_region <= t.g_mm.nr_regions, f"task {t.nr}: region {t.g_region}"
+            if inner == "S_LOOK":
+                region = self.region_of[t.folio.vp]
+                assert t.look_at <= t.look_end and 1 <= t.look_nr <= 64, f"task {t.nr}: look-around"
+                assert self.region_of[t.look_end - 1] == region == self.region_of[t.look_end - t.look_nr], (
+                    f"task {t.nr} looks around beyond its page-table page")
+            if inner in ("G_KEEP", "G_PUT", "G_PUT_UNLOCK"):
+                assert not t.list and not t.flush_folios, f"task {t.nr}: folios left in {t.step}"
+            assert not t.clean or inner in ("G_PUT", "G_PUT_UNLOCK"), f"task {t.nr}: clean folios in {t.step}"

@@ -3,7 +3,8 @@
 import pytest
 
 from . import BATCH31, STAGE0, Checked, Reference, names
-from .worlds import policies, random_policy, random_ties, random_world, small_world, worlds
+from .worlds import (GENERATIONS, policies, random_generations, random_policy, random_ties, random_world,
+                     reuse_generations, small_world, worlds)
 
 hypothesis = pytest.importorskip("hypothesis")
 _SETTINGS = hypothesis.settings(max_examples=15, deadline=None,
@@ -35,6 +36,20 @@ def test_invariants_hold_with_host_cpus(seed):
     _run_checked(Checked(random_ties(seed), random_policy(seed)), 600, skip=(0, 5000)[seed % 2])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_invariants_hold_with_generations(seed):
+    draw = random_generations if seed % 2 else reuse_generations
+    _run_checked(Checked(draw(seed), random_policy(seed)), 400, skip=(15000, 0, 30000)[seed % 3])
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_invariants_hold_where_generations_are_seldom(name):
+    """Now and then, so that most of the run is seen; contents are looked at all the time."""
+    machine = Checked(GENERATIONS[name](), dict(STAGE0, unmap="immediate"))
+    for _ in range(30):
+        _run_checked(machine, 4, skip=997)
+
+
 @pytest.mark.parametrize("pv_flush", [False, True])
 @pytest.mark.parametrize("host_cpus", [1, 2])
 def test_host_cpus_run_their_cpus_in_turn(host_cpus, pv_flush):
@@ -53,9 +68,10 @@ def test_invariants_hold_in_drawn_worlds(world, policy):
     _run_checked(Checked(world, policy), 500)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_contents_survive(seed):
-    machine = Checked(random_world(seed), random_policy(seed))
+@pytest.mark.parametrize("draw, seed", [(random_world, s) for s in range(30)]
+                         + [(random_generations, s) for s in range(10)])
+def test_contents_survive(draw, seed):
+    machine = Checked(draw(seed), random_policy(seed))
     for _ in range(30000):
         if not machine.alive or machine.act() is None:
             break
