@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from reference.generation_worlds import GENERATIONS, random_generations, reuse_generations
+from reference.worlds import policies, random_policy, random_ties, random_world, worlds
 from reclaim import names
-from reference.worlds import (GENERATIONS, policies, random_generations, random_policy, random_ties,
-                              random_world, reuse_generations, worlds)
 from reclaim.simulation import Simulation
 from twin import compare, core_policy, twin_policy
 
@@ -48,6 +48,24 @@ def test_ties():
             raise AssertionError(f"random_ties({seed}): {error}") from error
 
 
+@pytest.mark.parametrize("draw", [random_world, random_ties, random_generations, reuse_generations])
+def test_fused_steps(draw):
+    """compare() takes the core's actions one by one; a run in one piece goes the same way."""
+    for seed in SEEDS:
+        world, policy = draw(seed), core_policy(random_policy(seed))
+        runs = [Simulation(world, policy) for _ in range(3)]
+        runs[0]._core.run(1 << 50, actions=20_000)
+        runs[1]._core.run(1 << 50, actions=20_000, fuse=False)
+        runs[2]._core.run_log(1 << 50, actions=20_000)
+        assert len({sim.digest() for sim in runs}) == 1, f"{draw.__name__}({seed})"
+
+
+@pytest.mark.parametrize("seed", FOUND, ids=[f"{seed}" for seed in FOUND])
+def test_found_before(seed: int):
+    policy = random_policy(seed)
+    compare(random_world(seed), policy, actions=20_000, chunk=5000, check=policy["remainder"])
+
+
 def compare_all(draw, seeds, actions: int, met: set[str]) -> None:
     for seed in seeds:
         policy = random_policy(seed)
@@ -70,21 +88,3 @@ def test_generations():
 def test_seldom_met_of_generations(name: str):
     compare(GENERATIONS[name](), twin_policy(4) | {"unmap": "immediate"}, actions=40_000, chunk=10_000)
     compare(GENERATIONS[name](), twin_policy(5), actions=20_000, chunk=10_000)
-
-
-@pytest.mark.parametrize("draw", [random_world, random_ties, random_generations, reuse_generations])
-def test_fused_steps(draw):
-    """compare() takes the core's actions one by one; a run in one piece goes the same way."""
-    for seed in SEEDS:
-        world, policy = draw(seed), core_policy(random_policy(seed))
-        runs = [Simulation(world, policy) for _ in range(3)]
-        runs[0]._core.run(1 << 50, actions=20_000)
-        runs[1]._core.run(1 << 50, actions=20_000, fuse=False)
-        runs[2]._core.run_log(1 << 50, actions=20_000)
-        assert len({sim.digest() for sim in runs}) == 1, f"{draw.__name__}({seed})"
-
-
-@pytest.mark.parametrize("seed", FOUND, ids=[f"{seed}" for seed in FOUND])
-def test_found_before(seed: int):
-    policy = random_policy(seed)
-    compare(random_world(seed), policy, actions=20_000, chunk=5000, check=policy["remainder"])

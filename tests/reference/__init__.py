@@ -9,6 +9,7 @@ from .charge import Charge
 from .digest import Digest
 from .faults import Faults
 from .flushing import Flushing
+from .generation_invariants import GenerationInvariants
 from .generations import Generations, Lists
 from .ghost import Ghost
 from .host import Host
@@ -31,7 +32,7 @@ BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
 class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, Sched, Host,
-                Generations, Digest, Invariants):
+                Generations, GenerationInvariants, Digest, Invariants):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):

@@ -123,11 +123,13 @@ class Lists:
 
     # -- accesses, refaults, tiers --------------------------------------------------------------
 
-    def recency_of(self, f):
-        return f.vp != NONE and self.machine.mm_of[f.vp].recency
+    def recency(self):
+        """lru_gen_in_fault.  PATCH: the text says "mm_recency of f's mm", but a folio that a cluster brings
+        in has none (F_CL_CHARGED); the kernel asks for the VMA of the fault, so the task's mm is taken."""
+        return self.machine.c.current.mm.recency
 
     def in_fault(self, f):
-        if self.recency_of(f):
+        if self.recency():
             f.flags |= ACTIVE
 
     def mark_accessed(self, c, f):
@@ -157,7 +159,7 @@ class Lists:
         r = token % 4 + workingset
         m.refaulted[tier(r)] = m.refaulted[tier(r)] + 1 & MASK64
         counter["workingset_activate_anon"] += 1
-        if self.recency_of(f) or r >= 3:
+        if self.recency() or r >= 3:
             f.refs = 3
             f.flags |= WORKINGSET
             counter["workingset_restore_anon"] += 1

@@ -3,8 +3,8 @@
 import pytest
 
 from . import BATCH31, STAGE0, Checked, Reference, names
-from .worlds import (GENERATIONS, policies, random_generations, random_policy, random_ties, random_world,
-                     reuse_generations, small_world, worlds)
+from .generation_worlds import GENERATIONS, random_generations, reuse_generations
+from .worlds import policies, random_policy, random_ties, random_world, small_world, worlds
 
 hypothesis = pytest.importorskip("hypothesis")
 _SETTINGS = hypothesis.settings(max_examples=15, deadline=None,
@@ -34,20 +34,6 @@ def test_invariants_hold_after_every_action(seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_invariants_hold_with_host_cpus(seed):
     _run_checked(Checked(random_ties(seed), random_policy(seed)), 600, skip=(0, 5000)[seed % 2])
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_invariants_hold_with_generations(seed):
-    draw = random_generations if seed % 2 else reuse_generations
-    _run_checked(Checked(draw(seed), random_policy(seed)), 400, skip=(15000, 0, 30000)[seed % 3])
-
-
-@pytest.mark.parametrize("name", GENERATIONS)
-def test_invariants_hold_where_generations_are_seldom(name):
-    """Now and then, so that most of the run is seen; contents are looked at all the time."""
-    machine = Checked(GENERATIONS[name](), dict(STAGE0, unmap="immediate"))
-    for _ in range(30):
-        _run_checked(machine, 4, skip=997)
 
 
 @pytest.mark.parametrize("pv_flush", [False, True])
@@ -119,3 +105,17 @@ def test_the_shape_of_the_results():
     assert len(machine.digest()) == 64
     assert sum(n * k for n, k in enumerate(machine.batch_size)) == machine.counters()["folios_batched"]
     assert machine.counters()["pgsteal_anon"] > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_invariants_hold_with_generations(seed):
+    draw = random_generations if seed % 2 else reuse_generations
+    _run_checked(Checked(draw(seed), random_policy(seed)), 400, skip=(15000, 0, 30000)[seed % 3])
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_invariants_hold_where_generations_are_seldom(name):
+    """Now and then, so that most of the run is seen; contents are looked at all the time."""
+    machine = Checked(GENERATIONS[name](), dict(STAGE0, unmap="immediate"))
+    for _ in range(30):
+        _run_checked(machine, 4, skip=997)
