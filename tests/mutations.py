@@ -93,6 +93,14 @@ def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
 
+def _slots(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
+    """Devices that rotate, slot caches: tests/test_twin.py says what they reach."""
+    def make(seed: int) -> tuple:
+        from reference.worlds import random_policy, random_slots
+        return random_slots(seed), random_policy(seed)
+    return {f"slots {seed}": ((lambda seed=seed: make(seed)), 60_000) for seed in seeds}
+
+
 # Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
 # the last are there for what needs more luck.
 WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
@@ -106,6 +114,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
                                     slice_ticks=1), 40_000),
     "fast device": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64,
                                     io_latency=10**6, io_page=1), 40_000),
+    **_slots(15, 288, 24, 57, 224, 235),
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from reference.generation_worlds import GENERATIONS, random_generations, reuse_generations
-from reference.worlds import policies, random_policy, random_ties, random_world, worlds
+from reference.worlds import policies, random_policy, random_slots, random_ties, random_world, worlds
 from reclaim import names
 from reclaim.simulation import Simulation
 from twin import compare, core_policy, twin_policy
@@ -17,6 +17,19 @@ SEEDS = range(25)
 FOUND = {
     123: "B_LOCK: the folio in hand stays when no folio of the batch is left",
     373: "the same, all of a batch locked or mapped again",
+}
+
+# Those of random_slots that reach what takes a scan or a slot cache long, and what they reach.
+SLOTS = {
+    2: "the end of the table, slots taken from folios, OOM",
+    15: "slot caches on and off, slots taken from folios",
+    24: "three CPUs, slots taken from folios while others look for them",
+    57: "all of a table looked at",
+    135: "folios that keep their slots; no slot near for a full cache",
+    224: "no free cluster in spite of 256 free slots",
+    233: "clusters in between slots in use",
+    235: "the same with slot caches, and no slot near",
+    288: "a slot taken from a folio while slot caches are in use",
 }
 
 
@@ -48,7 +61,24 @@ def test_ties():
             raise AssertionError(f"random_ties({seed}): {error}") from error
 
 
-@pytest.mark.parametrize("draw", [random_world, random_ties, random_generations, reuse_generations])
+def test_slots():
+    """Devices that rotate and slot caches, always short of memory."""
+    for seed in SEEDS:
+        policy = random_policy(seed)
+        try:
+            compare(random_slots(seed), policy, actions=12_000, chunk=4000, check=policy["remainder"])
+        except AssertionError as error:
+            raise AssertionError(f"random_slots({seed}): {error}") from error
+
+
+@pytest.mark.parametrize("seed", SLOTS, ids=[f"{seed}" for seed in SLOTS])
+def test_slots_for_long(seed: int):
+    policy = random_policy(seed)
+    compare(random_slots(seed), policy, actions=60_000, chunk=20_000, check=policy["remainder"])
+
+
+@pytest.mark.parametrize("draw", [random_world, random_ties, random_slots, random_generations,
+                                  reuse_generations])
 def test_fused_steps(draw):
     """compare() takes the core's actions one by one; a run in one piece goes the same way."""
     for seed in SEEDS:

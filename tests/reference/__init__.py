@@ -17,6 +17,7 @@ from .invariants import Invariants
 from .lists import Classic
 from .machine import Machine
 from .memory import Memory
+from .pool import Pool
 from .rows import NUMBER
 from .sched import Sched
 from .shrink import Shrink
@@ -31,7 +32,7 @@ STAGE0 = {"activation": "kernel", "unmap": "kernel", "flush_every": 1, "keeps_lo
 BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
-class Reference(Machine, State, Memory, User, Faults, Charge, Shrink, Flushing, Sched, Host,
+class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host,
                 Generations, GenerationInvariants, Digest, Invariants):
     """One machine; see docs/model.md."""
 

@@ -80,7 +80,9 @@ class Digest:
         return [getattr(self.swapdev, field)]
 
     def column_slot_cache(self):
-        return []
+        if not self.world.slot_cache:
+            return []
+        return [x for c in self.cpus for slots in (c.slots, c.slots_ret) for x in (len(slots), *slots)]
 
     # -- single columns -------------------------------------------------------------------------
 

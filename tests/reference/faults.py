@@ -187,16 +187,22 @@ class Faults:
             f.refcount += 1
             t.f_cached = 1
             if not self.world.swap_sync:
-                if f.flags & RECLAIM:               # PG_readahead
-                    f.flags &= ~RECLAIM
-                    t.mm.ra_hits = min(t.mm.ra_hits + 1, 63)
-                    self.counter["swap_ra_hit"] += 1
-                t.mm.ra_page = t.vp - t.mm.base
+                self.note_hit(t, f)
             t.step = "F_LOCK"
         elif self.world.swap_sync:
             self.alloc_swap(t)
         else:
-            t.step = "F_RA_WIN"
+            t.step = "F_CL_WIN" if self.world.rotational else "F_RA_WIN"
+
+    def note_hit(self, t, f):
+        ahead = f.flags & RECLAIM                   # PG_readahead
+        f.flags &= ~RECLAIM
+        self.counter["swap_ra_hit"] += 1 if ahead else 0
+        if self.world.rotational:
+            self.swapdev.ra_hits += 1 if ahead else 0
+        else:
+            t.mm.ra_hits = min(t.mm.ra_hits + 1, 63) if ahead else t.mm.ra_hits
+            t.mm.ra_page = t.vp - t.mm.base
 
     def alloc_swap(self, t):
         t.f_kind = "SWAP"
@@ -236,23 +242,31 @@ class Faults:
                 t.f_pfn = self.alloc()
                 self.start_charge(t, "F_RA_CHARGED")
                 return
+        self.read_all(c, t)
+
+    def read_all(self, c, t):
+        """Nothing of the window is left to be read."""
         t.step = "F_TARGET"
         if c.has_batched():
             self.start_drain(t, 7, "F_TARGET")
 
     def step_F_RA_CHARGED(self, c, t):
-        f, s = t.f_pfn, self.to_read(t.ra_vp)
+        self.read_ahead(c, t, self.to_read(t.ra_vp), t.ra_vp, t.ra_vp == t.vp)
+
+    def read_ahead(self, c, t, s, vp, own):
+        """__read_swap_cache_async: slot s (None: no more to be read), of page vp; own: the fault's."""
+        f = t.f_pfn
         if t.c_failed or s is None:
             if t.c_failed:
                 self.free_frame(f)
             else:
                 self.put(f)
             t.f_pfn = None
-            t.step = "F_RA_NEXT"
+            t.step = self.ra_next()
             return
-        self.take_slot(f, s, t.ra_vp)
+        self.take_slot(f, s, vp)
         self.add_to_swap_cache(f)
-        if t.ra_vp != t.vp:
+        if not own:
             f.flags |= RECLAIM                      # PG_readahead
             self.counter["swap_ra"] += 1
         full = self.batch_add(f)
@@ -260,11 +274,14 @@ class Faults:
         if full:
             self.start_drain(t, 1, "F_RA_READ")
 
+    def ra_next(self):
+        return "F_CL_NEXT" if self.world.rotational else "F_RA_NEXT"
+
     def ra_done(self, t):
         """The task lets the page go."""
         self.put(t.f_pfn)
         t.f_pfn = None
-        t.step = "F_RA_NEXT"
+        t.step = self.ra_next()
 
     def step_F_RA_READ(self, c, t):
         f = t.f_pfn
@@ -282,6 +299,43 @@ class Faults:
             self.submit(t.f_pfn)
             self.ra_done(t)
             self.spend(self.cost["io_submit"])
+
+    # -- the same by slots, on a device that rotates (5.2.2) ------------------------------------
+
+    def step_F_CL_WIN(self, c, t):
+        """swapin_nr_pages"""
+        dev, s = self.swapdev, self.slot_of(t)
+        hits, dev.ra_hits = dev.ra_hits, 0
+        if hits:
+            n = 4 if hits <= 2 else 8
+        else:
+            n = 2 if abs(s - dev.ra_prev) == 1 else 1
+            dev.ra_prev = s
+        n = max(n, dev.ra_win // 2)
+        dev.ra_win = n
+        if n == 1:
+            self.alloc_swap(t)
+            return
+        first = (s + 1) // n * n                    # a page of the device; page 0 is its header
+        t.ra_at = max(first, 1) - 1
+        t.ra_end = min(first + n - 1, self.world.nr_slots)
+        t.step = "F_CL_NEXT"
+
+    def is_to_read(self, s):
+        return bool(self.map_count(s)) and not self.slot_count[s] & HAS_CACHE
+
+    def step_F_CL_NEXT(self, c, t):
+        for s in range(t.ra_at, t.ra_end):
+            if self.is_to_read(s):
+                t.ra_vp, t.ra_at = s, s + 1
+                t.f_pfn = self.alloc()
+                self.start_charge(t, "F_CL_CHARGED")
+                return
+        self.read_all(c, t)
+
+    def step_F_CL_CHARGED(self, c, t):
+        s = t.ra_vp if self.is_to_read(t.ra_vp) else None
+        self.read_ahead(c, t, s, NONE, t.ra_vp == self.slot_of(t))
 
     def step_F_TARGET(self, c, t):
         f = self.slot_folio(self.slot_of(t))
@@ -312,7 +366,7 @@ class Faults:
         if self.pte[t.vp] != t.f_orig or self.slot_count[s] & HAS_CACHE:
             self.put(f)
             t.f_pfn = None
-            t.step = "F_READ"
+            t.step = "F_TARGET" if self.pte[t.vp] == t.f_orig else "F_DONE"
             return
         self.take_slot(f, s, t.vp)
         self.counter["pgmajfault"] += 1

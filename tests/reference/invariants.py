@@ -6,12 +6,14 @@ from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, 
 
 _F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
            "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
-           "F_RA_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
-_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_TARGET"}    # f_pfn is NONE
+           "F_RA_CHARGED", "F_CL_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
+_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_CL_WIN", "F_CL_NEXT", "F_TARGET"}  # f_pfn is NONE
 _AHEAD = {"F_RA_READ", "F_RA_SUBMIT"}
 _READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
          "F_SWAP_MAP"} | _AHEAD     # in the LRU, too
-_CHARGED = {"F_CHARGED", "F_RA_CHARGED"}
+_BY_VP = {"F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED"}
+_BY_SLOT = {"F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED"}
+_CHARGED = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
 _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
             "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
@@ -304,9 +306,12 @@ class Invariants:
         for pte in self.pte:
             if pte & KIND == K_SWAP:
                 counted[pte >> PAYLOAD] += 1
-        free = set(self.free_slots)
-        assert len(free) == len(self.free_slots), "a slot is free twice"
+        free = self._free_slots()
         taken = {t.folio.slot for t in self.tasks if t.step == "S_ADD"}
+        in_caches = self._slots_in_caches()
+        assert not taken & set(in_caches), "a slot was taken and is in a cache"
+        if self.world.rotational or self.world.slot_cache:
+            in_caches.update(taken)
         reading = {t.f_pfn.slot for t in self.tasks
                    if self._outer(t) in ("F_SWAP_READ", "F_SWAP_MAP") and not t.f_cached}
         for s, n in enumerate(counted):
@@ -318,7 +323,38 @@ class Invariants:
             if in_cache:
                 f = self.folios[entry >> 2]
                 assert f.flags & SWAPCACHE and f.slot == s, f"slot {s}: its folio {f.nr} is not it"
-            assert bool(count & HAS_CACHE) == (in_cache or s in reading), f"slot {s}: HAS_CACHE"
+            assert bool(count & HAS_CACHE) == (in_cache or s in reading or s in in_caches), (
+                f"slot {s}: HAS_CACHE")
+            if s in in_caches:
+                assert (count, entry) == (HAS_CACHE, 0), f"slot {s}: {count:#x}, {entry} in a cache"
+
+    def _free_slots(self):
+        """The pool."""
+        dev, rotational = self.swapdev, self.world.rotational
+        pool = [s for s, count in enumerate(self.slot_count) if count == 0] if rotational else self.free_slots
+        free = set(pool)
+        assert len(free) == len(pool) == self.slots_free, "slots_free, or a slot is free twice"
+        assert not any(self.slot_entry[s] for s in free), "a free slot has an entry"
+        if not rotational:
+            assert (dev.cluster_next, dev.cluster_nr, dev.lowest, dev.highest) == (
+                0, 0, 0, self.world.nr_slots - 1), "a scan of a device that does not rotate"
+        elif free:
+            assert 0 <= dev.lowest <= min(free) and max(free) <= dev.highest < self.world.nr_slots, (
+                f"free slots from {min(free)} to {max(free)}, {dev.lowest} to {dev.highest} known")
+        else:
+            assert (dev.lowest, dev.highest) == (self.world.nr_slots, -1) or not self.world.nr_slots, (
+                f"no slot is free, {dev.lowest} to {dev.highest} known")
+        assert 0 <= dev.cluster_nr < 256 and 0 <= dev.cluster_next <= self.world.nr_slots, "cluster"
+        return free
+
+    def _slots_in_caches(self):
+        caches = [slots for c in self.cpus for slots in (c.slots, c.slots_ret)]
+        assert max(map(len, caches)) <= 64, "a slot cache holds too much"
+        slots = [s for cache in caches for s in cache]
+        assert len(set(slots)) == len(slots), "a slot is in two caches"
+        assert self.world.slot_cache or not self.swapdev.cache_active, "slot caches in use"
+        assert self.swapdev.cache_active or not slots, "slots in caches that are off"
+        return set(slots)
 
     def _check_locks(self):
         def owner_ok(lock, steps, wanted=None):
@@ -394,14 +430,23 @@ class Invariants:
     def _check_readahead(self):
         for mm in self.mms:
             ra = mm.ra_page, mm.ra_win, mm.ra_hits
-            if self.world.swap_sync:
-                assert ra == (-2, 0, 4), f"mm {mm.nr}: read ahead {ra}, swap_sync"
+            if self.world.swap_sync or self.world.rotational:
+                assert ra == (-2, 0, 4), f"mm {mm.nr}: read ahead {ra}, not by pages"
             assert (0 <= mm.ra_page < mm.pages or mm.ra_page == -2) and 0 <= mm.ra_hits <= 63 and (
                 mm.ra_win in (0, 1, 2, 4, 8)), f"mm {mm.nr}: read ahead {ra}"
+        dev = self.swapdev
+        if not self.world.rotational:
+            assert (dev.ra_hits, dev.ra_prev, dev.ra_win) == (4, -1, 0), "read ahead by slots"
+        assert dev.ra_hits >= 0 and -1 <= dev.ra_prev < max(self.world.nr_slots, 1) and (
+            dev.ra_win in (0, 1, 2, 4, 8)), f"read ahead by slots: {dev.ra_hits}, {dev.ra_prev}, {dev.ra_win}"
         for t in self.tasks:
             step, mm, f = self._outer(t), t.mm, t.f_pfn
             if step in _NOT_HELD:
                 assert f is None, f"task {t.nr} holds folio {f.nr} in {t.step}"
+            if self.world.rotational:
+                self._check_cluster(t, step, f)
+                continue
+            assert step not in _BY_SLOT, f"task {t.nr} in {step}, on a device that does not rotate"
             if step == "F_TARGET" or step.startswith("F_RA_") and step != "F_RA_WIN":
                 p, r = t.vp - mm.base, (t.vp - mm.base) // 512 * 512
                 assert mm.base + r <= t.ra_at <= t.ra_end <= mm.base + min(r + 512, mm.pages), (
@@ -410,3 +455,12 @@ class Invariants:
                 assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
                 assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
                 assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
+
+    def _check_cluster(self, t, step, f):
+        assert step not in _BY_VP, f"task {t.nr} in {step}, on a device that rotates"
+        if step in _AHEAD or step in _BY_SLOT and step != "F_CL_WIN":
+            s = t.f_orig >> PAYLOAD
+            assert 0 <= t.ra_at <= t.ra_end <= self.world.nr_slots and t.ra_end - 8 <= s < t.ra_end, (
+                f"task {t.nr}: the cluster of slot {s} goes from {t.ra_at} to {t.ra_end}")
+        if step in _AHEAD:
+            assert f.flags & SWAPCACHE and (f.slot, f.vp) == (t.ra_vp, NONE), f"folio {f.nr}: in {t.step}"

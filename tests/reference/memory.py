@@ -75,14 +75,6 @@ class Memory:
 
     # -- swap -----------------------------------------------------------------------------------
 
-    @property
-    def slots_free(self):
-        return len(self.free_slots)
-
-    def swap_full(self):
-        nr = self.world.nr_slots
-        return nr > 0 and self.slots_free * 2 < nr
-
     def map_count(self, s):
         return self.slot_count[s] & MAP_COUNT
 
@@ -90,10 +82,6 @@ class Memory:
         """The folio in the swap cache, or None."""
         entry = self.slot_entry[s]
         return self.folios[entry >> 2] if entry & 3 == 2 else None
-
-    def slot_free(self, s):
-        self.slot_count[s] = self.slot_entry[s] = 0
-        self.free_slots.append(s)
 
     def drop_cache_bit(self, s):
         """HAS_CACHE cleared; the slot is free if its map count is 0."""

@@ -138,11 +138,13 @@ class Shrink:
         if f.refcount >= _PINNED:
             self.spend_check(f)
             self.keep_locked(t)
-        elif not self.free_slots:
+            return
+        s = self.folio_alloc_swap(c)
+        if s is None:
             self.spend_check(f)
             self.activate_locked(t)
         else:
-            f.slot = self.free_slots.pop()
+            f.slot = s
             t.step = "S_ADD"
 
     def step_S_ADD(self, c, t):
@@ -255,7 +257,7 @@ class Shrink:
             f.flags &= ~RECLAIM
             self.folio_unlock(f)
             t.step = "P_DISPATCH"
-        elif self.pte[f.vp] & Z:
+        elif f.vp != NONE and self.pte[f.vp] & Z:
             self.slot_count[f.slot] |= SLOT_ZERO
             self.counter["swpout_zero"] += 1
             f.flags &= ~RECLAIM

@@ -103,7 +103,7 @@ class Cpu(Stream):
                  "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
                  "l1", "l2", "walk_line",
                  "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
-                 "lru_add", "lru_move_tail", "lru_activate", "io", "queue", "hand", "irq_cost",
+                 "lru_add", "lru_move_tail", "lru_activate", "slots", "slots_ret", "io", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted",
                  "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")
@@ -129,6 +129,7 @@ class Cpu(Stream):
         self.need_resched = self.slice_ticks = self.stock = self.drain_req = 0
         self.push = NONE
         self.lru_add, self.lru_move_tail, self.lru_activate = [], [], []    # Folios
+        self.slots, self.slots_ret = deque(), deque()       # the slot cache
         self.io = deque()           # (Folio, done)
         self.queue, self.hand = deque(), deque()            # Cpus
         self.fl_mm = self.fl_vp = self.fl_gen = NONE
@@ -260,8 +261,6 @@ class State:
 
     def build(self, world):
         self.world = world
-        if world.rotational or world.slot_cache:
-            raise NotImplementedError("the twin knows no scanning for slots and no slot caches yet")
         self.passes = [Pass(row) for row in world.passes]
         self.trace = [int(x) for x in world.trace]
         self.cpus = [Cpu(i, world) for i in range(world.nr_cpus)]
@@ -285,7 +284,9 @@ class State:
         self.inactive, self.active = OrderedDict(), OrderedDict()
         self.slot_count = [0] * world.nr_slots
         self.slot_entry = [0] * world.nr_slots
-        self.free_slots = list(range(world.nr_slots))[::-1]
+        self.slots_free = world.nr_slots
+        # The pool of a device that rotates is no stack: every slot whose slot_count is 0.
+        self.free_slots = [] if world.rotational else list(range(world.nr_slots))[::-1]
         self.memcg = Memcg(world.kernel_pages)
         self.swapdev = SwapDevice(world.nr_slots)
         self.counter = dict.fromkeys(names.COUNTERS, 0)

@@ -4,7 +4,8 @@ import pytest
 
 from . import BATCH31, STAGE0, Checked, Reference, names
 from .generation_worlds import GENERATIONS, random_generations, reuse_generations
-from .worlds import policies, random_policy, random_ties, random_world, small_world, worlds
+from .worlds import (policies, random_policy, random_slots, random_ties, random_world, small_world,
+                     worlds)
 
 hypothesis = pytest.importorskip("hypothesis")
 _SETTINGS = hypothesis.settings(max_examples=15, deadline=None,
@@ -34,6 +35,12 @@ def test_invariants_hold_after_every_action(seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_invariants_hold_with_host_cpus(seed):
     _run_checked(Checked(random_ties(seed), random_policy(seed)), 600, skip=(0, 5000)[seed % 2])
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_invariants_hold_with_slots_in_caches(seed):
+    machine = Checked(random_slots(seed), random_policy(seed))
+    _run_checked(machine, 300, skip=(3000, 10000, 20000, 30000)[seed % 4])
 
 
 @pytest.mark.parametrize("pv_flush", [False, True])

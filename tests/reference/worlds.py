@@ -119,6 +119,17 @@ def _hosts(pick, nr_cpus, tick, some=(0, 0, 1)):
                 tick_skew=pick([0, tick // 2 // nr_cpus, tick // 3, tick // 2]))
 
 
+def _slots(pick, world):
+    """Drawn last, too: devices that rotate, slot caches, and tables of a few slots to many clusters."""
+    total = sum(world.mm_pages)
+    rotational = not world.swap_sync and pick([True, True, False])
+    slot_cache = pick([True, False]) if rotational else True
+    per_cpu = [330 * world.nr_cpus, 400 * world.nr_cpus, total // 2 + 330 * world.nr_cpus]
+    some = [total, total * 2 // 3, total // 2, total // 4, total + 300, 2 * total, 300, 20, 1]
+    return dict(rotational=rotational, slot_cache=slot_cache,
+                nr_slots=pick(some + 3 * per_cpu if slot_cache else some))
+
+
 def build_world(pick):
     """Any small world; most reclaim much of the time, some run out of slots, some of memory."""
     nr_cpus = pick([4, 2, 3, 4, 2, 1])
@@ -148,7 +159,7 @@ def build_world(pick):
     if len(set(mm_pages)) == 1 and pick([False, True]):
         task_mm.reverse()
     swap_sync = pick([True, True, False])
-    return small_world(
+    built = small_world(
         nr_cpus=nr_cpus, cpus_per_socket=pick([1, nr_cpus]), pcid=pick([True, False]),
         l1_sets=pick([4, 1]), l1_ways=pick([2, 1]), l2_sets=pick([8, 1, 64]), l2_ways=pick([4, 1]),
         limit=limit, kernel_pages=pick([0] * 6 + [4] * 5 + [limit // 2]),
@@ -170,6 +181,8 @@ def build_world(pick):
         mm_recency=tuple(pick([True, True, False]) for _ in range(tasks)),
         **_hosts(pick, nr_cpus, tick),
     )
+    # One of eight, chosen where the worlds that tests know by their seeds stay what they were.
+    return dataclasses.replace(built, **_slots(pick, built)) if pick([0] * 3 + [1] + [0] * 4) else built
 
 
 def build_policy(pick):
@@ -198,6 +211,39 @@ def random_ties(seed):
     return dataclasses.replace(world, costs=tuple(long.get(name, 0) for name in names.COSTS), tick=tick,
                                passes=passes, io_latency=pick([0, 1, 7]), io_page=pick([0, 1]),
                                **_hosts(pick, world.nr_cpus, tick, (1,)))
+
+
+def random_slots(seed):
+    """Few CPUs, and pages in no order that go to swap all the time: what a scan and a slot cache meet.
+
+    Caches hold slots while more than 128 to 320 per CPU are free, the scan looks for runs of 256, and
+    takes slots from folios while less than half are free.
+    """
+    pick = random.Random(f"slots {seed}").choice
+    nr_cpus, rotational = pick([1, 1, 1, 2, 2, 3]), pick([True] * 4 + [False])
+    mm_pages = pick([(300,), (300,), (96, 200), (40, 300), (130, 90, 90), (400,), (300, 300), (600,)])
+    total = sum(mm_pages)
+    limit = max(total // pick([2, 3, 4]), 60 * nr_cpus + 40)
+    out, rows, first, number = max(total - limit, 8), [], [], []
+    for pages in mm_pages:
+        first.append(len(rows))
+        rows.append(make_pass("SEQ", write=1, nr=pages, zero=pick([0, 0, 0, 1])))
+        rows += [make_pass(pick(["RAND", "RAND", "SEQ", "FWDREV"]), write=pick([2, 1, 0, 0]), nr=pages,
+                           stride=pick([1, 7, -5, 64]), count=pages * pick([1, 2, 4]))
+                 for _ in range(pick([1, 2]))]
+        number.append(len(rows) - first[-1])
+    slot_cache = pick([True, False]) or not rotational
+    tables = [out + 5, out + 40, total - 10, total + 20, 2 * out, 2 * out + 40, 2 * out + 80, total + 280]
+    if slot_cache:
+        tables += [out + more * nr_cpus for more in (140, 200, 330, 400)] * 2
+    swap_sync = not rotational and pick([False, True])
+    return small_world(
+        nr_cpus=nr_cpus, mm_pages=mm_pages, limit=limit, nr_slots=pick(tables), swappiness=200,
+        swap_sync=swap_sync, rotational=rotational, slot_cache=slot_cache, cgroup=pick([1, 2]),
+        io_latency=pick([1_000_003, 80_000_000, 1]), io_page=pick([1, 2_000_000]), io_depth=pick([64, 8, 1]),
+        swapin_cached=swap_sync and pick([False, True]), passes=make_passes(rows), seed=seed,
+        task_first_pass=tuple(first), task_nr_passes=tuple(number),
+        task_loop_to=tuple(pick([0, 1, 1]) for _ in mm_pages), tick=pick([10**8, 10**9]))
 
 
 def random_policy(seed):
