@@ -89,6 +89,13 @@ def _device(**fields):
         twin_policy(5)
 
 
+def _threads(make: str, stage: int, *args) -> tuple:
+    """A world of tests/threads.py."""
+    import threads
+    from twin import twin_policy
+    return getattr(threads, make)(*args), twin_policy(stage)
+
+
 def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
@@ -106,6 +113,12 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
                                     slice_ticks=1), 40_000),
     "fast device": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64,
                                     io_latency=10**6, io_page=1), 40_000),
+    "pending zaps": (lambda: _threads("pending_zaps", 5), 40_000),
+    "page tables race": (lambda: _threads("page_tables_race", 0), 50_000),
+    "zapped swap-ins": (lambda: _threads("zapped_swap_ins", 0), 60_000),
+    "killed threads": (lambda: _threads("killed_threads", 5, True), 30_000),
+    **{f"threads {seed}": ((lambda seed=seed: _threads("busy_threads", 5, seed)), 15_000)
+       for seed in (16, 19, 27, 45, 61)},
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }

@@ -1,6 +1,6 @@
 """What must hold after every action; derived anew from PTEs, lists and steps."""
 
-from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
+from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, K_ZERO,
                     LOCKED, LRU, MAP_COUNT, NONE, ON_SWAPCACHE, PAYLOAD, RECLAIM, RUN, RUNNING,
                     QUEUED, SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
@@ -37,6 +37,7 @@ class Invariants:
         self._check_tasks()
         self._check_mms()
         self._check_zaps()
+        self._check_batched()
         self._check_places()
         self._check_usage()
         self._check_slots()
@@ -183,6 +184,10 @@ class Invariants:
                 zapped.update(own)
                 assert inner == "E_FREE" or not any(self.pte[vp] for vp in own), (
                     f"task {t.nr}: PTEs are left in {t.step}")
+                if t.step in ("E_FREE", "E_UNLOCK"):
+                    for c in self.cpus:
+                        reached = self._usable(c).intersection(own)
+                        assert not reached, f"CPU {c.nr} can use {reached}, zapped by task {t.nr}"
             if not t.dontneed:      # nobody else uses the mm
                 assert not any(self.pt_present[mm.first_region:mm.first_region + t.zap]), (
                     f"mm {mm.nr}: a page table is left before region {t.zap}")
@@ -192,6 +197,23 @@ class Invariants:
                     assert not (mm.rss or mm.swapents), f"mm {mm.nr}: rss {mm.rss}, {mm.swapents}"
         for vp, pte in enumerate(self.pte):
             assert pte & KIND != K_ZAPPED or vp in zapped, f"PTE {vp} is ZAPPED, and nobody zaps it"
+
+    def _usable(self, c):
+        """The pages that c can use through its TLB, without a flush or a switch before that."""
+        if c.loaded_mm < 0 or c.is_lazy or c.pv_flush:
+            return set()
+        stamp = c.asid_stamp[c.loaded_asid]
+        return {e[0] for level in (c.l1, c.l2) for ways in level for e in ways if e and e[1] == stamp}
+
+    def _check_batched(self):
+        """Where nothing is pending no CPU in the mm can use a page that is not mapped."""
+        clean = {mm.nr for mm in self.mms if mm.flushed == mm.pending}
+        changing = {self._region_held(t) for t in self.tasks
+                    if t.state == RUNNING and self._inner(t) in _PTL_HELD}
+        for c in self.cpus:
+            for vp in self._usable(c) if c.loaded_mm in clean else ():
+                assert self.pte[vp] & KIND in (K_PRESENT, K_ZERO) or self.region_of[vp] in changing, (
+                    f"CPU {c.nr} can use page {vp}, PTE {self.pte[vp]:#x}")
 
     def _batch_part(self, t):
         """The folios of flush_folios that are still there."""
