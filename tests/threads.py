@@ -101,6 +101,12 @@ def killed_threads(restart: bool) -> World:
     return one_mm(threads=3, pages=700, limit=300, nr_slots=0, task_restart=(restart,) * 3)
 
 
+def shared_writes() -> World:
+    """Two threads write the same pages, one zeros: touches made ahead would miss each other."""
+    rows = [make_pass("SEQ", write=1, zero=zero, nr=2, count=5000, think=1000 + 300 * zero) for zero in (0, 1)]
+    return one_mm(*rows, pages=2, limit=200, task_first_pass=(0, 1), task_nr_passes=(1, 1))
+
+
 def busy_threads(seed: int) -> World:
     """Threads that do little but meet in faults, zaps and reclaim; most in one mm, all in two.
 
