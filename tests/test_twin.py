@@ -9,6 +9,7 @@ from reference.generation_worlds import GENERATIONS, random_generations, reuse_g
 from reference.worlds import policies, random_policy, random_slots, random_ties, random_world, worlds
 from reclaim import names
 from reclaim.simulation import Simulation
+from threads import busy_threads, thread_world
 from twin import compare, core_policy, twin_policy
 
 SEEDS = range(25)
@@ -77,7 +78,18 @@ def test_slots_for_long(seed: int):
     compare(random_slots(seed), policy, actions=60_000, chunk=20_000, check=policy["remainder"])
 
 
-@pytest.mark.parametrize("draw", [random_world, random_ties, random_slots, random_generations,
+@pytest.mark.parametrize("draw, seeds", [(thread_world, range(40)), (busy_threads, range(60))])
+def test_threads(draw, seeds):
+    for seed in seeds:
+        policy = random_policy(seed)
+        try:
+            compare(draw(seed), policy, actions=12_000, chunk=4000, check=policy["remainder"])
+        except AssertionError as error:
+            raise AssertionError(f"{draw.__name__}({seed}): {error}") from error
+
+
+@pytest.mark.parametrize("draw", [random_world, random_ties, thread_world, busy_threads,
+                                  random_slots, random_generations,
                                   reuse_generations])
 def test_fused_steps(draw):
     """compare() takes the core's actions one by one; a run in one piece goes the same way."""
@@ -88,6 +100,12 @@ def test_fused_steps(draw):
         runs[1]._core.run(1 << 50, actions=20_000, fuse=False)
         runs[2]._core.run_log(1 << 50, actions=20_000)
         assert len({sim.digest() for sim in runs}) == 1, f"{draw.__name__}({seed})"
+
+
+def test_a_page_read_ahead_twice():
+    """The fault's own page, which another thread read and reclaim wrote again meanwhile: see PATCH in faults.py."""
+    policy = random_policy(252)
+    assert compare(thread_world(252), policy, actions=20_000, chunk=5000, check=policy["remainder"]) == 20_000
 
 
 @pytest.mark.parametrize("seed", FOUND, ids=[f"{seed}" for seed in FOUND])

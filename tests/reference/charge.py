@@ -1,6 +1,6 @@
 """Charging and direct reclaim (docs/model.md, sections 5.3 and 5.4)."""
 
-from .state import (ACTIVE, DEAD, IDLE, INF, KIND, K_PRESENT, LRU, NONE, WORKINGSET, YOUNG)
+from .state import (ACTIVE, DEAD, IDLE, KIND, K_PRESENT, LRU, NONE, ON_THROTTLED, WORKINGSET, YOUNG)
 
 _TWENTY_MS = 20 * 10**9             # [ps]
 
@@ -70,7 +70,9 @@ class Charge:
         if any(u.dying for u in living):
             return
         victim = max(living, key=lambda u: (u.mm.rss + u.mm.swapents, -u.nr))
-        victim.dying = 1
+        for u in living:
+            if u.mm is victim.mm:
+                u.dying = 1
         self.counter["memcg_oom_kill"] += 1
 
     # -- priorities -----------------------------------------------------------------------------
@@ -171,16 +173,10 @@ class Charge:
                 t.step = "R_LIST"
                 return
             t.stalled = 1
-            t.wake_at = self.now + _TWENTY_MS
             self.counter["throttled"] += 1
-            m.throttled.append(t)
-            c.timer_at = min(c.timer_at, t.wake_at)
-            self.block(c, t)
+            self.sleep(c, t, ON_THROTTLED, self.now + _TWENTY_MS)
             return
-        while m.throttled:
-            u = m.throttled.popleft()
-            self.cpus[u.cpu].timer_at = INF
-            self.wake_task(u)
+        self.wake_up(ON_THROTTLED)
         t.step = "I_LOCK"
         if c.has_batched():
             self.start_drain(t, 7, "I_LOCK")

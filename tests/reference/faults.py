@@ -1,16 +1,23 @@
 """Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
 
 from .state import (ACTIVE, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO,
-                    LOCKED, LRU, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED, WORKINGSET,
-                    WRITE, WRITEBACK, YOUNG, Z, NONE)
+                    K_ZAPPED, LOCKED, LRU, ON_SWAPCACHE, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE,
+                    WAIT_LOCKED, WORKINGSET, WRITE, WRITEBACK, YOUNG, Z, NONE)
 
 _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
 
 
 class Faults:
 
+    def is_orig(self, t):
+        """The PTE is f_orig: in all bits but Z."""
+        return not (self.pte[t.vp] ^ t.f_orig) & ~Z
+
     def step_F_READ(self, c, t):
-        t.f_orig = pte = self.pte[t.vp]
+        pte = self.pte[t.vp]
+        if pte & KIND == K_ZAPPED:
+            pte = K_NONE
+        t.f_orig = pte
         t.f_old = t.f_pfn = None
         t.f_cached = 0
         kind = pte & KIND
@@ -35,15 +42,19 @@ class Faults:
         if t.c_failed:
             t.step = "F_DONE"
             return
-        self.pt_present[self.region_of[t.vp]] = 1
-        self.memcg.kernel += 1
         t.step = "F_READ"
+        region = self.region_of[t.vp]
+        if self.pt_present[region]:         # another thread was first
+            self.uncharge(1)
+            return
+        self.pt_present[region] = 1
+        self.memcg.kernel += 1
 
     def step_F_ZERO(self, c, t):
         ptl = self.ptl_of(t.vp)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] == t.f_orig:
+        if self.is_orig(t):
             self.pte[t.vp] = K_ZERO | YOUNG | Z
         self.unlock(ptl)
         self.spend(self.cost["fault_zero"])
@@ -80,7 +91,7 @@ class Faults:
         ptl = self.ptl_of(t.vp)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] != t.f_orig:
+        if not self.is_orig(t):
             self.unlock(ptl)
             self.put(t.f_pfn)
             t.step = "F_DONE"
@@ -147,7 +158,7 @@ class Faults:
         ptl = self.ptl_of(t.vp)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] != t.f_orig:
+        if not self.is_orig(t):
             self.unlock(ptl)
             self.put(t.f_pfn)
             if t.f_old is not None:
@@ -266,7 +277,9 @@ class Faults:
             return
         self.take_slot(f, s, vp)
         self.add_to_swap_cache(f)
-        if not own:
+        # PATCH: the text (and Linux) asks whether ra_vp != vp.  The two differ where another thread read
+        # the fault's own page in, and reclaim gave it another slot, while this one charged.
+        if s != self.slot_of(t):
             f.flags |= RECLAIM                      # PG_readahead
             self.counter["swap_ra"] += 1
         full = self.batch_add(f)
@@ -338,13 +351,16 @@ class Faults:
         self.read_ahead(c, t, s, NONE, t.ra_vp == self.slot_of(t))
 
     def step_F_TARGET(self, c, t):
-        f = self.slot_folio(self.slot_of(t))
+        s = self.slot_of(t)
+        f = self.slot_folio(s)
         if f is not None:
             t.f_pfn = f
             f.refcount += 1
             t.f_cached = 1
             self.counter["pgmajfault"] += 1
             t.step = "F_LOCK"
+        elif not self.map_count(s):         # read and mapped meanwhile
+            t.step = "F_DONE"
         else:
             self.alloc_swap(t)
 
@@ -361,16 +377,26 @@ class Faults:
         f.flags |= SWAPCACHE
         f.refcount += 1
 
+    def direct(self):
+        """Swap-in goes past the swap cache."""
+        return self.world.swap_sync and not self.world.swapin_cached
+
     def step_F_PREPARE(self, c, t):
         s, f = self.slot_of(t), t.f_pfn
-        if self.pte[t.vp] != t.f_orig or self.slot_count[s] & HAS_CACHE:
+        if not self.is_orig(t) or self.slot_count[s] & HAS_CACHE:
+            if self.direct():
+                self.counter["swapcache_waits"] += 1
+                t.step = "F_BACKOFF"
+                tick = self.world.tick
+                self.sleep(c, t, ON_SWAPCACHE, (self.now // tick + 2) * tick)
+                return
             self.put(f)
             t.f_pfn = None
-            t.step = "F_TARGET" if self.pte[t.vp] == t.f_orig else "F_DONE"
+            t.step = "F_TARGET" if self.is_orig(t) else "F_DONE"
             return
         self.take_slot(f, s, t.vp)
         self.counter["pgmajfault"] += 1
-        if self.world.swapin_cached or not self.world.swap_sync:
+        if not self.direct():
             self.add_to_swap_cache(f)
         if not self.world.swap_sync:
             t.f_cached = 1
@@ -378,6 +404,11 @@ class Faults:
         t.step = "F_SWAP_READ"
         if full:
             self.start_drain(t, 1, "F_SWAP_READ")
+
+    def step_F_BACKOFF(self, c, t):
+        self.put(t.f_pfn)
+        t.f_pfn = None
+        t.step = "F_DONE"
 
     def step_F_SWAP_READ(self, c, t):
         sync, zero = self.world.swap_sync, self.slot_count[self.slot_of(t)] & SLOT_ZERO
@@ -434,10 +465,15 @@ class Faults:
         ptl, f, s = self.ptl_of(t.vp), t.f_pfn, self.slot_of(t)
         if not self.lock(ptl):
             return
-        if self.pte[t.vp] != t.f_orig:
+        direct = not t.f_cached and not self.world.swapin_cached
+        if not self.is_orig(t):
             self.unlock(ptl)
+            if direct:
+                self.swapcache_clear(f, s)
             self.folio_unlock(f)
             self.put(f)
+            if direct:
+                self.wake_up(ON_SWAPCACHE)
             t.step = "F_DONE"
             return
         excl = t.f_orig & EXCLUSIVE
@@ -447,10 +483,8 @@ class Faults:
             excl = 0
         assert self.map_count(s)
         self.slot_count[s] -= 1
-        if not self.world.swapin_cached and not t.f_cached:
-            self.slot_entry[s] = 0
-            self.drop_cache_bit(s)
-            f.slot = NONE
+        if direct:
+            self.swapcache_clear(f, s)
         elif self.world.swapin_cached or self.swap_full() or (t.write and f.refcount == 2):
             self.folio_free_swap(f)
         pte = K_PRESENT | YOUNG | f.nr << PAYLOAD
@@ -464,7 +498,14 @@ class Faults:
         t.mm.swapents -= 1
         self.unlock(ptl)
         self.folio_unlock(f)
+        if direct:
+            self.wake_up(ON_SWAPCACHE)
         t.step = "F_WP" if t.write and not pte & WRITE else "F_DONE"
+
+    def swapcache_clear(self, f, s):
+        self.slot_entry[s] = 0
+        self.drop_cache_bit(s)
+        f.slot = NONE
 
     def step_F_DONE(self, c, t):
         self.counter["pgfault"] += 1

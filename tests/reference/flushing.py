@@ -140,6 +140,21 @@ class Flushing:
     def step_FL_DONE(self, c, t):
         t.step = c.fl_ret
 
+    def flush_tlb_batched_pending(self, t, ret):
+        """True: what reclaim left unflushed in t's mm is flushed first."""
+        mm = t.mm
+        if mm.pending == mm.flushed:
+            return False
+        self.counter["flush_tlb_batched_pending"] += 1
+        t.batched, t.batched_ret = mm.pending, ret
+        self.flush(mm, NONE, "M_BATCHED")
+        return True
+
+    def step_M_BATCHED(self, c, t):
+        if t.mm.pending == t.batched:
+            t.mm.flushed = t.batched
+        t.step = t.batched_ret
+
     # -- the flush itself -----------------------------------------------------------------------
 
     def flush_all(self, c):
@@ -260,12 +275,6 @@ class Flushing:
             c.istep = "Q_EXIT"
 
     def step_T_TIMER(self, c, t):
-        throttled = self.memcg.throttled
-        due = [u for u in throttled if u.cpu == c.nr and u.wake_at <= self.now]
-        for u in due:
-            throttled.remove(u)
-        left = [u.wake_at for u in throttled if u.cpu == c.nr]
-        c.timer_at = min(left, default=INF)
-        for u in due:
-            self.wake_task(u)
+        self.wake_sleepers([u for u in self.memcg.sleepers if u.cpu == c.nr and u.wake_at <= self.now])
+        c.timer_at = self.next_timer(c)
         c.istep = "Q_EXIT"

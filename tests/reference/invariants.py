@@ -1,13 +1,13 @@
 """What must hold after every action; derived anew from PTEs, lists and steps."""
 
-from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
-                    LOCKED, LRU, MAP_COUNT, NONE, PAYLOAD, RECLAIM, RUN, RUNNING, QUEUED,
-                    SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
+from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, K_ZERO,
+                    LOCKED, LRU, MAP_COUNT, NONE, ON_SWAPCACHE, PAYLOAD, RECLAIM, RUN, RUNNING,
+                    QUEUED, SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
-_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_SWAP_READ",
-           "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
+_F_HELD = {"F_CHARGED", "F_FILL", "F_MAP", "F_WP_CLEAR", "F_WP_SET", "F_PREPARE", "F_BACKOFF",
+           "F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK", "F_SWAP_MAP",
            "F_RA_CHARGED", "F_CL_CHARGED", "F_RA_READ", "F_RA_SUBMIT"}
-_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_CL_WIN", "F_CL_NEXT", "F_TARGET"}  # f_pfn is NONE
+_NOT_HELD = {"F_CACHE", "F_RA_WIN", "F_RA_NEXT", "F_CL_WIN", "F_CL_NEXT", "F_TARGET"}    # f_pfn is NONE
 _AHEAD = {"F_RA_READ", "F_RA_SUBMIT"}
 _READ = {"F_SWAP_READ", "F_SUBMIT", "F_LOCK", "F_RETRY", "F_RECHECK",
          "F_SWAP_MAP"} | _AHEAD     # in the LRU, too
@@ -21,7 +21,7 @@ _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG"
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE", "E_UNLOCK"} | _UNMAPPING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
              "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
@@ -39,6 +39,9 @@ class Invariants:
         self._check_times()
         self._check_hosts()
         self._check_tasks()
+        self._check_mms()
+        self._check_zaps()
+        self._check_batched()
         self._check_places()
         self._check_usage()
         self._check_slots()
@@ -61,6 +64,8 @@ class Invariants:
                 step = t.d_ret
             elif step.startswith("FL_"):
                 step = self._flush_ret(t)
+            elif step == "M_BATCHED":
+                step = t.batched_ret
             else:
                 return step
 
@@ -112,9 +117,9 @@ class Invariants:
         queued = [u for c in self.cpus for u in c.runqueue]
         assert len(set(queued)) == len(queued), "a task stands in two run queues"
         waiting = {u for f in self.folios for u in f.waiters}
-        throttled = set(self.memcg.throttled)
+        asleep = set(self.memcg.sleepers)
         for_tag = set(self.swapdev.waiters)
-        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.throttled,
+        sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.sleepers,
                     *self.swapdev.waiters]
         assert len(set(sleepers)) == len(sleepers), "a task waits for two things"
         for t in self.tasks:
@@ -125,12 +130,13 @@ class Invariants:
                 assert not holders, f"task {t.nr} is current, and in state {t.state}"
             assert (t.state == QUEUED) == (t in queued), f"task {t.nr}: state {t.state}, run queue"
             if t.state not in (RUNNING, QUEUED, DEAD):
-                assert t in sleepers, f"task {t.nr} blocks on nothing"
-                if t in throttled:
-                    c = self.cpus[t.cpu]
-                    assert c.timer_at <= t.wake_at, f"task {t.nr}: no timer on CPU {t.cpu}"
+                assert (t in sleepers) != (t.step == "E_LEFT"), f"task {t.nr} blocks on nothing"
             else:
                 assert t not in sleepers, f"task {t.nr} waits and does not"
+                assert t.state == DEAD or t.step != "E_LEFT", f"task {t.nr} runs, and has left"
+            if t in asleep:
+                wanted = "F_BACKOFF" if t.sleep_on == ON_SWAPCACHE else "I_START"
+                assert t.step == wanted, f"task {t.nr} sleeps on {t.sleep_on} in {t.step}"
             if t in for_tag:
                 assert t.step in _SUBMITS, f"task {t.nr} waits for a tag in {t.step}"
             if t in waiting:
@@ -139,6 +145,80 @@ class Invariants:
             if t.state == QUEUED:
                 assert t in self.cpus[t.cpu].runqueue, f"task {t.nr}: queued elsewhere than cpu"
         assert self.alive == sum(t.state != DEAD for t in self.tasks), "alive"
+        for c in self.cpus:
+            assert c.timer_at == self.next_timer(c), f"CPU {c.nr}: timer_at {c.timer_at}"
+
+    def _exits(self, t):
+        """t takes its mm down."""
+        return not t.dontneed and t.step != "E_LEFT" and self._inner(t).startswith("E_")
+
+    def _check_mms(self):
+        dying = set()
+        for mm in self.mms:
+            living = [t for t in mm.tasks if t.state != DEAD]
+            left = [t for t in living if t.step == "E_LEFT"]
+            exits = [t for t in living if self._exits(t)]
+            assert mm.users == len(living) - len(left) - len(exits), f"mm {mm.nr}: users {mm.users}"
+            assert len(exits) == (1 if living and not mm.users else 0), (
+                f"mm {mm.nr}: {mm.users} users, and tasks {[t.nr for t in exits]} take it down")
+            assert len({t.dying for t in living}) < 2, f"mm {mm.nr}: not all of it is killed"
+            if any(t.dying for t in living):
+                dying.add(mm)
+            assert all(t.dying for t in (*left, *exits)), f"mm {mm.nr}: who was not killed left"
+            assert 0 <= mm.flushed <= mm.pending, f"mm {mm.nr}: flushed {mm.flushed} of {mm.pending}"
+        assert len(dying) < 2, "two mms are killed at once"
+        for t in self.tasks:
+            inner = self._inner(t)
+            assert t.state == DEAD or not (t.dontneed and not inner.startswith("E_")), (
+                f"task {t.nr}: a zap is under way in {t.step}")
+            if "M_BATCHED" in (t.step, self._flush_ret(t) if t.step.startswith("FL_") else None):
+                assert t.mm.flushed < t.batched <= t.mm.pending, f"task {t.nr}: batched {t.batched}"
+
+    def _check_zaps(self):
+        """ZAPPED PTEs are in a zap; behind it nothing is left."""
+        zapped = set()
+        for t in self.tasks:
+            inner = self._inner(t)
+            if t.state == DEAD or not inner.startswith("E_") or inner == "E_LEFT":
+                continue
+            mm = t.mm
+            if inner in ("E_FREE", "E_UNLOCK"):
+                own = self.zap_region(t)[1]
+                kinds = {self.pte[vp] & KIND for vp in own}
+                assert kinds <= {K_NONE, K_ZAPPED}, f"task {t.nr}: {kinds} after the zap"
+                zapped.update(own)
+                assert inner == "E_FREE" or not any(self.pte[vp] for vp in own), (
+                    f"task {t.nr}: PTEs are left in {t.step}")
+                if t.step in ("E_FREE", "E_UNLOCK"):
+                    for c in self.cpus:
+                        reached = self._usable(c).intersection(own)
+                        assert not reached, f"CPU {c.nr} can use {reached}, zapped by task {t.nr}"
+            if not t.dontneed:      # nobody else uses the mm
+                assert not any(self.pt_present[mm.first_region:mm.first_region + t.zap]), (
+                    f"mm {mm.nr}: a page table is left before region {t.zap}")
+                assert not any(self.pte[mm.base:mm.base + min(t.zap * 512, mm.pages)]), (
+                    f"mm {mm.nr}: pages are left before region {t.zap}")
+                if inner == "E_DONE":
+                    assert not (mm.rss or mm.swapents), f"mm {mm.nr}: rss {mm.rss}, {mm.swapents}"
+        for vp, pte in enumerate(self.pte):
+            assert pte & KIND != K_ZAPPED or vp in zapped, f"PTE {vp} is ZAPPED, and nobody zaps it"
+
+    def _usable(self, c):
+        """The pages that c can use through its TLB, without a flush or a switch before that."""
+        if c.loaded_mm < 0 or c.is_lazy or c.pv_flush:
+            return set()
+        stamp = c.asid_stamp[c.loaded_asid]
+        return {e[0] for level in (c.l1, c.l2) for ways in level for e in ways if e and e[1] == stamp}
+
+    def _check_batched(self):
+        """Where nothing is pending no CPU in the mm can use a page that is not mapped."""
+        clean = {mm.nr for mm in self.mms if mm.flushed == mm.pending}
+        changing = {self._region_held(t) for t in self.tasks
+                    if t.state == RUNNING and self._inner(t) in _PTL_HELD}
+        for c in self.cpus:
+            for vp in self._usable(c) if c.loaded_mm in clean else ():
+                assert self.pte[vp] & KIND in (K_PRESENT, K_ZERO) or self.region_of[vp] in changing, (
+                    f"CPU {c.nr} can use page {vp}, PTE {self.pte[vp]:#x}")
 
     def _batch_part(self, t):
         """The folios of flush_folios that are still there."""
@@ -453,8 +533,12 @@ class Invariants:
                     f"task {t.nr}: the window of page {p} goes from {t.ra_at} to {t.ra_end}")
             if step in _AHEAD:
                 assert f.flags & SWAPCACHE and f.vp == t.ra_vp, f"folio {f.nr}: in {t.step}"
-                assert self.pte[f.vp] >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
-                assert f.vp == t.vp or f.flags & RECLAIM, f"folio {f.nr}: PG_readahead is not set"
+                if self.map_count(f.slot):      # not zapped meanwhile
+                    pte = self.pte[f.vp]
+                    assert pte & KIND == K_SWAP and pte >> PAYLOAD == f.slot, f"folio {f.nr}: not its slot"
+                # Another thread may have met it, and cleared the flag.
+                assert f.flags & RECLAIM or f.vp == t.vp or len(mm.tasks) > 1, (
+                    f"folio {f.nr}: PG_readahead is not set")
 
     def _check_cluster(self, t, step, f):
         assert step not in _BY_VP, f"task {t.nr} in {step}, on a device that rotates"

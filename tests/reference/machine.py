@@ -180,6 +180,28 @@ class Machine:
         t.state = BLOCKED
         c.sstep = "SW_PICK"
 
+    def sleep(self, c, t, why, at):
+        """schedule_timeout"""
+        t.sleep_on, t.wake_at = why, at
+        self.memcg.sleepers.append(t)
+        c.timer_at = min(c.timer_at, at)
+        self.block(c, t)
+
+    def next_timer(self, c):
+        """timer_at of CPU c, from those who sleep there."""
+        return min((u.wake_at for u in self.memcg.sleepers if u.cpu == c.nr), default=INF)
+
+    def wake_sleepers(self, due):
+        for u in due:
+            self.memcg.sleepers.remove(u)
+        for c in {self.cpus[u.cpu] for u in due}:
+            c.timer_at = self.next_timer(c)
+        for u in due:
+            self.wake_task(u)
+
+    def wake_up(self, why):
+        self.wake_sleepers([u for u in self.memcg.sleepers if u.sleep_on == why])
+
     def resched_guard(self, c, t):
         """True: the step is over."""
         if c.granted is not None:       # the step waited for a lock and has it now

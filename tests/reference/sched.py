@@ -115,33 +115,59 @@ class Sched:
         else:
             c.sstep = "SW_CLEAR"
 
-    # -- exit of an OOM victim ------------------------------------------------------------------
+    # -- exit of an OOM victim, MADV_DONTNEED ----------------------------------------------------
+
+    def leave_mm(self, c, t):
+        """A killed thread leaves; the last one takes the mm down."""
+        t.have = 0
+        t.mm.users -= 1
+        if t.mm.users:
+            t.step = "E_LEFT"
+            self.block(c, t)
+        else:
+            t.step = "E_ZAP"
+
+    def zap_range(self, t):
+        """The virtual pages that t zaps."""
+        mm = t.mm
+        if not t.dontneed:
+            return range(mm.base, mm.base + mm.pages)
+        p = self.current_pass(t)
+        return range(mm.base + p.first, mm.base + p.first + p.nr)
 
     def zap_region(self, t):
-        """Its number and its virtual pages."""
-        mm = t.mm
+        """Its number, and its pages in the range."""
+        mm, pages = t.mm, self.zap_range(t)
         first = mm.base + t.zap * 512
-        return mm.first_region + t.zap, range(first, min(first + 512, mm.base + mm.pages))
+        return mm.first_region + t.zap, range(max(first, pages.start), min(first + 512, pages.stop))
 
     def step_E_ZAP(self, c, t):
-        mm = t.mm
-        t.have = 0
-        self.lru.exit_mm(mm)
-        present = [i for i in range(t.zap, mm.nr_regions) if self.pt_present[mm.first_region + i]]
-        if not present:
+        if not t.dontneed:
+            self.lru.exit_mm(t.mm)
+        mm, end = t.mm, (self.zap_range(t)[-1] - t.mm.base) // 512 + 1
+        while t.zap < end and not self.pt_present[mm.first_region + t.zap]:
+            t.zap += 1
+        if t.zap == end:
             t.step = "E_DONE"
             return
-        t.zap = present[0]
-        region, pages = self.zap_region(t)
-        if not self.lock(self.ptl[region]):
+        if not self.lock(self.ptl[mm.first_region + t.zap]):
             return
-        zapped = 0
-        for vp in pages:
+        if not self.flush_tlb_batched_pending(t, "E_PTES"):
+            self.step_E_PTES(c, t)
+
+    def step_E_PTES(self, c, t):
+        mm, zapped, gathered = t.mm, 0, []
+        for vp in self.zap_region(t)[1]:
             pte = self.pte[vp]
             kind = pte & KIND
             if kind == K_NONE:
                 continue
             zapped += 1
+            if kind == K_SWAP:
+                self.pte[vp] = 0
+                self.zap_swap(mm, pte >> PAYLOAD)
+                continue
+            gathered.append(vp)
             if kind == K_PRESENT:
                 f = self.folios[pte >> PAYLOAD]
                 if pte & DIRTY_PTE:
@@ -149,12 +175,13 @@ class Sched:
                 f.mapcount -= 1
                 mm.rss -= 1
                 self.pte[vp] = K_ZAPPED | f.nr << PAYLOAD
-                continue
-            self.pte[vp] = 0
-            if kind == K_SWAP:
-                self.zap_swap(mm, pte >> PAYLOAD)
+            else:
+                self.pte[vp] = 0
         self.spend(self.cost["zap_pte"] * zapped)
-        self.flush(mm, NONE, "E_FREE")
+        if t.dontneed and not gathered:
+            t.step = "E_FREE"
+        else:
+            self.flush(mm, gathered[0] if t.dontneed and len(gathered) == 1 else NONE, "E_FREE")
 
     def zap_swap(self, mm, s):
         assert self.map_count(s)
@@ -188,22 +215,39 @@ class Sched:
         region, _ = self.zap_region(t)
         self.unlock(self.lru_lock)
         self.unlock(self.ptl[region])
-        self.pt_present[region] = 0
-        self.lru.region_gone(region)
-        self.memcg.kernel -= 1
-        self.memcg.usage -= 1
+        if not t.dontneed:
+            self.pt_present[region] = 0
+            self.lru.region_gone(region)
+            self.memcg.kernel -= 1
+            self.memcg.usage -= 1
         t.zap += 1
         t.step = "E_ZAP"
 
     def step_E_DONE(self, c, t):
-        t.zap = t.dying = 0
-        if t.restart:
+        t.zap = 0
+        if t.dontneed:
+            t.dontneed = 0
+            self.advance(t, self.current_pass(t))
+            self.next_access(t)
+            return
+        restarted = False
+        for u in t.mm.tasks:
+            if u.state == DEAD:
+                continue
+            u.dying = 0
+            if u.restart:
+                restarted = True
+                u.pass_ = u.pos = 0
+                u.step = "TOUCH"
+                t.mm.users += 1
+                if u is not t:
+                    self.wake_task(u)
+                continue
+            u.state = DEAD
+            self.alive -= 1
+            if u is t:
+                c.sstep = "SW_PICK"
+        if restarted:
             self.counter["restarts"] += 1
-            t.pass_ = t.pos = 0
             t.mm.ra_page, t.mm.ra_win, t.mm.ra_hits = -2, 0, 4
             self.lru.new_mm(t.mm)
-            t.step = "TOUCH"
-        else:
-            t.state = DEAD
-            self.alive -= 1
-            c.sstep = "SW_PICK"

@@ -23,6 +23,8 @@ PAYLOAD = 8                         # shift of the frame or slot
 
 # What a waiter of a folio waits for: `wait_bit`
 WAIT_LOCKED, WAIT_WRITEBACK = 0, 1
+# Why a task is in `sleepers`: `sleep_on`
+ON_THROTTLED, ON_SWAPCACHE = 0, 1
 
 # slot_count
 MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
@@ -30,7 +32,7 @@ MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
 # States are kept as the names' numbers.
 RUNNING, QUEUED, BLOCKED, DEAD = range(4)
 RUN, SPIN_ACK, SPIN_LOCK, IDLE = range(4)
-SEQ, RAND, FWDREV, POPULATE, TRACE = range(5)
+SEQ, RAND, FWDREV, POPULATE, TRACE, DONTNEED = range(6)
 
 
 def splitmix(x):
@@ -84,7 +86,7 @@ class Folio:
 class Mm:
     __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
                  "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim",
-                 "ra_page", "ra_win", "ra_hits", "lru_gen")
+                 "ra_page", "ra_win", "ra_hits", "tasks", "users", "lru_gen")
 
     def __init__(self, nr, base, pages, recency, first_region):
         self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
@@ -93,6 +95,7 @@ class Mm:
         self.tlb_gen = 1
         self.cpumask = self.pending = self.flushed = self.rss = self.swapents = self.next_trim = 0
         self.ra_page, self.ra_win, self.ra_hits = -2, 0, 4
+        self.tasks, self.users = [], 0                      # its threads; those still in use of it
         self.lru_gen = 0
 
 
@@ -165,7 +168,8 @@ class Task(Stream):
                  "look_at", "look_end", "look_nr", "look_young", "look_seq",
                  "g_mm", "g_region", "g_force", "g_batched", "g_moved",
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
-                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "zap")
+                 "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
+                 "dontneed", "batched", "batched_ret")
 
     def __init__(self, nr, world, mm):
         self.nr, self.mm = nr, mm
@@ -205,7 +209,10 @@ class Task(Stream):
         self.g_region = self.g_force = self.g_batched = 0
         self.plan_defer, self.plan_flush = [], []
         self.d_which = self.wait_bit = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
-        self.wake_at = self.zap = 0
+        self.wake_at = self.sleep_on = self.zap = self.dontneed = self.batched = 0
+        self.batched_ret = None
+        mm.tasks.append(self)
+        mm.users += 1
 
 
 class Pass:
@@ -218,7 +225,7 @@ class Pass:
 
 class Memcg:
     __slots__ = ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
-                 "refaults_snapshot", "throttled",
+                 "refaults_snapshot", "sleepers",
                  # generations; all 0 in a classic world
                  "max_seq", "min_seq", "gen_nr", "refaulted", "evicted", "protected",
                  "avg_refaulted", "avg_total", "mm_seq", "mm_head", "filters")
@@ -226,7 +233,7 @@ class Memcg:
     def __init__(self, kernel_pages):
         self.usage = self.kernel = kernel_pages
         self.nr_isolated = self.anon_cost = self.nonresident_age = self.refaults_snapshot = 0
-        self.throttled = deque()    # Tasks
+        self.sleepers = deque()    # Tasks
         self.max_seq = self.mm_seq = self.mm_head = self.filters = 0
         self.min_seq = [0, 0]       # anon, file
         self.gen_nr = [0] * 4

@@ -2,6 +2,8 @@
 
 import pytest
 
+import threads
+
 from . import BATCH31, STAGE0, Checked, Reference, names
 from .generation_worlds import GENERATIONS, random_generations, reuse_generations
 from .worlds import (policies, random_policy, random_slots, random_ties, random_world, small_world,
@@ -53,6 +55,40 @@ def test_host_cpus_run_their_cpus_in_turn(host_cpus, pv_flush):
     assert counters["vcpu_switches"] > 0 and sum(machine.times()["steal"]) > 0
     assert (counters["pv_flushes"] > 0) == pv_flush
     assert counters["pgsteal_anon"] > 0
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_invariants_hold_with_threads(seed):
+    draw = threads.thread_world if seed % 4 == 3 else threads.busy_threads
+    _run_checked(Checked(draw(seed), random_policy(seed)), 500, skip=(0, 4000, 9000)[seed % 3])
+
+
+@pytest.mark.parametrize("make, args, stage, counter", [
+    (threads.pending_zaps, (), BATCH31, "flush_tlb_batched_pending"),
+    (threads.zapped_while_used, (), BATCH31, "flush_tlb_batched_pending"),
+    (threads.page_tables_race, (), STAGE0, "direct_reclaims"),
+    (threads.zapped_swap_ins, (), STAGE0, "swapcache_waits"),
+    (threads.killed_threads, (True,), BATCH31, "restarts"),
+    (threads.killed_threads, (False,), BATCH31, "memcg_oom_kill")])
+def test_invariants_hold_in_races_of_threads(make, args, stage, counter):
+    """Checked after the rows of threads only, so that the runs can be long."""
+    machine, rows = Checked(make(*args), stage), 0
+    for i in range(50_000):
+        if not machine.alive or machine.act() is None:
+            break
+        own = machine.row in ("F_PT_SET", "F_BACKOFF", "M_BATCHED") or machine.row.startswith("E_")
+        if own and rows < 400 or i % 500 == 0:
+            machine.check()
+        rows += own
+    assert machine.counters()[counter] > 0 and rows > 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_contents_survive_threads(seed):
+    machine = Checked(threads.busy_threads(seed), random_policy(seed))
+    for _ in range(15000):
+        if not machine.alive or machine.act() is None:
+            break
 
 
 @_SETTINGS

@@ -1,7 +1,9 @@
 """User accesses (docs/model.md, section 5.1)."""
 
-from .state import (ACTIVE, BATCH, DEAD, DIRTY_PTE, FWDREV, KIND, K_PRESENT, K_ZERO, LRU, NONE,
+from .state import (ACTIVE, BATCH, DEAD, DIRTY_PTE, DONTNEED, FWDREV, KIND, K_PRESENT, K_ZERO, LRU, NONE,
                     PAYLOAD, POPULATE, RAND, REFERENCED, SEQ, WRITE, YOUNG, Z)
+
+_CALLS = {POPULATE: "POPULATE", DONTNEED: "DONTNEED"}     # passes without touches, and their rows
 
 
 class User:
@@ -44,6 +46,9 @@ class User:
         return 0, 0
 
     # -- the program (5.1.1) --------------------------------------------------------------------
+
+    def current_pass(self, t):
+        return self.passes[t.passes[t.pass_]]
 
     def seq_page(self, p, pos):
         if p.stride > 0:
@@ -96,16 +101,17 @@ class User:
 
     def touch(self, c, t):
         if t.dying:
-            t.step = "E_ZAP"
+            self.leave_mm(c, t)
             return
         if t.pass_ == NONE:
+            t.mm.users -= 1
             t.state = DEAD
             self.alive -= 1
             c.sstep = "SW_PICK"
             return
-        p = self.passes[t.passes[t.pass_]]
-        if p.kind == POPULATE:
-            t.step = "POPULATE"
+        p = self.current_pass(t)
+        if p.kind in _CALLS:
+            t.step = _CALLS[p.kind]
             return
         if not t.have:
             self.take_access(t, p)
@@ -147,9 +153,9 @@ class User:
         if self.resched_guard(c, t):
             return
         if t.dying:
-            t.step = "E_ZAP"
+            self.leave_mm(c, t)
             return
-        p = self.passes[t.passes[t.pass_]]
+        p = self.current_pass(t)
         t.vp, t.write = t.mm.base + self.seq_page(p, t.pos), 0
         pte = self.pte[t.vp]
         kind = pte & KIND
@@ -166,6 +172,16 @@ class User:
         else:
             t.step = "F_READ"
 
+    def step_DONTNEED(self, c, t):
+        if self.resched_guard(c, t):
+            return
+        if t.dying:
+            self.leave_mm(c, t)
+            return
+        t.dontneed, t.zap = 1, self.current_pass(t).first // 512
+        self.spend(max(1, self.cost["fault_entry"]))
+        t.step = "E_ZAP"
+
     def next_access(self, t):
-        populate = t.pass_ != NONE and self.passes[t.passes[t.pass_]].kind == POPULATE
+        populate = t.pass_ != NONE and self.current_pass(t).kind == POPULATE
         t.step = "POPULATE" if populate else "TOUCH"
