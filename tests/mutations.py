@@ -26,7 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-BUILD_TIMEOUT, RUN_TIMEOUT = 300, 240      # [s]; a build takes 10, all worlds 25
+BUILD_TIMEOUT, RUN_TIMEOUT = 300, 240      # [s]; a build takes 10, all worlds 30
 
 
 # --- the worlds
@@ -89,6 +89,13 @@ def _device(**fields):
         twin_policy(5)
 
 
+def _threads(make: str, stage: int, *args) -> tuple:
+    """A world of tests/threads.py."""
+    import threads
+    from twin import twin_policy
+    return getattr(threads, make)(*args), twin_policy(stage)
+
+
 def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
@@ -115,6 +122,15 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     "fast device": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64,
                                     io_latency=10**6, io_page=1), 40_000),
     **_slots(15, 288, 24, 57, 224, 235),
+    "pending zaps": (lambda: _threads("pending_zaps", 5), 40_000),
+    "page tables race": (lambda: _threads("page_tables_race", 0), 50_000),
+    "zapped swap-ins": (lambda: _threads("zapped_swap_ins", 0), 60_000),
+    "shared writes": (lambda: _threads("shared_writes", 0), 10_000),
+    "killed threads": (lambda: _threads("killed_threads", 5, True), 30_000),
+    **{f"threads {seed}": ((lambda seed=seed: _threads("busy_threads", 5, seed)), 15_000)
+       for seed in (16, 19, 27, 45, 56, 61, 66)},
+    **{f"few mms {seed}": ((lambda seed=seed: _threads("thread_world", 5, seed)), 12_000)
+       for seed in (35, 41, 45)},
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
@@ -447,17 +463,7 @@ MUTATIONS: tuple[Mutation, ...] = (
              "    if dev.ra_hits == 0:\n        dev.ra_prev = s\n", "    dev.ra_prev = s\n"),
     Mutation("what a cluster brings in is taken for the reader's page", READAHEAD,
              "read_async(m, t, t.ra_vp, -1, -1,", "read_async(m, t, t.ra_vp, t.mm, t.vp,"),
-)
-
-# Not among them, since no world here tells them from the core: swap_full's threshold (only a read
-# fault on a folio still in the swap cache asks for it) and flush_tlb_func's "generation reached"
-# at equality (needs three senders in three page-table pages of one mm).
-
-DEFAULT = MUTATIONS[:4]
-
-# In rows that only threads of one mm meet: test_threads.py and test_snapshots.py tell them apart.
-
-THREADS: tuple[Mutation, ...] = (
+    # threads of one mm
     Mutation("a zap does not flush what reclaim left pending", SMP,
              "    if mm.pending == mm.flushed:\n", "    if True:\n"),
     Mutation("what was unmapped during that flush counts as flushed", SMP,
@@ -477,6 +483,12 @@ THREADS: tuple[Mutation, ...] = (
     Mutation("touches are made ahead in a shared mm", PROGRAM,
              "by_the_kernel(a) or m.mm[t.mm].shared", "by_the_kernel(a)"),
 )
+
+# Not among them, since no world here tells them from the core: swap_full's threshold (only a read
+# fault on a folio still in the swap cache asks for it) and flush_tlb_func's "generation reached"
+# at equality (needs three senders in three page-table pages of one mm).
+
+DEFAULT = MUTATIONS[:4]
 
 
 # --- running one
@@ -545,23 +557,6 @@ def run(mutation: Mutation | None) -> Outcome:
     return Outcome(last["world"] if found else None, found or "", built - start, took)
 
 
-def run_tests(mutation: Mutation) -> str:
-    """Build the mutant and run the tests of threads with it; the last line, or "" if all pass."""
-    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        tree = Path(name)
-        copy_tree(tree, only_core=True)
-        mutation.apply(tree)
-        build(tree, RECLAIM_OPT="-O1")
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", "--tb=line",
-             str(HERE / "test_threads.py"), str(HERE / "test_snapshots.py"),
-             "-k", "test_threads or threads_write"],
-            cwd=tree, env=build_env(PYTHONPATH=os.pathsep.join((name, str(HERE)))), capture_output=True,
-            text=True, timeout=BUILD_TIMEOUT)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return failed[0] if failed else "" if done.returncode == 0 else f"pytest ended with {done.returncode}"
-
-
 def _difference(error: BaseException) -> str:
     """What differed; a bare assert of `twin.assert_same` compares counters."""
     if not isinstance(error, AssertionError) or str(error):
@@ -579,7 +574,8 @@ def _difference(error: BaseException) -> str:
 def worker() -> None:
     """In the copy: every world until one differs; a JSON line before each and at the difference."""
     import reclaim._core
-    from twin import compare
+    from reclaim.simulation import Simulation
+    from twin import compare, core_policy
     assert Path(reclaim._core.__file__).is_relative_to(Path.cwd()), reclaim._core.__file__
     for name, (make, actions) in WORLDS.items():
         print(json.dumps({"world": name, "difference": None}), flush=True)
@@ -587,6 +583,11 @@ def worker() -> None:
         try:
             # Without sim.verify(): what is asked here is whether the twin alone notices.
             compare(world, policy, actions=actions, chunk=200, check=False)
+            fused, single = (Simulation(world, core_policy(policy)) for _ in range(2))
+            for actions in (*range(1, 100, 3), actions):
+                fused._core.run(1 << 50, actions=actions)
+                single._core.run(1 << 50, actions=actions, fuse=False)
+                assert fused.digest() == single.digest(), "fused, the steps go another way"
         except Exception as error:                  # also what the core raises about itself
             print(json.dumps({"world": name, "difference": _difference(error)}), flush=True)
             return

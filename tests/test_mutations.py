@@ -20,7 +20,7 @@ CHOSEN = mutations.MUTATIONS if ALL else mutations.DEFAULT
 def test_every_mutation_still_applies():
     """Its text occurs once: a refactoring that moves it is noticed here, without a build."""
     wrong = []
-    for mutation in (*mutations.MUTATIONS, *mutations.THREADS):
+    for mutation in mutations.MUTATIONS:
         text = (mutations.ROOT / "reclaim" / mutation.file).read_text()
         if text.count(mutation.old) != 1 or mutation.new == mutation.old:
             wrong.append(f"{mutation.name} ({mutation.file}): {text.count(mutation.old)} times")
@@ -42,11 +42,3 @@ def test_noticed(mutation: mutations.Mutation):
     outcome = mutations.run(mutation)
     print(f"{mutation.name}: {outcome}")
     assert outcome.world is not None, f"{mutation.name!r}: no world of mutations.WORLDS differs"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mutation", mutations.THREADS if ALL else mutations.THREADS[:1], ids=lambda m: m.name)
-def test_threads_notice(mutation: mutations.Mutation):
-    found = mutations.run_tests(mutation)
-    print(f"{mutation.name}: {found}")
-    assert found, f"{mutation.name!r}: no test of threads fails"

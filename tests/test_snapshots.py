@@ -24,8 +24,8 @@ from reclaim.errors import SnapshotError, WorldError
 from reclaim.scenario import Scenario
 from reclaim.simulation import PS_PER_S, Simulation, Snapshot
 from reclaim.world import check
-from reference.worlds import make_pass, random_world, small_world
-from threads import one_mm, thread_world
+from reference.worlds import random_world, small_world
+from threads import shared_writes, thread_world
 
 WORLD = small_world(mm_pages=(96, 130, 110), nr_cpus=3, limit=230, nr_slots=320)
 SECONDS = 0.02
@@ -120,8 +120,7 @@ def test_touches_made_ahead_change_nothing():
 
 def test_threads_write_what_others_read():
     """Two threads write the same pages, one zeros: touches made ahead would miss each other."""
-    rows = [make_pass("SEQ", write=1, zero=zero, nr=2, count=5000, think=1000 + 300 * zero) for zero in (0, 1)]
-    world = one_mm(*rows, pages=2, limit=200, task_first_pass=(0, 1), task_nr_passes=(1, 1))
+    world = shared_writes()
     a, b, rng = Simulation(world, "stage0"), Simulation(world, "stage0"), random.Random(1)
     for _ in range(200):
         n = rng.randrange(1, 150)

@@ -16,9 +16,7 @@ from reclaim.simulation import PS_PER_S, Simulation
 from reclaim.workloads.synthetic import Pass, program
 from reclaim.world import check
 from reference.worlds import make_pass, small_world
-from threads import STEP, one_mm, thread_world
-
-MS = 10**9
+from threads import MS, STEP, one_mm, slow, thread_world
 
 
 def counters(sim):
@@ -114,14 +112,7 @@ def test_nothing_revoked_is_used():
 
 def test_page_table_pages_race():
     """Both threads charge a page-table page, which takes a reclaim; the second is given back."""
-    passes = [make_pass("SEQ", write=1, nr=1, think=50 * MS),
-              make_pass("SEQ", write=1, first=512, nr=1, count=1000, think=1000),
-              make_pass("SEQ", write=1, nr=500, think=1000)]
-    sim = Simulation(small_world(
-        nr_cpus=3, mm_pages=(600, 500), mm_recency=(True, True), task_mm=(0, 0, 1), task_cpu=(0, 1, 2),
-        limit=300, kernel_pages=240, nr_slots=2000, nr_folios=800, costs=slow(reclaim_prio=MS),
-        passes=worlds.make_passes(passes), task_pinned=(True,) * 3, task_restart=(True,) * 3,
-        task_first_pass=(0, 0, 2), task_nr_passes=(2, 2, 1), task_loop_to=(1, 1, 0)), "stage0")
+    sim = Simulation(worlds.page_tables_race(), "stage0")
     kernel = [int(sim.view("memcg")["kernel"][0]) for name, _ in steps(sim, 70_000) if name == "F_PT_SET"]
     assert kernel == [241, 242, 243, 243] and sim.view("region")["present"].all()
     sim.verify()                        # the charges add up
@@ -209,8 +200,7 @@ def test_one_flush_reaches_every_thread():
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_oom_kills_every_thread_once(restart):
-    world = one_mm(threads=3, pages=700, limit=300, nr_slots=0, task_restart=(restart,) * 3)
-    sim = Simulation(world, "stage5")
+    sim = Simulation(worlds.killed_threads(restart), "stage5")
     task, mm, kills, ends = sim.view("task"), sim.view("mm"), 0, 0
     for name, _ in steps(sim, 120_000):
         got = counters(sim)
@@ -249,18 +239,9 @@ def test_the_largest_mm_dies_not_the_largest_task():
     assert sim.view("task")["dying"].tolist() == [0, 0, 1]
 
 
-def slow(**costs):
-    """COSTS but for these [ps]."""
-    return tuple(costs.get(name, cost) for name, cost in zip(names.COSTS, one_mm().costs, strict=True))
-
-
 def test_what_reclaim_left_unflushed_is_flushed_before_a_zap():
     """One thread zaps, two reclaim in batches: what they unmap during the flush stays pending."""
-    world = one_mm(make_pass("SEQ", write=1, nr=100, think=1000), make_pass("DONTNEED", nr=100, count=1),
-                   make_pass("SEQ", write=1, first=512, nr=600, think=1000), threads=3, pages=1200,
-                   limit=400, task_first_pass=(0, 2, 2), task_nr_passes=(2, 1, 1),
-                   costs=slow(flush_fixed=300_000_001))
-    sim = Simulation(world, "stage5")
+    sim = Simulation(worlds.pending_zaps(), "stage5")
     mm, seen = sim.view("mm"), collections.Counter()
     for name, row in steps(sim, 100_000):
         if name == "M_BATCHED":
@@ -276,10 +257,7 @@ def test_what_reclaim_left_unflushed_is_flushed_before_a_zap():
 
 def test_a_zap_during_a_swap_in():
     """The PTE goes away while the slot is pinned: who read it gives both up."""
-    world = one_mm(make_pass("SEQ", nr=1, count=1, think=30 * MS), make_pass("DONTNEED", nr=150, count=1),
-                   make_pass("SEQ", write=1, nr=300, think=1000), threads=3, pages=300, limit=230,
-                   task_first_pass=(0, 2, 2), task_nr_passes=(2, 1, 1), costs=slow(zram_read=3 * MS))
-    sim, gone = Simulation(world, "stage0"), 0
+    sim, gone = Simulation(worlds.zapped_swap_ins(), "stage0"), 0
     for name, row in steps(sim, 80_000):
         if name == "F_SWAP_MAP":
             u = sim.view("task")[sim.view("cpu")["current"][row["cpu"]]]

@@ -7,12 +7,13 @@ import random
 
 import numpy as np
 
-from reference.worlds import make_pass, make_passes, random_world, small_world
+from reference.worlds import COSTS, make_pass, make_passes, random_world, small_world
 from reclaim import names
 from reclaim.simulation import Simulation
 from reclaim.world import World
 
 DONTNEED, RAND = names.PASS_KINDS.index("DONTNEED"), names.PASS_KINDS.index("RAND")
+MS = 10**9
 STEP = {name: i for i, name in enumerate(names.STEPS)}
 
 
@@ -50,6 +51,62 @@ def one_mm(*rows, threads: int = 2, pages: int = 200, loop: bool = True, **overr
     return small_world(**fields)
 
 
+def slow(**costs: int) -> tuple[int, ...]:
+    """COSTS but for these [ps]."""
+    return tuple(costs.get(name, cost) for name, cost in zip(names.COSTS, COSTS, strict=True))
+
+
+def page_tables_race() -> World:
+    """Two threads charge the same page-table page, which takes a reclaim."""
+    return small_world(
+        nr_cpus=3, mm_pages=(600, 500), mm_recency=(True, True), task_mm=(0, 0, 1), task_cpu=(0, 1, 2),
+        limit=300, kernel_pages=240, nr_slots=2000, nr_folios=800, costs=slow(reclaim_prio=MS),
+        passes=make_passes([make_pass("SEQ", write=1, nr=1, think=50 * MS),
+                            make_pass("SEQ", write=1, first=512, nr=1, count=1000, think=1000),
+                            make_pass("SEQ", write=1, nr=500, think=1000)]),
+        task_pinned=(True,) * 3, task_restart=(True,) * 3,
+        task_first_pass=(0, 0, 2), task_nr_passes=(2, 2, 1), task_loop_to=(1, 1, 0))
+
+
+def pending_zaps() -> World:
+    """One thread zaps, two reclaim in batches: what they unmap during its flush stays pending."""
+    return one_mm(make_pass("SEQ", write=1, nr=100, think=1000), make_pass("DONTNEED", nr=100, count=1),
+                  make_pass("SEQ", write=1, first=512, nr=600, think=1000), threads=3, pages=1200,
+                  limit=400, task_first_pass=(0, 2, 2), task_nr_passes=(2, 1, 1),
+                  costs=slow(flush_fixed=300_000_001))
+
+
+def zapped_while_used() -> World:
+    """One thread zaps single pages of what two others use all the time, with a TLB that forgets nothing.
+
+    Only there does it matter that a zap of nothing but swap entries flushes what reclaim left pending.
+    """
+    zaps = [row for first in range(0, 280, 7)
+            for row in (make_pass("DONTNEED", first=first, nr=1, count=1),
+                        make_pass("SEQ", first=first, nr=1, count=1, think=100 * MS // 1000))]
+    return one_mm(*zaps, make_pass("RAND", write=2, nr=280, count=1000, think=1000), threads=3, pages=280,
+                  limit=230, swappiness=200, l2_sets=512, task_first_pass=(0, len(zaps), len(zaps)),
+                  task_nr_passes=(len(zaps), 1, 1), costs=slow(unmap=30_000_001, flush_fixed=50_000_001))
+
+
+def zapped_swap_ins() -> World:
+    """One thread zaps what two others read from swap, slowly."""
+    return one_mm(make_pass("SEQ", nr=1, count=1, think=30 * MS), make_pass("DONTNEED", nr=150, count=1),
+                  make_pass("SEQ", write=1, nr=300, think=1000), threads=3, pages=300, limit=230,
+                  task_first_pass=(0, 2, 2), task_nr_passes=(2, 1, 1), costs=slow(zram_read=3 * MS))
+
+
+def killed_threads(restart: bool) -> World:
+    """Three threads, no swap, not enough memory."""
+    return one_mm(threads=3, pages=700, limit=300, nr_slots=0, task_restart=(restart,) * 3)
+
+
+def shared_writes() -> World:
+    """Two threads write the same pages, one zeros: touches made ahead would miss each other."""
+    rows = [make_pass("SEQ", write=1, zero=zero, nr=2, count=5000, think=1000 + 300 * zero) for zero in (0, 1)]
+    return one_mm(*rows, pages=2, limit=200, task_first_pass=(0, 1), task_nr_passes=(1, 1))
+
+
 def busy_threads(seed: int) -> World:
     """Threads that do little but meet in faults, zaps and reclaim; most in one mm, all in two.
 
@@ -72,8 +129,6 @@ def busy_threads(seed: int) -> World:
     long = dict(pick([(), (("zram_read", 5), ("fault_swap", 3)), (("zram_read", 2000),), (("flush_fixed", 300),), (("fault_zero", 9),),
                       (("ipi_delivery", 200), ("irq_entry", 1)), (("fault_anon", 40), ("page_copy", 40)),
                       (("reclaim_prio", 200),), (("zram_write", 50), ("pageout", 9)), (("zap_pte", 7),)]))
-    cost = dict(zip(names.COSTS, small_world().costs, strict=True))
-    cost.update({name: factor * 1_000_003 for name, factor in long.items()})
     swap_sync, host_cpus = pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
     return one_mm(
         *rows, threads=threads, pages=pages, limit=limit, nr_cpus=nr_cpus, mm_pages=(pages,) * mms,
@@ -83,7 +138,7 @@ def busy_threads(seed: int) -> World:
         task_first_pass=tuple(sum(number[:t]) for t in range(threads)), task_nr_passes=tuple(number),
         task_loop_to=tuple(pick([0, 0, 0, 1, -1]) for _ in range(threads)),
         task_restart=tuple(pick([True, True, False]) for _ in range(threads)),
-        costs=tuple(cost.values()), tick=tick, slice_ticks=pick([1, 3]), swappiness=pick([60, 200, 200]),
+        costs=slow(**{name: factor * 1_000_003 for name, factor in long.items()}), tick=tick, slice_ticks=pick([1, 3]), swappiness=pick([60, 200, 200]),
         cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]), pcid=pick([True, False]),
         l2_sets=pick([8, 64]), swap_sync=swap_sync, swapin_cached=swap_sync and pick([False, False, True]),
         io_depth=pick([1, 8]), io_latency=pick([80_000_000, 10**9]), host_cpus=host_cpus,

@@ -33,13 +33,17 @@ def twin_policy(stage: int) -> dict:
 
 
 def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: int = 1 << 50,
-            stage: str | None = None, check: bool = True) -> int:
+            stage: str | None = None, check: bool = True, met: set[str] | None = None) -> int:
     """Run both; fail at the first row, counter or column that differs.
+
+    The names of the rows that were met are added to `met`.
 
     Returns
     -------
     int : actions made.
     """
+    if world.lru:       # a list of 64 folios tells 40 from 31, which is the most that BatchFlush knows
+        policy = policy | {"flush_every": min(policy["flush_every"], 31)}
     sim = Simulation(world, stage or core_policy(policy))
     twin = Reference(world, policy)
     made = 0
@@ -53,6 +57,8 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
             assert got == tuple(want), (f"row {made + i}: core {_show(got)}, "
                                         f"twin {_show(want)}")
         made += len(rows)
+        if met is not None:
+            met.update(names.STEPS[i] for i in set(rows["step"].tolist()))
         if check:
             sim.verify()
         if why != "budget":

@@ -9,9 +9,12 @@ from .charge import Charge
 from .digest import Digest
 from .faults import Faults
 from .flushing import Flushing
+from .generation_invariants import GenerationInvariants
+from .generations import Generations, Lists
 from .ghost import Ghost
 from .host import Host
 from .invariants import Invariants
+from .lists import Classic
 from .machine import Machine
 from .memory import Memory
 from .pool import Pool
@@ -30,7 +33,7 @@ BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
 class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host,
-                Digest, Invariants):
+                Generations, GenerationInvariants, Digest, Invariants):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):
@@ -40,10 +43,8 @@ class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flus
         assert policy["flush_every"] >= 1 and set(policy["rechecks"]) <= _ALL
         self.policy = dict(policy)
         self.build(world)
-        assert not world.lru, "the twin knows the classic LRU only"
-        missing = {"S_GEN", "S_LOOK", "S_YOUNG"}
-        self.steps = {name: getattr(self, f"step_{name}", None) for name in NUMBER
-                      if name[:2] != "G_" and name not in missing}
+        self.lru = (Lists if world.lru else Classic)(self)
+        self.steps = {name: getattr(self, f"step_{name}", None) for name in NUMBER}
 
     def counters(self):
         return dict(self.counter)

@@ -81,7 +81,7 @@ class Charge:
         self.counter["direct_reclaims"] += 1
         t.prio, t.sc_reclaimed = 12, 0
         t.full_walk = t.force_deact = t.skipped_deact = 0
-        t.step = "R_PRIO"
+        t.step = self.lru.shrink
 
     def step_R_PRIO(self, c, t):
         m = self.memcg
@@ -146,12 +146,12 @@ class Charge:
     def step_R_END(self, c, t):
         self.finish_plug(t)
         m = self.memcg
-        t.step = "R_PRIO"
+        t.step = self.lru.shrink
         if t.sc_reclaimed < 32:
             if t.prio > 0:
                 t.prio -= 1
                 return
-            m.refaults_snapshot = self.counter["workingset_activate_anon"]
+            self.lru.snapshot()
             if t.sc_reclaimed == 0:
                 if not t.full_walk:
                     t.full_walk, t.prio = 1, 12
@@ -159,7 +159,7 @@ class Charge:
                 if t.skipped_deact:
                     t.prio, t.force_deact, t.skipped_deact = 12, 1, 0
                     return
-        m.refaults_snapshot = self.counter["workingset_activate_anon"]
+        self.lru.snapshot()
         t.c_reclaimed = t.sc_reclaimed
         t.step = "C_AFTER"
 
@@ -207,20 +207,25 @@ class Charge:
         self.unlock(self.lru_lock)
         t.step = "S_PLAN" if t.taken else "R_LIST"
 
+    def put_back(self, f):
+        """One folio of `ret`; true if it is in the LRU again, not freed."""
+        f.flags |= LRU
+        f.refcount -= 1
+        if f.refcount == 0:
+            f.flags &= ~(LRU | ACTIVE)
+            self.uncharge(1)
+            self.free_frame(f)
+            return False
+        self.lru.add(f)
+        return True
+
     def putback(self, t):
         """move_folios_to_lru of `ret`; the number moved (not those freed)."""
         n, moved = len(t.ret), 0
         while t.ret:
             f = t.ret.popleft()
-            f.flags |= LRU
-            f.refcount -= 1
-            if f.refcount == 0:
-                f.flags &= ~(LRU | ACTIVE)
-                self.uncharge(1)
-                self.free_frame(f)
-            else:
+            if self.put_back(f):
                 moved += 1
-                self.lru_insert(f)
                 if f.flags & ACTIVE:
                     self.memcg.nonresident_age += 1
         self.memcg.nr_isolated -= t.taken

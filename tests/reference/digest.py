@@ -8,11 +8,6 @@ from .rows import NUMBER
 from .state import DEAD, MASK64, NONE
 
 
-# Columns of the multi-generational LRU, which the twin does not know: number of values, all 0.
-GENERATIONS = dict(max_seq=1, min_seq=2, gen_nr=4, refaulted=4, evicted=4, protected=4,
-                   avg_refaulted=4, avg_total=4, mm_seq=1, mm_head=1, filters=1)
-
-
 def _step(name):
     return NONE if name is None else NUMBER[name]
 
@@ -66,13 +61,11 @@ class Digest:
         return [getattr(t, "pass_" if field == "pass" else field) for t in self.tasks]
 
     def read_mm(self, field):
-        if field == "lru_gen":
-            return [0] * len(self.mms)
         return [getattr(m, field) for m in self.mms]
 
     def read_folio(self, field):
         if field == "gen":
-            return [0] * len(self.folios)
+            return [f.gen + 1 + 8 * f.refs for f in self.folios]
         return [getattr(f, field) for f in self.folios]
 
     def read_memcg(self, field):
@@ -80,9 +73,8 @@ class Digest:
             return [self.slots_free]
         if field == "frames_free":
             return [len(self.free_frames)]
-        if field in GENERATIONS:
-            return [0] * GENERATIONS[field]
-        return [getattr(self.memcg, field)]
+        value = getattr(self.memcg, field)
+        return list(value) if isinstance(value, list) else [value]
 
     def read_swapdev(self, field):
         return [getattr(self.swapdev, field)]
@@ -160,12 +152,15 @@ class Digest:
         return list(self.pt_present)
 
     def column_pt_young(self):
-        return [0] * len(self.pt_present)
+        return list(self.pt_young)
 
-    column_pt_filter = column_pt_young
+    def column_pt_filter(self):
+        return list(self.pt_filter)
 
     def column_lru_gens(self):
-        return [0] * 4
+        if not self.world.lru:
+            return [0] * 4
+        return [x for gen in self.lru.gens for x in self._lru(gen)]
 
     def _lru(self, lru):
         return [len(lru), *reversed(lru)]

@@ -368,7 +368,7 @@ class Faults:
         f.flags |= LOCKED
         f.slot, f.vp = s, vp
         if self.slot_entry[s] & 3 == 1:
-            self.workingset_refault(f, self.slot_entry[s])
+            self.lru.refault(f, self.slot_entry[s])
 
     def add_to_swap_cache(self, f):
         self.slot_entry[f.slot] = f.nr * 4 + 2
@@ -407,21 +407,6 @@ class Faults:
         self.put(t.f_pfn)
         t.f_pfn = None
         t.step = "F_DONE"
-
-    def workingset_refault(self, f, shadow):
-        """5.2.1"""
-        m, counter = self.memcg, self.counter
-        counter["workingset_refault_anon"] += 1
-        distance = m.nonresident_age - (shadow >> 3)
-        size = len(self.active) if self.slots_free else 0
-        if distance <= size:
-            f.flags |= ACTIVE
-            m.nonresident_age += 1
-            counter["workingset_activate_anon"] += 1
-            if shadow & 4:
-                f.flags |= WORKINGSET
-                self.note_cost(1, 0)
-                counter["workingset_restore_anon"] += 1
 
     def step_F_SWAP_READ(self, c, t):
         sync, zero = self.world.swap_sync, self.slot_count[self.slot_of(t)] & SLOT_ZERO

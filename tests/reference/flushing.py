@@ -21,10 +21,10 @@ class Flushing:
             for f in c.lru_add:
                 n += 1
                 f.flags |= LRU
-                self.lru_insert(f)
+                self.lru.add(f)
                 f.refcount -= 1
                 if f.refcount == 0:
-                    self.lru_del(f)
+                    self.lru.delete(f)
                     f.flags &= ~(LRU | ACTIVE)
                     self.uncharge(1)
                     self.free_frame(f)
@@ -36,9 +36,9 @@ class Flushing:
             for f in c.lru_activate:
                 n += 1
                 if f.flags & LRU and not f.flags & ACTIVE:
-                    self.lru_del(f)
+                    self.lru.delete(f)
                     f.flags |= ACTIVE
-                    self.lru_insert(f)
+                    self.lru.add(f)
                     self.counter["pgactivate"] += 1
                     self.counter["memcg_pgactivate"] += 1
                 self.put(f)

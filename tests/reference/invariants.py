@@ -1,6 +1,6 @@
 """What must hold after every action; derived anew from PTEs, lists and steps."""
 
-from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED,
+from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, K_ZERO,
                     LOCKED, LRU, MAP_COUNT, NONE, ON_SWAPCACHE, PAYLOAD, RECLAIM, RUN, RUNNING,
                     QUEUED, SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
@@ -15,18 +15,20 @@ _BY_VP = {"F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED"}
 _BY_SLOT = {"F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED"}
 _CHARGED = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
-_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
+_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
             "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
             "P_SUBMIT", "P_END", "P_DISPATCH", "S_FREE"}
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE",
-             "E_UNLOCK"} | _UNMAPPING
-_LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK"}
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
+             "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
 _INACTIVE_SIDE = _IN_HAND | {"I_UNLOCK", "S_PLAN", "S_NEXT", "S_FREE_FLUSHED", "S_TAIL", "S_END",
-                             "S_END_FLUSHED", "B_START", "B_LOCK", "B_OUT", "I_PUT"}
+                             "S_END_FLUSHED", "B_START", "B_LOCK", "B_OUT", "I_PUT",
+                             "G_UNLOCK", "G_KEEP", "G_PUT"}
+_JUST_ISOLATED = {"I_UNLOCK", "G_UNLOCK", "S_PLAN"}     # what was freed is of the list before
 _UNCHARGED = {"S_FREE_FLUSHED", "S_END_FLUSHED"}    # waiting for these: free_folios is uncharged
 
 
@@ -39,6 +41,7 @@ class Invariants:
         self._check_tasks()
         self._check_mms()
         self._check_zaps()
+        self._check_batched()
         self._check_places()
         self._check_usage()
         self._check_slots()
@@ -46,6 +49,7 @@ class Invariants:
         self._check_queues()
         self._check_io()
         self._check_readahead()
+        self._check_generations()
 
     # -- where a task is ------------------------------------------------------------------------
 
@@ -68,7 +72,7 @@ class Invariants:
     def _outer(self, t):
         """The step of the fault that comes when charging is done."""
         step = self._inner(t)
-        return t.c_ret if step[:2] in ("C_", "R_", "I_", "K_", "S_", "U_", "P_", "B_") and not (
+        return t.c_ret if step[:2] in ("C_", "R_", "G_", "I_", "K_", "S_", "U_", "P_", "B_") and not (
             step == "POPULATE") else step
 
     # -- the parts ------------------------------------------------------------------------------
@@ -185,6 +189,10 @@ class Invariants:
                 zapped.update(own)
                 assert inner == "E_FREE" or not any(self.pte[vp] for vp in own), (
                     f"task {t.nr}: PTEs are left in {t.step}")
+                if t.step in ("E_FREE", "E_UNLOCK"):
+                    for c in self.cpus:
+                        reached = self._usable(c).intersection(own)
+                        assert not reached, f"CPU {c.nr} can use {reached}, zapped by task {t.nr}"
             if not t.dontneed:      # nobody else uses the mm
                 assert not any(self.pt_present[mm.first_region:mm.first_region + t.zap]), (
                     f"mm {mm.nr}: a page table is left before region {t.zap}")
@@ -194,6 +202,23 @@ class Invariants:
                     assert not (mm.rss or mm.swapents), f"mm {mm.nr}: rss {mm.rss}, {mm.swapents}"
         for vp, pte in enumerate(self.pte):
             assert pte & KIND != K_ZAPPED or vp in zapped, f"PTE {vp} is ZAPPED, and nobody zaps it"
+
+    def _usable(self, c):
+        """The pages that c can use through its TLB, without a flush or a switch before that."""
+        if c.loaded_mm < 0 or c.is_lazy or c.pv_flush:
+            return set()
+        stamp = c.asid_stamp[c.loaded_asid]
+        return {e[0] for level in (c.l1, c.l2) for ways in level for e in ways if e and e[1] == stamp}
+
+    def _check_batched(self):
+        """Where nothing is pending no CPU in the mm can use a page that is not mapped."""
+        clean = {mm.nr for mm in self.mms if mm.flushed == mm.pending}
+        changing = {self._region_held(t) for t in self.tasks
+                    if t.state == RUNNING and self._inner(t) in _PTL_HELD}
+        for c in self.cpus:
+            for vp in self._usable(c) if c.loaded_mm in clean else ():
+                assert self.pte[vp] & KIND in (K_PRESENT, K_ZERO) or self.region_of[vp] in changing, (
+                    f"CPU {c.nr} can use page {vp}, PTE {self.pte[vp]:#x}")
 
     def _batch_part(self, t):
         """The folios of flush_folios that are still there."""
@@ -216,9 +241,10 @@ class Invariants:
 
         for f in self.free_frames:
             put_at(f, "the free stack")
-            assert (f.flags, f.refcount, f.mapcount, f.vp, f.slot) == (0, 0, 0, NONE, NONE), (
-                f"free folio {f.nr} is not clean")
-        for name, lru, flag in (("INACTIVE", self.inactive, 0), ("ACTIVE", self.active, ACTIVE)):
+            assert (f.flags, f.refcount, f.mapcount, f.vp, f.slot, f.gen, f.refs) == (
+                0, 0, 0, NONE, NONE, NONE, 0), f"free folio {f.nr} is not clean"
+        lists = self.lru.named()
+        for name, lru, flag in lists:
             for f in lru.values():
                 put_at(f, name)
                 assert f.flags & LRU, f"folio {f.nr} is in {name} without LRU"
@@ -235,7 +261,8 @@ class Invariants:
         isolated = 0
         for t in self.tasks:
             inner, outer = self._inner(t), self._outer(t)
-            parts = [("list", t.list), ("ret", t.ret), ("flush_folios", self._batch_part(t))]
+            parts = [("list", t.list), ("ret", t.ret), ("clean", t.clean),
+                     ("flush_folios", self._batch_part(t))]
             if inner in _IN_HAND:
                 parts.append(("hand", [t.folio]))
             held = 0
@@ -247,10 +274,12 @@ class Invariants:
             for f in t.free_folios:
                 put_at(f, f"free_folios of task {t.nr}")
             if inner in _ACTIVE_SIDE or inner in _INACTIVE_SIDE:
-                if inner in _INACTIVE_SIDE and inner not in ("I_UNLOCK", "S_PLAN"):
+                if inner in _INACTIVE_SIDE - _JUST_ISOLATED:
                     held += t.nr_reclaimed + t.nr_lost
                 assert held == t.taken, f"task {t.nr}: {held} of {t.taken} isolated folios"
                 isolated += t.taken
+            elif inner == "G_PUT_UNLOCK":
+                assert held == len(t.clean), f"task {t.nr}: {held} folios are not put back"
             else:
                 assert held == 0, f"task {t.nr} has {held} isolated folios in {t.step}"
             if inner in _UNMAPPING:
@@ -265,8 +294,9 @@ class Invariants:
                 if outer == "F_WP_SET":
                     add(refs, t.f_old)
                     add(maps, t.f_old)
-        assert self.memcg.nr_isolated == isolated, (
+        assert self.memcg.nr_isolated == self.lru.isolated(isolated), (
             f"nr_isolated {self.memcg.nr_isolated}, counted {isolated}")
+        on_lists = {name for name, _, _ in lists}
         for mm in self.mms:
             rss = swapents = 0
             for vp in range(mm.base, mm.base + mm.pages):
@@ -298,7 +328,7 @@ class Invariants:
                 f"folio {f.nr} ({place[f]}): refcount {f.refcount}, counted {refs.get(f, 0)}")
             assert f.mapcount == maps.get(f, 0), (
                 f"folio {f.nr} ({place[f]}): mapcount {f.mapcount}, counted {maps.get(f, 0)}")
-            assert bool(f.flags & LRU) == (place[f] in ("INACTIVE", "ACTIVE")), (
+            assert bool(f.flags & LRU) == (place[f] in on_lists), (
                 f"folio {f.nr}: LRU, and in {place[f]}")
             assert bool(f.flags & WAITERS) == bool(f.waiters), f"folio {f.nr}: WAITERS"
             for u in f.waiters:

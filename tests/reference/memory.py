@@ -12,13 +12,13 @@ class Memory:
 
     def alloc(self):
         f = self.free_frames.pop()
-        f.flags, f.refcount, f.mapcount, f.vp, f.slot = 0, 1, 0, NONE, NONE
+        f.flags, f.refcount, f.mapcount, f.vp, f.slot, f.gen, f.refs = 0, 1, 0, NONE, NONE, NONE, 0
         return f
 
     def free_frame(self, f):
         assert not f.waiters
-        f.flags = f.refcount = f.mapcount = 0
-        f.vp = f.slot = NONE
+        f.flags = f.refcount = f.mapcount = f.refs = 0
+        f.vp = f.slot = f.gen = NONE
         self.free_frames.append(f)
 
     def uncharge(self, n):
@@ -28,35 +28,33 @@ class Memory:
         f.refcount -= 1
         if f.refcount == 0:
             if f.flags & LRU:
-                self.lru_del(f)
+                self.lru.delete(f)
                 f.flags &= ~LRU
             self.uncharge(1)
             self.free_frame(f)
 
     # -- LRU lists ------------------------------------------------------------------------------
 
-    def lru_insert(self, f):
-        """lru_add(f): to the head."""
-        (self.active if f.flags & ACTIVE else self.inactive)[f.nr] = f
-
-    def lru_del(self, f):
-        if self.inactive.pop(f.nr, None) is None:
-            del self.active[f.nr]
-
     def batch_add(self, f):
         """folio_add_lru; true if the batch is full now."""
         f.refcount += 1
+        self.lru.in_fault(f)
         self.c.lru_add.append(f)
         return len(self.c.lru_add) == BATCH
+
+    def activate_add(self, c, f):
+        """folio_activate; true if the batch is full now."""
+        f.refcount += 1
+        c.lru_activate.append(f)
+        return len(c.lru_activate) == BATCH
 
     def move_tail(self, c):
         """lru_move_tail of its whole batch."""
         for f in c.lru_move_tail:
             if f.flags & LRU:
-                self.lru_del(f)
+                self.lru.delete(f)
                 f.flags &= ~ACTIVE
-                self.inactive[f.nr] = f
-                self.inactive.move_to_end(f.nr, last=False)
+                self.lru.add_tail(f)
                 self.counter["pgrotated"] += 1
             self.put(f)
         c.lru_move_tail.clear()

@@ -49,6 +49,7 @@ class Sched:
         c.current, n.state, n.cpu = n, RUNNING, c.nr
         c.slice_ticks = 0
         self.counter["context_switches"] += 1
+        self.lru.use_mm(n.mm)
         if c.tick_at == INF:
             c.tick_at = self.next_tick(c, self.now)
         if c.loaded_mm == n.mm.nr:
@@ -107,6 +108,7 @@ class Sched:
         c.sstep = "W_BACK"
 
     def step_W_BACK(self, c, t):
+        self.lru.use_mm(t.mm)
         if c.loaded_mm == t.mm.nr:
             self.unlazy(c)
             c.sstep = None
@@ -140,6 +142,8 @@ class Sched:
         return mm.first_region + t.zap, range(max(first, pages.start), min(first + 512, pages.stop))
 
     def step_E_ZAP(self, c, t):
+        if not t.dontneed:
+            self.lru.exit_mm(t.mm)
         mm, end = t.mm, (self.zap_range(t)[-1] - t.mm.base) // 512 + 1
         while t.zap < end and not self.pt_present[mm.first_region + t.zap]:
             t.zap += 1
@@ -213,6 +217,7 @@ class Sched:
         self.unlock(self.ptl[region])
         if not t.dontneed:
             self.pt_present[region] = 0
+            self.lru.region_gone(region)
             self.memcg.kernel -= 1
             self.memcg.usage -= 1
         t.zap += 1
@@ -245,3 +250,4 @@ class Sched:
         if restarted:
             self.counter["restarts"] += 1
             t.mm.ra_page, t.mm.ra_win, t.mm.ra_hits = -2, 0, 4
+            self.lru.new_mm(t.mm)

@@ -25,7 +25,8 @@ class Shrink:
         self.folio_unlock(t.folio)
         self.keep(t)
 
-    def activate_locked(self, t):
+    def activate(self, t):
+        """The activation slot."""
         f = t.folio
         if self.policy["activation"] == "kernel":
             if f.flags & SWAPCACHE and self.swap_full():
@@ -33,6 +34,9 @@ class Shrink:
             f.flags |= ACTIVE
             t.nr_activate += 1
             self.counter["memcg_pgactivate"] += 1
+
+    def activate_locked(self, t):
+        self.activate(t)
         self.keep_locked(t)
 
     def flush_dirty(self, t, ret):
@@ -79,8 +83,11 @@ class Shrink:
         t.step = "S_WB"
 
     def step_S_WB(self, c, t):
-        f = t.folio
-        if f.flags & WRITEBACK:
+        f, world = t.folio, self.world
+        if world.lru and not world.mglru_rework and f.mapcount and f.flags & REFERENCED:
+            self.spend(self.cost["scan"])       # a walk met it after it was isolated
+            self.keep_locked(t)
+        elif f.flags & WRITEBACK:
             self.spend(self.cost["scan"])
             if self.world.cgroup == 1 and f.flags & RECLAIM:
                 self.folio_unlock(f)
@@ -89,7 +96,7 @@ class Shrink:
                 f.flags |= RECLAIM
                 self.activate_locked(t)
         else:
-            t.step = "S_REF"
+            t.step = self.lru.check_row
 
     def step_S_WB_WAIT(self, c, t):
         f = t.folio
@@ -286,13 +293,12 @@ class Shrink:
             t.step = "S_FREE"
 
     def step_S_FREE(self, c, t):
-        f, m = t.folio, self.memcg
+        f = t.folio
         if not f.flags & SWAPCACHE or f.refcount != 2 or f.flags & DIRTY:
             self.keep_locked(t)
             return
         s = f.slot
-        self.slot_entry[s] = m.nonresident_age * 8 + (4 if f.flags & WORKINGSET else 0) + 1
-        m.nonresident_age += 1
+        self.slot_entry[s] = self.lru.eviction(f)
         self.drop_cache_bit(s)
         f.refcount = 0
         f.flags &= ~SWAPCACHE
@@ -352,7 +358,7 @@ class Shrink:
 
     def step_S_END_FLUSHED(self, c, t):
         self.free_all(t)
-        t.step = "I_PUT"
+        t.step = self.lru.putback
 
     # -- the batch ------------------------------------------------------------------------------
 

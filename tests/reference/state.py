@@ -73,19 +73,20 @@ class Lock:
 
 
 class Folio:
-    __slots__ = ("nr", "flags", "refcount", "mapcount", "vp", "slot", "waiters")
+    __slots__ = ("nr", "flags", "refcount", "mapcount", "vp", "slot", "gen", "refs", "waiters")
 
     def __init__(self, nr):
         self.nr = nr
         self.flags = self.refcount = self.mapcount = 0
-        self.vp = self.slot = NONE
+        self.vp = self.slot = self.gen = NONE
+        self.refs = 0
         self.waiters = deque()
 
 
 class Mm:
     __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
                  "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim",
-                 "ra_page", "ra_win", "ra_hits", "tasks", "users")
+                 "ra_page", "ra_win", "ra_hits", "tasks", "users", "lru_gen")
 
     def __init__(self, nr, base, pages, recency, first_region):
         self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
@@ -95,6 +96,7 @@ class Mm:
         self.cpumask = self.pending = self.flushed = self.rss = self.swapents = self.next_trim = 0
         self.ra_page, self.ra_win, self.ra_hits = -2, 0, 4
         self.tasks, self.users = [], 0                      # its threads; those still in use of it
+        self.lru_gen = 0
 
 
 class Cpu(Stream):
@@ -163,6 +165,9 @@ class Task(Stream):
                  "old_pte", "owed", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
                  "nr_lost",         # left behind at S_TAIL; for check() only
+                 "g_seq", "g_can_swap", "g_scanned", "g_nr", "g_delta", "clean", "g_retry",
+                 "look_at", "look_end", "look_nr", "look_young", "look_seq",
+                 "g_mm", "g_region", "g_force", "g_batched", "g_moved",
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
                  "dontneed", "batched", "batched_ret", "plug")
@@ -199,6 +204,11 @@ class Task(Stream):
         self.free_folios, self.flush_folios = [], []
         self.nr_lost = self.ordinal = self.b_i = self.b_w = self.in_batch = 0
         self.b_ret = self.freed_ret = self.d_ret = None
+        self.g_seq = self.g_can_swap = self.g_scanned = self.g_nr = self.g_delta = self.g_retry = 0
+        self.clean = deque()
+        self.look_at = self.look_end = self.look_nr = self.look_young = self.look_seq = 0
+        self.g_mm, self.g_moved = None, [0] * 4
+        self.g_region = self.g_force = self.g_batched = 0
         self.plan_defer, self.plan_flush = [], []
         self.d_which = self.wait_bit = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
         self.wake_at = self.sleep_on = self.zap = self.dontneed = self.batched = 0
@@ -217,12 +227,21 @@ class Pass:
 
 class Memcg:
     __slots__ = ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
-                 "refaults_snapshot", "sleepers")
+                 "refaults_snapshot", "sleepers",
+                 # generations; all 0 in a classic world
+                 "max_seq", "min_seq", "gen_nr", "refaulted", "evicted", "protected",
+                 "avg_refaulted", "avg_total", "mm_seq", "mm_head", "filters")
 
     def __init__(self, kernel_pages):
         self.usage = self.kernel = kernel_pages
         self.nr_isolated = self.anon_cost = self.nonresident_age = self.refaults_snapshot = 0
-        self.sleepers = deque()     # Tasks
+        self.sleepers = deque()    # Tasks
+        self.max_seq = self.mm_seq = self.mm_head = self.filters = 0
+        self.min_seq = [0, 0]       # anon, file
+        self.gen_nr = [0] * 4
+        # by tier
+        self.refaulted, self.evicted, self.protected, self.avg_refaulted, self.avg_total = (
+            [0] * 4 for _ in range(5))
 
 
 class SwapDevice:
@@ -266,7 +285,7 @@ class State:
         self.pte = [0] * base
         self.mm_of = [mm for mm in self.mms for _ in range(mm.pages)]
         self.region_of = [mm.first_region + i // 512 for mm in self.mms for i in range(mm.pages)]
-        self.pt_present = [0] * region
+        self.pt_present, self.pt_young, self.pt_filter = [0] * region, [0] * region, [0] * region
         self.ptl = [Lock(f"ptl{r}") for r in range(region)]
         self.lru_lock = Lock("lru")
         self.folios = [Folio(f) for f in range(world.nr_folios)]

@@ -2,7 +2,10 @@
 
 import pytest
 
+import threads
+
 from . import BATCH31, STAGE0, Checked, Reference, names
+from .generation_worlds import GENERATIONS, random_generations, reuse_generations
 from .worlds import (policies, random_policy, random_slots, random_ties, random_world, small_world,
                      worlds)
 
@@ -54,15 +57,50 @@ def test_host_cpus_run_their_cpus_in_turn(host_cpus, pv_flush):
     assert counters["pgsteal_anon"] > 0
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_invariants_hold_with_threads(seed):
+    draw = threads.thread_world if seed % 4 == 3 else threads.busy_threads
+    _run_checked(Checked(draw(seed), random_policy(seed)), 500, skip=(0, 4000, 9000)[seed % 3])
+
+
+@pytest.mark.parametrize("make, args, stage, counter", [
+    (threads.pending_zaps, (), BATCH31, "flush_tlb_batched_pending"),
+    (threads.zapped_while_used, (), BATCH31, "flush_tlb_batched_pending"),
+    (threads.page_tables_race, (), STAGE0, "direct_reclaims"),
+    (threads.zapped_swap_ins, (), STAGE0, "swapcache_waits"),
+    (threads.killed_threads, (True,), BATCH31, "restarts"),
+    (threads.killed_threads, (False,), BATCH31, "memcg_oom_kill")])
+def test_invariants_hold_in_races_of_threads(make, args, stage, counter):
+    """Checked after the rows of threads only, so that the runs can be long."""
+    machine, rows = Checked(make(*args), stage), 0
+    for i in range(50_000):
+        if not machine.alive or machine.act() is None:
+            break
+        own = machine.row in ("F_PT_SET", "F_BACKOFF", "M_BATCHED") or machine.row.startswith("E_")
+        if own and rows < 400 or i % 500 == 0:
+            machine.check()
+        rows += own
+    assert machine.counters()[counter] > 0 and rows > 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_contents_survive_threads(seed):
+    machine = Checked(threads.busy_threads(seed), random_policy(seed))
+    for _ in range(15000):
+        if not machine.alive or machine.act() is None:
+            break
+
+
 @_SETTINGS
 @hypothesis.given(worlds(), policies())
 def test_invariants_hold_in_drawn_worlds(world, policy):
     _run_checked(Checked(world, policy), 500)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_contents_survive(seed):
-    machine = Checked(random_world(seed), random_policy(seed))
+@pytest.mark.parametrize("draw, seed", [(random_world, s) for s in range(30)]
+                         + [(random_generations, s) for s in range(10)])
+def test_contents_survive(draw, seed):
+    machine = Checked(draw(seed), random_policy(seed))
     for _ in range(30000):
         if not machine.alive or machine.act() is None:
             break
@@ -110,3 +148,17 @@ def test_the_shape_of_the_results():
     assert len(machine.digest()) == 64
     assert sum(n * k for n, k in enumerate(machine.batch_size)) == machine.counters()["folios_batched"]
     assert machine.counters()["pgsteal_anon"] > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_invariants_hold_with_generations(seed):
+    draw = random_generations if seed % 2 else reuse_generations
+    _run_checked(Checked(draw(seed), random_policy(seed)), 400, skip=(15000, 0, 30000)[seed % 3])
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+def test_invariants_hold_where_generations_are_seldom(name):
+    """Now and then, so that most of the run is seen; contents are looked at all the time."""
+    machine = Checked(GENERATIONS[name](), dict(STAGE0, unmap="immediate"))
+    for _ in range(30):
+        _run_checked(machine, 4, skip=997)

@@ -129,6 +129,7 @@ class User:
         else:
             self.spend(self.cost["walk_cold"], "walk")
             c.walk_line = vp >> 3
+        self.lru.walked(self.region_of[vp])
         pte = self.pte[vp]
         kind = pte & KIND
         if kind == K_PRESENT and (not t.write or pte & WRITE):
@@ -160,7 +161,7 @@ class User:
         kind = pte & KIND
         self.spend(max(1, self.cost["gup_page"]))
         if kind == K_PRESENT:
-            full = self.folio_mark_accessed(c, self.folios[pte >> PAYLOAD])
+            full = self.lru.mark_accessed(c, self.folios[pte >> PAYLOAD])
             self.advance(t, p)
             self.next_access(t)
             if full:
@@ -184,19 +185,3 @@ class User:
     def next_access(self, t):
         populate = t.pass_ != NONE and self.current_pass(t).kind == POPULATE
         t.step = "POPULATE" if populate else "TOUCH"
-
-    def folio_mark_accessed(self, c, f):
-        """5.1.2; true if the activate batch became full."""
-        full = False
-        if not f.flags & REFERENCED:
-            f.flags |= REFERENCED
-        elif not f.flags & ACTIVE:
-            if f.flags & LRU:
-                c.lru_activate.append(f)
-                f.refcount += 1
-                full = len(c.lru_activate) == BATCH
-            elif f in c.lru_add:
-                f.flags |= ACTIVE
-            f.flags &= ~REFERENCED
-            self.memcg.nonresident_age += 1
-        return full
