@@ -4,7 +4,8 @@ import dataclasses
 import random
 
 from ._load import names
-from .worlds import COSTS, make_pass, make_passes, random_world, small_world
+from .worlds import (COSTS, build_world, drawn_by_hypothesis, make_pass, make_passes, random_ties,
+                     random_world, small_world)
 
 
 def _mglru(pick):
@@ -15,6 +16,11 @@ def _mglru(pick):
 def random_generations(seed):
     """random_world(seed) with MGLRU; its switches vary."""
     return dataclasses.replace(random_world(seed), **_mglru(random.Random(f"generations {seed}").choice))
+
+
+def ties_generations(seed):
+    """The same of random_ties(seed)."""
+    return dataclasses.replace(random_ties(seed), **_mglru(random.Random(f"generations {seed}").choice))
 
 
 def reuse_generations(seed):
@@ -108,3 +114,5 @@ GENERATIONS = {
     "no look around a contended lock": lambda: crowded(
         (500, 150, 150, 150), 500, 1000, costs=dict(flush_fixed=20_000_001), mglru_rework=True),
 }
+
+generations = drawn_by_hypothesis(lambda pick: dataclasses.replace(build_world(pick), **_mglru(pick)))

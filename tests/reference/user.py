@@ -1,7 +1,7 @@
 """User accesses (docs/model.md, section 5.1)."""
 
-from .state import (ACTIVE, BATCH, DEAD, DIRTY_PTE, FWDREV, KIND, K_PRESENT, K_ZERO, LRU, NONE,
-                    PAYLOAD, POPULATE, RAND, REFERENCED, SEQ, WRITE, YOUNG, Z)
+from .state import (DEAD, DIRTY_PTE, FWDREV, KIND, K_PRESENT, K_ZERO, NONE,
+                    PAYLOAD, POPULATE, RAND, SEQ, WRITE, YOUNG, Z)
 
 
 class User:
