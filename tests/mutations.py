@@ -107,9 +107,9 @@ def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
 # the last are there for what needs more luck.
 WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     **_seeds(7, 1, 53, 37, 25, 19, 2, 3, 4, 5, 6),
-    **{name: ((lambda name=name: _generations("named", name)), 40_000) for name in (
-        "tiers", "tiers, reworked", "tiers of two", "tiers on a device", "aged under write-back",
-        "a walk finds a lock held", "no look around a contended lock")},
+    **{name: ((lambda name=name: _generations("named", name)), 60_000) for name in (
+        "tiers", "tiers, reworked", "tiers of two", "tiers near their margin", "tiers on a device",
+        "aged under write-back", "a walk finds a lock held", "no look around a contended lock")},
     **{f"reuse {seed}": ((lambda seed=seed: _generations("reuse_generations", seed)), 40_000)
        for seed in range(8)},
     **{f"generations {seed}": ((lambda seed=seed: _generations("random_generations", seed)), 8000)

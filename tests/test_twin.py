@@ -95,5 +95,5 @@ def test_generations():
 
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_seldom_met_of_generations(name: str):
-    compare(GENERATIONS[name](), twin_policy(4) | {"unmap": "immediate"}, actions=40_000, chunk=10_000)
-    compare(GENERATIONS[name](), twin_policy(5), actions=20_000, chunk=10_000)
+    compare(GENERATIONS[name](), twin_policy(4) | {"unmap": "immediate"}, actions=60_000, chunk=10_000)
+    compare(GENERATIONS[name](), twin_policy(5), actions=15_000, chunk=5000)

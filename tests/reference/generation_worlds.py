@@ -107,6 +107,7 @@ GENERATIONS = {
     "tiers": lambda: tiered(3),
     "tiers, reworked": lambda: tiered(3, mglru_rework=True, pgrefill_global=True),
     "tiers of two": lambda: tiered(4, 100, 300, 150, 2, mglru_batch=True, mglru_stop=True),
+    "tiers near their margin": lambda: tiered(3, 350, 250, 450),
     "tiers on a device": lambda: tiered(3, swap_sync=False),
     "aged under write-back": aged_under_writeback,
     "a walk finds a lock held": lambda: crowded(
