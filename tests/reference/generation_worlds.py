@@ -106,6 +106,7 @@ def crowded(pages, limit, think, **fields):
 GENERATIONS = {
     "tiers": lambda: tiered(3),
     "tiers, reworked": lambda: tiered(3, mglru_rework=True, pgrefill_global=True),
+    "young tiers, reworked": lambda: tiered(2, 300, 200, 200, mglru_rework=True, mm_recency=(True,)),
     "tiers of two": lambda: tiered(4, 100, 300, 150, 2, mglru_batch=True, mglru_stop=True),
     "tiers near their margin": lambda: tiered(3, 350, 250, 450),
     "tiers on a device": lambda: tiered(3, swap_sync=False),
