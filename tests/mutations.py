@@ -96,6 +96,16 @@ def _threads(make: str, stage: int, *args) -> tuple:
     return getattr(threads, make)(*args), twin_policy(stage)
 
 
+def _generations(kind: str, seed: int | str):
+    """MGLRU: random worlds, worlds of much reuse, one by name."""
+    from reference import generation_worlds as known
+    from reference.worlds import random_policy
+    from twin import twin_policy
+    if kind == "named":
+        return known.GENERATIONS[seed](), twin_policy(4) | {"unmap": "immediate"}
+    return getattr(known, kind)(seed), random_policy(seed)
+
+
 def _seeds(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
     return {f"random {seed}": ((lambda seed=seed: _random(seed)), 20_000) for seed in seeds}
 
@@ -112,6 +122,14 @@ def _slots(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
 # the last are there for what needs more luck.
 WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     **_seeds(7, 1, 53, 37, 25, 19, 2, 3, 4, 5, 6),
+    **{name: ((lambda name=name: _generations("named", name)), 60_000) for name in (
+        "tiers", "tiers, reworked", "young tiers, reworked", "tiers of two", "tiers near their margin",
+        "tiers on a device", "aged under write-back", "a walk finds a lock held",
+        "no look around a contended lock")},
+    **{f"reuse {seed}": ((lambda seed=seed: _generations("reuse_generations", seed)), 40_000)
+       for seed in range(8)},
+    **{f"generations {seed}": ((lambda seed=seed: _generations("random_generations", seed)), 8000)
+       for seed in range(16)},
     "ties": (_ties, 40_000),
     "asids": (_asids, 40_000),
     "wide": (_wide, 15_000),
@@ -157,7 +175,7 @@ class Mutation:
 
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
-CLASSIC = "_mm/lru_classic.pxd"
+CLASSIC, LRU_GEN, GENERATIONS = "_mm/lru_classic.pxd", "_mm/lru_gen.pxd", "_mm/generations.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
 PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
 BLK, HOST = "_mm/blk.pxd", "_mm/host.pxd"
@@ -425,6 +443,111 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the tag's waiter is not woken", SWAP, "    if u >= 0:\n", "    if u >= 1:\n"),
     Mutation("a wake-up of an idle CPU is no IPI", SCHED,
              "            m.counter[CN_function_call_ipis] += 1       # ttwu_queue_wakelist\n", ""),
+    # the multi-generational LRU: eviction
+    Mutation("generations are made at the lowest priority too", LRU_GEN,
+             "        age = age and t.prio < DEF_PRIORITY\n", ""),
+    Mutation("three generations are never uneven", LRU_GEN,
+             "            age = uneven(m, n)\n", "            pass\n"),
+    Mutation("the oldest of three generations should hold half", LRU_GEN,
+             "(MIN_NR_GENS + 2) < total", "MIN_NR_GENS < total"),
+    Mutation("a memcg's reclaim does not stop at nr_to_reclaim", LRU_GEN,
+             "m.w.mglru_stop and t.sc_reclaimed >= CLUSTER", "False"),
+    Mutation("isolation does not stop after nr_to_scan folios", LRU_GEN,
+             "min(MAX_LRU_BATCH, t.g_nr) if m.w.mglru_batch", "MAX_LRU_BATCH if m.w.mglru_batch"),
+    Mutation("tiers have no margin", LRU_GEN,
+             "pv_gain = 3 if m.w.mglru_rework else 2", "pv_gain = 2 if m.w.mglru_rework else 1"),
+    Mutation("few refaults protect a tier", LRU_GEN,
+             "    return (refaulted < MIN_LRU_BATCH\n            or refaulted", "    return (refaulted"),
+    Mutation("averages of refaults do not decay", LRU_GEN,
+             "tier_refaulted(m, tier) // 2", "tier_refaulted(m, tier)"),
+    Mutation("what is protected does not count as met", LRU_GEN,
+             " + m.cg.evicted[tier] + m.cg.protected[tier]", " + m.cg.evicted[tier]"),
+    Mutation("protected folios go to the head", LRU_GEN,
+             "        folio_inc_gen(m, f, oldest, True)\n", "        folio_inc_gen(m, f, oldest, False)\n"),
+    Mutation("promoted folios go to the tail", LRU_GEN,
+             "        gen_list_move(m, f, gen, False)\n    elif",
+             "        gen_list_move(m, f, gen, True)\n    elif"),
+    Mutation("a folio of all references is evicted like others", LRU_GEN,
+             "tier > last_tier or refs > REFS_MAX:", "tier > last_tier:"),
+    Mutation("a folio under write-back is isolated", LRU_GEN,
+             "m.w.mglru_rework and q.flags & PG_writeback:", "False:"),
+    Mutation("references survive isolation", LRU_GEN,
+             "    if not q.flags & PG_referenced:\n        folio_clear_lru_refs(q)\n    q.flags &=",
+             "    q.flags &="),
+    Mutation("one eviction takes 32 folios", LRU_GEN,
+             "t.list.nr < MIN_LRU_BATCH:", "t.list.nr < CLUSTER:"),
+    Mutation("one empty generation is left behind at a time", LRU_GEN,
+             "        while anon < last and", "        if anon < last and"),
+    Mutation("the last two generations are evicted, too", LRU_GEN,
+             "nr_gens(m, GEN_ANON) > MIN_NR_GENS:", "nr_gens(m, GEN_ANON) >= MIN_NR_GENS:"),
+    Mutation("eviction goes on with two generations left", LRU_GEN,
+             "        t.g_delta = 0\n    t.g_scanned", "        pass\n    t.g_scanned"),
+    Mutation("clean folios are not tried again", LRU_GEN,
+             "elif to_be_retried(t, q):", "elif False:"),
+    Mutation("clean folios are tried for ever", LRU_GEN,
+             "not t.g_retry and q.mapcount == 0", "q.mapcount == 0"),
+    Mutation("rejected folios return to the oldest generation", LRU_GEN,
+             "            q.flags |= PG_active             #", "            pass             #"),
+    Mutation("PG_referenced is not restored under write-back", LRU_GEN,
+             "            if q.flags & PG_workingset:\n                q.flags |= PG_referenced\n",
+             "            pass\n"),
+    # and references, aging
+    Mutation("no look around at the end of a page-table page", LRU_GEN,
+             "            start = end - MIN_LRU_BATCH\n", "            end = q.vp + 1\n"),
+    Mutation("a look around takes a contended lock", LRU_GEN,
+             "if ptl.head < 0 and look_range(m, t, q):", "if look_range(m, t, q):"),
+    Mutation("the dirty bit of a PTE that was young is forgotten", LRU_GEN,
+             "    if pte & PTE_DIRTY and q.flags & PG_swapcache:\n        q.flags |= PG_dirty\n    return True",
+             "    return True"),
+    Mutation("a look around activates folios of the youngest generation", LRU_GEN,
+             "    if gen == gen_of_seq(t.look_seq):\n        return False\n", ""),
+    Mutation("the full batch of a look around is left", LRU_GEN,
+             "        drain(t, 2, ST_S_LOOK)\n        return\n", "        pass\n"),
+    Mutation("one young page of four makes a page table worth a walk", LRU_GEN,
+             "    return young * 8 >= total\n", "    return young * 4 >= total\n"),
+    Mutation("reworked: the working set does not count as referenced", LRU_GEN,
+             "LRU_REFS_FLAGS if m.w.mglru_rework else PG_referenced", "PG_referenced"),
+    Mutation("mms that did not run are walked", LRU_GEN,
+             "    if not t.g_force and not used:\n        return False\n", ""),
+    Mutation("a new mm does not force the walk", LRU_GEN,
+             "        t.g_force = 1\n        mm.lru_gen", "        mm.lru_gen"),
+    Mutation("page tables that no CPU walked are looked at", LRU_GEN,
+             "    if not r.young:\n        return True\n", ""),
+    Mutation("the walk marks the filter that it reads", LRU_GEN,
+             "update_bloom_filter(m, r, t.g_seq + 1)", "update_bloom_filter(m, r, t.g_seq)"),
+    Mutation("an old filter is not cleared", LRU_GEN,
+             "        m.region[i].filter &= ~bit\n", "        pass\n"),
+    Mutation("a walk does not mind who holds the page-table lock", LRU_GEN,
+             "    if r.ptl.holder >= 0:  ", "    if False:  "),
+    Mutation("a walk forgets the sizes of generations", LRU_GEN,
+             "        m.cg.gen_nr[gen] += t.g_moved[gen]\n", ""),
+    Mutation("a walk's moves are told twice", LRU_GEN,
+             "        t.g_moved[gen] = 0\n", "        pass\n"),
+    # its lists and refaults
+    Mutation("new folios of no recency are the youngest", GENERATIONS,
+             "        seq = g.max_seq - 1\n", "        seq = g.max_seq\n"),
+    Mutation("folios of the swap cache go to the oldest of four generations", GENERATIONS,
+             "    elif not reclaiming and seq + MIN_NR_GENS < g.max_seq:\n        seq += 1\n", ""),
+    Mutation("an active folio keeps its references", GENERATIONS,
+             "        folio_set_lru_refs(q, 0)\n        q.flags &= ~<uint32_t>(PG_referenced | PG_active)\n",
+             "        q.flags &= ~<uint32_t>(PG_referenced | PG_active)\n"),
+    Mutation("a promotion keeps references", GENERATIONS,
+             "        folio_clear_lru_refs(q)\n        folio_set_gen(q, gen)\n",
+             "        folio_set_gen(q, gen)\n"),
+    Mutation("a walk does not see isolated folios", GENERATIONS,
+             "        q.flags |= PG_referenced             #", "        pass             #"),
+    Mutation("two references are of the third tier", GENERATIONS,
+             "refs - (1 if refs > 2 else 0)", "refs"),
+    Mutation("a rotated folio goes to the head of its generation", GENERATIONS,
+             "    gen_list_add(m, f, gen, reclaiming)\n", "    gen_list_add(m, f, gen, False)\n"),
+    Mutation("references saturate one early", GENERATIONS,
+             "    elif refs < REFS_MAX:\n", "    elif refs < REFS_MAX - 1:\n"),
+    Mutation("refaults of any generation count", GENERATIONS,
+             "    if <int64_t>(token >> 2) != m.cg.min_seq[GEN_ANON]:\n        return\n", ""),
+    Mutation("a shadow loses whether the folio was of the working set", GENERATIONS,
+             "    return ((token | <uint64_t>(refs - 1)) << 3) | 4 | 1",
+             "    return ((token | <uint64_t>(refs - 1)) << 3) | 1"),
+
     # readahead
     Mutation("a hit does not move the remembered page", READAHEAD,
              "    mm.ra_page = t.vp - mm.base\n", ""),

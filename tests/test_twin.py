@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from reference.generation_worlds import GENERATIONS, random_generations, reuse_generations
+from reference.generation_worlds import (GENERATIONS, generations, random_generations, reuse_generations,
+                                         ties_generations)
 from reference.worlds import policies, random_policy, random_slots, random_ties, random_world, worlds
 from reclaim import names
 from reclaim.simulation import Simulation
@@ -123,10 +124,18 @@ def compare_all(draw, seeds, actions: int, met: set[str]) -> None:
             raise AssertionError(f"{draw.__name__}({seed}): {error}") from error
 
 
+@settings(max_examples=20, deadline=None, derandomize=True, database=None,
+          suppress_health_check=list(HealthCheck))
+@given(generations(), policies())
+def test_any_generations(world, policy):
+    compare(world, policy, check=policy["remainder"])
+
+
 def test_generations():
     """MGLRU; every row of it is met."""
     met = set()
     compare_all(random_generations, range(60), 4000, met)
+    compare_all(ties_generations, range(15), 4000, met)
     compare_all(reuse_generations, range(10), 40_000, met)
     wanted = {name for name in names.STEPS if name.startswith("G_")} | {"S_GEN", "S_LOOK", "S_YOUNG"}
     assert wanted <= met, wanted - met
@@ -134,5 +143,5 @@ def test_generations():
 
 @pytest.mark.parametrize("name", GENERATIONS)
 def test_seldom_met_of_generations(name: str):
-    compare(GENERATIONS[name](), twin_policy(4) | {"unmap": "immediate"}, actions=40_000, chunk=10_000)
-    compare(GENERATIONS[name](), twin_policy(5), actions=20_000, chunk=10_000)
+    compare(GENERATIONS[name](), twin_policy(4) | {"unmap": "immediate"}, actions=60_000, chunk=10_000)
+    compare(GENERATIONS[name](), twin_policy(5), actions=15_000, chunk=5000)

@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
-from reclaim._mm.generations cimport lru_gen_add_folio, lru_gen_del_folio, lru_gen_eviction, lru_gen_refault
+from reclaim._mm.generations cimport lru_gen_add_folio, lru_gen_del_folio, lru_gen_eviction, lru_gen_in_fault, lru_gen_refault
 
 
 cdef inline bint folio_test(const machine *m, int32_t f, uint32_t flag) noexcept nogil:
@@ -265,7 +265,7 @@ cdef inline bint folio_add_lru(machine *m, int32_t f) noexcept nogil:
     cdef cpu_t *p = &m.cpu[m.c]
     cdef folio_t *q = &m.folio[f]
     q.refcount += 1
-    if unlikely(m.w.lru) and m.mm[q.mm].recency:                  # lru_gen_in_fault
+    if unlikely(m.w.lru) and lru_gen_in_fault(m):
         q.flags |= PG_active
     p.lru_add[p.nr_lru_add] = f
     p.nr_lru_add += 1

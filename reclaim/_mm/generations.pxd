@@ -139,6 +139,10 @@ cdef inline uint64_t lru_gen_eviction(machine *m, const folio_t *q) noexcept nog
         return (token << 3) | 1
     return ((token | <uint64_t>(refs - 1)) << 3) | 4 | 1
 
+cdef inline bint lru_gen_in_fault(const machine *m) noexcept nogil:
+    """Of the fault's own mm: whose page a cluster brings in is not known."""
+    return m.mm[m.task[m.cpu[m.c].current].mm].recency
+
 cdef inline void lru_gen_refault(machine *m, folio_t *q, uint64_t shadow) noexcept nogil:
     cdef uint64_t token = shadow >> 3
     cdef int refs = <int>(token & REFS_MAX) + (1 if shadow & 4 else 0)
@@ -147,7 +151,7 @@ cdef inline void lru_gen_refault(machine *m, folio_t *q, uint64_t shadow) noexce
         return
     m.cg.refaulted[tier_of_refs(refs)] += 1
     m.counter[CN_workingset_activate_anon] += 1
-    if m.mm[q.mm].recency or refs >= REFS_MAX:          # lru_gen_in_fault
+    if lru_gen_in_fault(m) or refs >= REFS_MAX:
         folio_set_lru_refs(q, REFS_MAX)
         q.flags |= PG_workingset
         m.counter[CN_workingset_restore_anon] += 1

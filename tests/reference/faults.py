@@ -1,8 +1,8 @@
 """Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
 
-from .state import (ACTIVE, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO,
-                    K_ZAPPED, LOCKED, LRU, ON_SWAPCACHE, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE,
-                    WAIT_LOCKED, WORKINGSET, WRITE, WRITEBACK, YOUNG, Z, NONE)
+from .state import (DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO, K_ZAPPED,
+                    LOCKED, LRU, ON_SWAPCACHE, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED,
+                    WRITE, WRITEBACK, YOUNG, Z, NONE)
 
 _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
 

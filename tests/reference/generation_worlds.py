@@ -4,7 +4,8 @@ import dataclasses
 import random
 
 from ._load import names
-from .worlds import COSTS, make_pass, make_passes, random_world, small_world
+from .worlds import (COSTS, build_world, drawn_by_hypothesis, make_pass, make_passes, random_ties,
+                     random_world, small_world)
 
 
 def _mglru(pick):
@@ -15,6 +16,11 @@ def _mglru(pick):
 def random_generations(seed):
     """random_world(seed) with MGLRU; its switches vary."""
     return dataclasses.replace(random_world(seed), **_mglru(random.Random(f"generations {seed}").choice))
+
+
+def ties_generations(seed):
+    """The same of random_ties(seed)."""
+    return dataclasses.replace(random_ties(seed), **_mglru(random.Random(f"generations {seed}").choice))
 
 
 def reuse_generations(seed):
@@ -100,7 +106,9 @@ def crowded(pages, limit, think, **fields):
 GENERATIONS = {
     "tiers": lambda: tiered(3),
     "tiers, reworked": lambda: tiered(3, mglru_rework=True, pgrefill_global=True),
+    "young tiers, reworked": lambda: tiered(2, 300, 200, 200, mglru_rework=True, mm_recency=(True,)),
     "tiers of two": lambda: tiered(4, 100, 300, 150, 2, mglru_batch=True, mglru_stop=True),
+    "tiers near their margin": lambda: tiered(3, 350, 250, 450),
     "tiers on a device": lambda: tiered(3, swap_sync=False),
     "aged under write-back": aged_under_writeback,
     "a walk finds a lock held": lambda: crowded(
@@ -108,3 +116,5 @@ GENERATIONS = {
     "no look around a contended lock": lambda: crowded(
         (500, 150, 150, 150), 500, 1000, costs=dict(flush_fixed=20_000_001), mglru_rework=True),
 }
+
+generations = drawn_by_hypothesis(lambda pick: dataclasses.replace(build_world(pick), **_mglru(pick)))

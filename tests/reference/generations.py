@@ -2,13 +2,14 @@
 
 from collections import OrderedDict
 
-from .state import (ACTIVE, BATCH, DIRTY, DIRTY_PTE, KIND, K_PRESENT, LOCKED, LRU, MASK64, NONE, PAYLOAD,
+from .state import (ACTIVE, DIRTY, DIRTY_PTE, KIND, K_PRESENT, LOCKED, LRU, MASK64, NONE, PAYLOAD,
                     RECLAIM, REFERENCED, SWAPCACHE, WORKINGSET, WRITEBACK, YOUNG)
 
 NR_GENS, NR_TIERS = 4, 4
 ANON, FILE = 0, 1
 USED, FRESH, GONE = 1, 2, 4             # mm.lru_gen
-_LEAST_SLOTS = 64                       # to swap at all, and the margin of the tiers
+_LEAST_SLOTS = 64                       # that are free, to swap at all
+_MARGIN = 64                            # of the tiers: refaults that say something
 _MANY = 4096                            # MAX_LRU_BATCH
 _LIST = 64                              # folios that one eviction takes
 _LOOK = 64                              # PTEs that are looked at around a young one
@@ -124,8 +125,7 @@ class Lists:
     # -- accesses, refaults, tiers --------------------------------------------------------------
 
     def recency(self):
-        """lru_gen_in_fault.  PATCH: the text says "mm_recency of f's mm", but a folio that a cluster brings
-        in has none (F_CL_CHARGED); the kernel asks for the VMA of the fault, so the task's mm is taken."""
+        """lru_gen_in_fault"""
         return self.machine.c.current.mm.recency
 
     def in_fault(self, f):
@@ -176,8 +176,8 @@ class Lists:
         """get_tier_idx: the last tier that is not protected."""
         first, other = (2, 3) if self.machine.world.mglru_rework else (1, 2)
         for t in range(1, NR_TIERS):
-            few = self.refaults(t) < 64
-            less = (self.refaults(t) * (self.total(0) + 64) * first
+            few = self.refaults(t) < _MARGIN
+            less = (self.refaults(t) * (self.total(0) + _MARGIN) * first
                     <= (self.refaults(0) + 1) * self.total(t) * other)
             if not few and not less:
                 return t - 1

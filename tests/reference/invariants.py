@@ -15,8 +15,8 @@ _BY_VP = {"F_RA_WIN", "F_RA_NEXT", "F_RA_CHARGED"}
 _BY_SLOT = {"F_CL_WIN", "F_CL_NEXT", "F_CL_CHARGED"}
 _CHARGED = {"F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}
 _OLD_HELD = {"F_ALLOC", "F_CHARGED", "F_FILL", "F_WP_CLEAR", "F_WP_SET"}
-_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP", "U_DEFER",
-            "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
+_IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT",
+            "S_ADD", "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "P_OUT", "P_WRITE",
             "P_SUBMIT", "P_END", "P_DISPATCH", "S_FREE"}
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}

@@ -4,7 +4,7 @@
 `putback` are the rows that only one of the two has.
 """
 
-from .state import ACTIVE, BATCH, LRU, REFERENCED, WORKINGSET
+from .state import ACTIVE, LRU, REFERENCED, WORKINGSET
 
 
 class Classic:

@@ -5,7 +5,7 @@ f is the folio in hand.
 
 from .state import (ACTIVE, BATCH, DIRTY, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, K_SWAP, LOCKED, LRU,
                     NONE, PAYLOAD, RECLAIM, REFERENCED, SLOT_ZERO, SWAPCACHE, WAIT_WRITEBACK,
-                    WORKINGSET, WRITEBACK, Z)
+                    WRITEBACK, Z)
 
 _PINNED = 1024
 

@@ -1,7 +1,7 @@
 """User accesses (docs/model.md, section 5.1)."""
 
-from .state import (ACTIVE, BATCH, DEAD, DIRTY_PTE, DONTNEED, FWDREV, KIND, K_PRESENT, K_ZERO, LRU, NONE,
-                    PAYLOAD, POPULATE, RAND, REFERENCED, SEQ, WRITE, YOUNG, Z)
+from .state import (DEAD, DIRTY_PTE, DONTNEED, FWDREV, KIND, K_PRESENT, K_ZERO, NONE, PAYLOAD, POPULATE,
+                    RAND, SEQ, WRITE, YOUNG, Z)
 
 _CALLS = {POPULATE: "POPULATE", DONTNEED: "DONTNEED"}     # passes without touches, and their rows
 

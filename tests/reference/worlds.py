@@ -256,12 +256,16 @@ except ImportError:                 # only these two need it
     st = None
 
 
-def _drawn(build):
+def drawn_by_hypothesis(build):
+    """A strategy of what build(pick) makes; None without hypothesis."""
+    if st is None:
+        return None
+
     @st.composite
     def strategy(draw):
         return build(lambda choices: draw(st.sampled_from(choices)))
     return strategy
 
 
-worlds = st and _drawn(build_world)
-policies = st and _drawn(build_policy)
+worlds = drawn_by_hypothesis(build_world)
+policies = drawn_by_hypothesis(build_policy)
