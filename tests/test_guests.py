@@ -1,0 +1,163 @@
+"""Thirty runs of real kernels on QEMU guests, predicted: the findings that they gave come out of the model.
+
+tests/data/guest_runs.jsonl: Linux 6.12.117, before and after the series' idea, 2 to 16 virtual CPUs round
+robin on one host CPU.  Every run is simulated to the touches that were made, with the profile `tcg-rr`
+(from time stamps of two traces, bench/tcg_rr.py) and nothing else: no constant is a case's, and none was
+fitted to a count.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from reclaim import names
+from reclaim.machine import Profile
+from reclaim.scenario import Scenario
+from reclaim.simulation import Simulation
+
+RUNS = {}
+for _line in (Path(__file__).parent / "data" / "guest_runs.jsonl").read_text().splitlines():
+    _run = json.loads(_line)
+    RUNS[_run["case"].removeprefix("guest-").replace("proc_seq-", ""), _run["policy"]] = _run
+
+# What the model is known to get wrong, and why.
+MIX = {key for key in RUNS if "mix" in key[0]}      # what those runs touched is not known
+MISSED = {
+    # Two virtual CPUs: how long a worker runs alone decides, and repeats of one run differ by two.
+    ("2cpu-2w-zram-classic-lazy", "stage0"): {"shootdowns", "ipis", "flushes"},
+    ("2cpu-2w-zram-classic-lazy", "stage5"): {"shootdowns", "ipis", "flushes"},
+    # More tasks than CPUs: the load balancer moves more than the one move of tcg-rr's traces says.
+    ("16cpu-32w-zram-classic-lazy", "stage5"): {"shootdowns", "ipis"},
+    # Mechanism not found: 1.8 and 2.0 times as many.
+    ("16cpu-16w-disk-classic-eager", "stage5"): {"ipis"},
+    ("8cpu-8w-disk-classic-lazy", "stage5"): {"ipis"},
+}
+# Allowed beyond the range of the measured repeats.
+FACTOR = {"shootdowns": 1.4, "ipis": 1.45, "scans": 1.15, "flushes": 1.3}
+
+
+@functools.cache
+def simulated(case: str, policy: str) -> tuple[Simulation, dict]:
+    run = RUNS[case, policy]
+    scenario = dict(run["scenario"], name=case)
+    scenario["machine"] = dict(scenario["machine"], profile="tcg-rr")
+    touches = [repeat["whole"]["counters"]["page_touches"] for repeat in run["repeats"]]
+    simulation = Simulation(Scenario.from_dict(scenario), policy)
+    return simulation, simulation.run(seconds=600, touches=sum(touches) // len(touches)).counters
+
+
+def measured(case: str, policy: str) -> list[dict]:
+    return [repeat["whole"]["counters"] for repeat in RUNS[case, policy]["repeats"]]
+
+
+def per_page(counters: dict) -> dict[str, float]:
+    """Counts for each folio that was reclaimed."""
+    pages = counters["pgsteal_anon"]
+    return {"shootdowns": counters["tlb_shootdowns"] / pages,
+            "ipis": counters["function_call_ipis"] / pages,
+            "scans": counters["pgscan_anon"] / pages,
+            "flushes": counters["arch_tlbbatch_flush_remote"] / pages}
+
+
+def batch(counters: dict) -> float:
+    return counters["folios_batched"] / counters["flush_batches"]
+
+
+@pytest.mark.parametrize(("case", "policy"), sorted(set(RUNS) - MIX))
+def test_counts(case, policy):
+    got = per_page(simulated(case, policy)[1])
+    want = [per_page(counters) for counters in measured(case, policy)]
+    wrong = {}
+    for name, factor in FACTOR.items():
+        least, most = min(w[name] for w in want) / factor, max(w[name] for w in want) * factor
+        if not least <= got[name] <= most:
+            wrong[name] = (got[name], least, most)
+    missed = MISSED.get((case, policy), set())
+    assert set(wrong) <= missed, wrong
+
+
+def test_what_is_missed_is_missed():
+    """Whoever mends one of them shortens the list."""
+    for (case, policy), missed in MISSED.items():
+        got, want = per_page(simulated(case, policy)[1]), [per_page(c) for c in measured(case, policy)]
+        for name in missed:
+            assert not (min(w[name] for w in want) / FACTOR[name] <= got[name]
+                        <= max(w[name] for w in want) * FACTOR[name]), (case, policy, name)
+
+
+# --- finding 1
+
+@pytest.mark.parametrize("case", sorted({case for case, _ in RUNS if "mix" not in case and "disk" not in case}))
+def test_batches(case):
+    """5 + 11 + 22 folios on the classic lists; lists of 64 of MGLRU on 6.12 and their flushes at 31."""
+    counters = simulated(case, "stage5")[1]
+    rel = 0.06 if "mglru" in case else 0.005
+    for want in measured(case, "stage5"):
+        assert batch(counters) == pytest.approx(batch(want), rel=rel)
+        if "mglru" in case:
+            assert counters["pgscan_anon"] / counters["shrink_folio_list_calls"] == pytest.approx(64, rel=0.01)
+
+
+# --- finding 2
+
+def targets(counters: dict) -> float:
+    return counters["arch_tlbbatch_flush_targets"] / counters["arch_tlbbatch_flush_remote"]
+
+
+@pytest.mark.parametrize("cpus", [2, 4, 8, 16])
+def test_an_eager_mask_has_one_target(cpus):
+    assert targets(simulated(f"{cpus}cpu-{cpus}w-zram-classic-eager", "stage0")[1]) == pytest.approx(1, abs=1e-3)
+
+
+def test_workers_that_sleep_spread_a_lazy_mask():
+    lazy, eager = (simulated(f"{case}-disk-classic-{mask}", "stage0")[1]
+                   for case, mask in (("8cpu-8w", "lazy"), ("16cpu-16w", "eager")))
+    assert targets(lazy) == pytest.approx(targets(measured("8cpu-8w-disk-classic-lazy", "stage0")[0]), rel=0.15)
+    assert targets(eager) < 1.1
+    zram = targets(simulated("16cpu-16w-zram-classic-lazy", "stage0")[1])
+    assert 1 < zram < 1.7                       # nobody sleeps: a move now and then
+
+
+def test_a_disk_rotates_what_it_wrote():
+    for case, policy in (key for key in RUNS if "disk" in key[0]):
+        counters, want = simulated(case, policy)[1], measured(case, policy)[0]
+        assert counters["pgrotated"] / counters["pswpout"] == pytest.approx(
+            want["pgrotated"] / want["pswpout"], abs=0.12)
+        assert counters["swap_ra_hit"] / counters["swap_ra"] > 0.97
+        assert counters["pgmajfault"] / counters["pgsteal_anon"] == pytest.approx(
+            want["pgmajfault"] / want["pgsteal_anon"], rel=0.25)
+
+
+# --- findings 7 and 8
+
+PUT_BACK = ("putback_locked", "putback_writeback", "putback_mapped", "putback_pinned")
+
+def test_what_is_batched_is_seldom_put_back():
+    """None of these runs had one; 59 of 23.2 million in all runs measured."""
+    total = collections.Counter()
+    for case, policy in RUNS:
+        if policy == "stage5" and "mix" not in case:
+            counters = simulated(case, policy)[1]
+            total.update({name: counters[name] for name in ("folios_batched", *PUT_BACK)})
+            assert not any(want[name] for want in measured(case, policy) for name in PUT_BACK)
+    assert total["folios_batched"] > 5e6
+    assert sum(total[name] for name in PUT_BACK) <= 1e-5 * total["folios_batched"]
+
+
+@pytest.mark.parametrize("mask", ["eager", "lazy"])
+def test_most_shootdowns_find_nothing_to_flush(mask):
+    """62 to 92 percent, measured in traces: the mm is not loaded, or its generation was reached."""
+    simulation, _ = simulated(f"16cpu-16w-zram-classic-{mask}", "stage5")
+    cost = Profile.load("tcg-rr").costs.to_ps()
+    cost = dict(zip(names.COSTS, cost, strict=True))
+    rows, _ = simulation._core.run_log(1 << 52, actions=300_000)
+    steps = [rows["step"] == names.STEPS.index(name) for name in ("Q_FUNC", "Q_EXIT")]
+    calls, exits = (int(which.sum()) for which in steps)
+    spent = int(rows["cost"][steps[0] | steps[1]].sum()) - exits * cost["irq_exit"] - calls * cost["tlb_check"]
+    flushed = spent / cost["tlb_flush_full"]
+    assert 0.6 < 1 - flushed / calls < 0.95
