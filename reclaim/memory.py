@@ -114,30 +114,20 @@ class Swap(Section):
 
     zram is synchronous; `ssd` and `nvme` are asynchronous: at most `depth` requests in flight, each
     done `latency` after it was submitted, and no sooner after the one before than `bandwidth` allows.
-    Left 0, both are the kind's: 64 tags (twice what a SATA drive takes) and 2 GiB/s of an `ssd`, 1023
-    (a queue of the NVMe driver) and 5 GiB/s (PCIe 4.0, writing) of an `nvme`: **assumed**.
     These keys, and `rotational`, are read by asynchronous devices only.
     """
 
     kind: str = key("zram", choice("zram", "none", "ssd", "nvme"))
     size: int = key(8 << 30, byte_size(PAGE_SIZE, MAX_SIZE))
     rotational: bool = key(False, boolean())
-    depth: int = key(0, integer(0, 65536))
+    depth: int = key(64, integer(1, 65536))
     latency: float = key(80e-6, time(0.0, 10.0))
-    bandwidth: int = key(0, byte_size(0, MAX_SIZE, per_second=True))
+    bandwidth: int = key(2 << 30, byte_size(1024, MAX_SIZE, per_second=True))
 
     @property
     def synchronous(self) -> bool:
         """SWP_SYNCHRONOUS_IO: a request is done when its submission returns."""
         return self.kind in ("zram", "none")
-
-    @property
-    def tags(self) -> int:
-        return self.depth or (1023 if self.kind == "nvme" else 64)
-
-    @property
-    def bytes_per_s(self) -> int:
-        return self.bandwidth or (5 if self.kind == "nvme" else 2) << 30
 
     @property
     def rotates(self) -> bool:

@@ -148,7 +148,7 @@ def test_relative_trace_is_beside_its_scenario(tmp_path):
     ({"memcg": {"kernel": "atuo"}}, ['memcg.kernel = "atuo"', '"auto" or a size']),
     ({"memcg": {"kernel": "512M"}}, ["memcg.kernel", "less than memcg.limit, 512M"]),
     ({"swap": {"kind": "zarm"}}, ["did you mean 'zram'"]), ({"swap": {"size": 0}}, ["swap.size = 0"]),
-    ({"swap": {"latency": "11s"}}, ["swap.latency"]), ({"swap": {"depth": -1}}, ["swap.depth"]),
+    ({"swap": {"latency": "11s"}}, ["swap.latency"]), ({"swap": {"depth": 0}}, ["swap.depth"]),
     ({"swap": {"bandwidth": "2G/h"}}, ["swap.bandwidth"]),
     ({"swap": {"rotational": "no"}}, ['swap.rotational = "no"', "true or false"]),
     ({"workload": {"kind": "writter"}}, ["did you mean 'writer'"]),
