@@ -95,6 +95,38 @@ def test_oom_kills_and_the_others_live():
     simulation.verify()
 
 
+# --- stress-ng: read-populated pages, random advice, zero pages (findings 4 to 6)
+
+def small(workload, policy="stage0"):
+    c = run(policy, limit="32M", cpus=4, seconds=0.3,
+            workload={"workers": 4, "bytes": "64M", "kind": "stress_ng.vm", **workload})[1]
+    return c, lambda name: c[name] / c["pgsteal_anon"]
+
+
+def test_the_dirty_flush_follows_the_pte():
+    """Read-populated pages are dirty folios with clean PTEs: their flush waits for the end of the list."""
+    _, plain = small({"kind": "writer"})
+    counters, populated = small({"method": "write64", "madvise": "normal"})
+    assert populated("try_to_unmap_flush_dirty_calls") == pytest.approx(1, abs=0.01)
+    assert populated("try_to_unmap_flush_dirty_effective") < 0.7 * plain("try_to_unmap_flush_dirty_effective")
+    assert plain("flush_at_list_end_effective") == 0 < counters["flush_at_list_end_effective"]
+    assert populated("nr_tlb_local_flush_one") > plain("nr_tlb_local_flush_one")     # copies: ptep_clear_flush
+
+
+@pytest.mark.parametrize("advice", ["sequential", "random"])
+def test_advice_removes_the_protection_of_references(advice):
+    assert small({"method": "write64", "madvise": advice})[1]("pgscan_anon") == pytest.approx(1, abs=0.02)
+    assert small({"method": "write64", "madvise": "normal"})[1]("pgscan_anon") == pytest.approx(2.05, rel=0.05)
+
+
+def test_zero_pages_are_stolen_and_flushed_for():
+    counters, per_page = small({"method": "galpat-0", "madvise": "normal"})
+    assert per_page("swpout_zero") + per_page("pswpout") == pytest.approx(1, abs=0.01)
+    assert counters["swpout_zero"] > 0.3 * counters["pgsteal_anon"]
+    flushed = small({"method": "galpat-0", "madvise": "normal"}, "stage5")[1]
+    assert 0 < flushed("tlb_flushes") < 0.5 * per_page("tlb_flushes")
+
+
 def test_zero_pages_never_reach_the_device():
     c = run("stage5", limit="16M", size="32M", cpus=2, seconds=0.1,
             workload={"kind": "stress_ng.vm", "workers": 2, "bytes": "32M", "method": "galpat-0"})[1]
@@ -122,6 +154,14 @@ def test_workers_that_sleep_for_a_disk_spread_a_lazy_mask(disk):
     assert 2.5 < shootdowns["stage0"] < 10
     assert shootdowns["stage5"] < 0.6
     assert disk["stage0"]["migrations"] > 0
+
+
+def test_idle_cpus_in_lazy_tlb_mode_are_skipped():
+    """Finding 9: the owner sleeps for the disk, its CPU is idle, and the flush has nobody to ask."""
+    simulation, c = run("stage0", cpus=8, seconds=0.5, swap={"kind": "ssd", "size": "1536M"})
+    targets = simulation.view("hist_targets")
+    assert targets[0] > 0.2 * targets.sum()
+    assert c["tlb_shootdowns"] < 0.9 * c["tlb_flushes"]
 
 
 def test_an_asynchronous_disk_costs_two_scans_a_page(disk):
