@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -740,6 +741,13 @@ def _cell(text: str) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
+def tried(mutation: Mutation) -> Outcome:
+    try:
+        return run(mutation)
+    except (AssertionError, RuntimeError) as error:
+        return Outcome(None, f"**not run**: {error}", 0, 0)
+
+
 def main(wanted: list[str]) -> int:
     chosen = [m for m in MUTATIONS if not wanted or any(w in m.name for w in wanted)]
     start = time.perf_counter()
@@ -750,14 +758,11 @@ def main(wanted: list[str]) -> int:
               file=sys.stderr)
         return 1
     rows, missed = [], 0
-    for mutation in chosen:
-        try:
-            got = run(mutation)
-        except (AssertionError, RuntimeError) as error:
-            got = Outcome(None, f"**not run**: {error}", 0, 0)
-        missed += got.world is None
-        rows.append((mutation.name, f"`{mutation.file}`", got.world or "**none**", got.difference))
-        print(f"{mutation.name}: {got}", file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        for mutation, got in zip(chosen, pool.map(tried, chosen), strict=True):
+            missed += got.world is None
+            rows.append((mutation.name, f"`{mutation.file}`", got.world or "**none**", got.difference))
+            print(f"{mutation.name}: {got}", file=sys.stderr, flush=True)
     print(_HEAD)
     print(f"{len(chosen)} mutations, {len(chosen) - missed} noticed.\n")
     print("| mutation | in `reclaim/` | world | first difference |\n|---|---|---|---|")
