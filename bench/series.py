@@ -1,6 +1,6 @@
 """Every combination of what the series' cover letter leaves open, beside its table.
 
-    python bench/series.py > docs/series.md        # about twenty minutes on two cores
+    python bench/series.py > docs/series.md        # about ten minutes on two cores
 
 The combinations are fixed here, before anything is run, and all are printed.
 """
@@ -16,7 +16,7 @@ from reclaim.comparison import default_threads
 from reclaim.keys import toml_value
 from reclaim.scenario import Scenario
 
-SECONDS = 20.0
+SECONDS = 10.0
 # Devices by the numbers of their data sheets: an NVMe drive on PCIe 4.0 (its driver's queue has 1023 tags), a
 # virtio disk, which says that it rotates.
 DEVICES = {

@@ -720,6 +720,7 @@ cdef class Core:
         w.limit = world.limit
         w.tick = world.tick
         w.migrate_threshold = world.migrate_threshold
+        w.busy_threshold = world.busy_threshold
         w.trace_len = len(self.trace)
         for i in range(CO_NR):
             w.cost[i] = world.costs[i]

@@ -84,6 +84,7 @@ class Scheduler(Section):
     hz : ticks a second and CPU.
     slice_ms : time slice [ms]; rounded to ticks, one at least.
     migrations_per_s : moves by the load balancer, per CPU; a tick draws them.
+    kthread_share : how often a wake-up finds a kernel thread on its idle CPU, and goes to another idle one.
     cpus_per_socket : CPU c is on socket c // cpus_per_socket.
     skew_tick : CPU c's ticks come c / cpus of half a tick later (the boot parameter), not all at once.
     """
@@ -91,6 +92,7 @@ class Scheduler(Section):
     hz: int = key(1000, integer(1, 100_000))
     slice_ms: float = key(3.0, number(0, 10_000))
     migrations_per_s: float = key(0.0, number(0, 100_000))
+    kthread_share: float = key(0.01, number(0, 1))
     cpus_per_socket: int = key(16, integer(1, 512))
     skew_tick: bool = key(False, boolean())
 
@@ -108,6 +110,11 @@ class Scheduler(Section):
     def migrate_threshold(self) -> int:
         """A tick migrates its task if a 64-bit draw is below it."""
         return min(2**64 - 1, int(self.migrations_per_s * (self.tick_ps / 1e12) * 2**64))
+
+    @property
+    def busy_threshold(self) -> int:
+        """A wake-up finds a kernel thread on its CPU if a 64-bit draw is below it."""
+        return min(2**64 - 1, int(self.kthread_share * 2**64))
 
 
 @dataclass(frozen=True, slots=True)

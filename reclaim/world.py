@@ -60,6 +60,7 @@ class World:
     pgrefill_global: bool              # cgroup reclaim counts pgrefill in vmstat (7.0)
     host_cpus: int                     # CPU c runs on host CPU c % host_cpus; 0: each has its own
     pv_flush: bool                     # the host flushes for CPUs that it does not run
+    busy_threshold: int = 0            # a wake-up finds a kernel thread on its CPU if a draw is below
     lru: int = 0                       # 0: active and inactive list; 1: generations (MGLRU)
     mglru_batch: bool = False          # isolation also stops after nr_to_scan folios (7.0)
     mglru_stop: bool = False           # a memcg's reclaim stops at nr_to_reclaim (7.0)
@@ -158,6 +159,7 @@ def check(world: World) -> None:
         raise _fault("pv_flush", world.pv_flush, "false where host_cpus is 0")
     _int(world, "slice_ticks", 1, 10**6)
     _int(world, "migrate_threshold", 0, 2**64 - 1)
+    _int(world, "busy_threshold", 0, 2**64 - 1)
     _int(world, "seed", 0, 2**64 - 1)
     _each(world, "costs", len(COSTS), 0, 10**15)
     _each(world, "mm_pages", mms, 1, 2**30)

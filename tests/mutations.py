@@ -244,6 +244,12 @@ MUTATIONS: tuple[Mutation, ...] = (
              "            if at <= m.cpu[j].kicked_at:\n", "            if False:\n"),
 
     # scheduling
+    Mutation("newidle balance takes the only task of a CPU that is about to run it", SCHED,
+             "if m.cpu[j].rq_nr == 1 and m.cpu[j].current < 0:", "if False:"),
+    Mutation("a task that is not off its CPU yet wakes elsewhere", SCHED,
+             "return m.cg.nr_idle > 0 and p.current != u ", "return m.cg.nr_idle > 0 "),
+    Mutation("a kernel thread drives a task away though no other CPU is idle", SCHED,
+             "m.w.busy_threshold > 0 and m.cg.nr_idle > 1 ", "m.w.busy_threshold > 0 "),
     Mutation("a wake-up looks for an idle CPU from 0 on", SCHED,
              "        i = target\n", "        i = m.w.nr_cpus - 1\n"),
     Mutation("a wake-up costs nothing", SCHED,

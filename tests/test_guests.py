@@ -33,9 +33,6 @@ MISSED = {
     ("2cpu-2w-zram-classic-lazy", "stage5"): {"shootdowns", "ipis", "flushes"},
     # More tasks than CPUs: the load balancer moves more than the one move of tcg-rr's traces says.
     ("16cpu-32w-zram-classic-lazy", "stage5"): {"shootdowns", "ipis"},
-    # Mechanism not found: 1.8 and 2.0 times as many.
-    ("16cpu-16w-disk-classic-eager", "stage5"): {"ipis"},
-    ("8cpu-8w-disk-classic-lazy", "stage5"): {"ipis"},
 }
 # Allowed beyond the range of the measured repeats.
 FACTOR = {"shootdowns": 1.4, "ipis": 1.45, "scans": 1.15, "flushes": 1.3}

@@ -56,11 +56,21 @@ cdef inline void kick_idle(machine *m, int32_t c, int64_t d) noexcept nogil:
     m.cpu[c].sstep = ST_SW_PICK
     wake_cpu(m, c, d, TM_idle)
 
+cdef inline bint goes_elsewhere(machine *m, const task_t *t, int32_t u) noexcept nogil:
+    """select_idle_sibling: does the task leave its CPU, for an idle one?"""
+    cdef const cpu_t *p = &m.cpu[t.cpu]
+    if t.pinned:
+        return False
+    if p.mode != CPU_IDLE:
+        return m.cg.nr_idle > 0 and p.current != u        # else ttwu_runnable(): not off it yet
+    return (m.w.busy_threshold > 0 and m.cg.nr_idle > 1   # a kernel thread may run there just now
+            and rng_draw(&m.p.rng) < m.w.busy_threshold)
+
 cdef inline void wake_task(machine *m, int32_t u) noexcept nogil:
     """try_to_wake_up; the waker's cost is added to the step in hand, as system time."""
     cdef task_t *t = &m.task[u]
     cdef int32_t target = t.cpu, i
-    if not cpu_is_idle(m, target) and not t.pinned and m.cg.nr_idle > 0:
+    if goes_elsewhere(m, t, u):
         i = target
         while True:
             i += 1
@@ -169,6 +179,8 @@ cdef inline int32_t newidle_balance(machine *m) noexcept nogil:
     cdef int32_t j, best = -1, u, before
     for j in range(m.w.nr_cpus):
         if j == m.c or m.cpu[j].need_resched or m.cpu[j].rq_nr == 0:
+            continue
+        if m.cpu[j].rq_nr == 1 and m.cpu[j].current < 0:      # nr_running 1: it is about to run there
             continue
         if best >= 0 and m.cpu[j].rq_nr <= m.cpu[best].rq_nr:
             continue

@@ -424,6 +424,7 @@ cdef struct world_t:          # constants of a run
     int64_t limit
     int64_t tick
     uint64_t migrate_threshold
+    uint64_t busy_threshold
     int64_t trace_len
     int64_t cost[64]
 

@@ -134,11 +134,20 @@ class Machine:
         w.sstep = "SW_PICK"
         self.wake_cpu(w, self.cost["ipi_delivery"] if d is None else d, "idle")
 
+    def leaves(self, u, home):
+        """A task that is woken goes to another CPU, if one is idle."""
+        if u.pinned:
+            return False
+        if home.mode != IDLE:
+            return home.current is not u
+        others = any(c.mode == IDLE for c in self.cpus if c is not home)
+        return self.world.busy_threshold > 0 and others and self.c.draw64() < self.world.busy_threshold
+
     def wake_task(self, u):
         """try_to_wake_up"""
         target = self.cpus[u.cpu]
-        if target.mode != IDLE and not u.pinned:
-            nr = len(self.cpus)
+        nr = len(self.cpus)
+        if self.leaves(u, target):
             for k in range(1, nr):
                 other = self.cpus[(u.cpu + k) % nr]
                 if other.mode == IDLE:

@@ -20,6 +20,8 @@ class Sched:
         for other in self.cpus:
             if other is c or other.need_resched or not any(not u.pinned for u in other.runqueue):
                 continue
+            if len(other.runqueue) == 1 and other.current is None:      # nr_running is 1
+                continue
             if best is None or len(other.runqueue) > len(best.runqueue):
                 best = other
         if best is None:
