@@ -20,7 +20,7 @@ cdef inline uint64_t rng_below(uint64_t *x, uint64_t n) noexcept nogil:
     return ((rng_draw(x) >> 32) * n) >> 32
 
 cdef inline uint64_t rng_mix(uint64_t seed, uint64_t purpose, uint64_t index) noexcept nogil:
+    """The start of a stream.  The seed is mixed before the index comes in: else seeds share streams."""
     cdef uint64_t x = seed
-    rng_draw(&x)
-    x ^= (purpose << 32) + index
+    x = rng_draw(&x) ^ ((purpose << 32) + index)
     return rng_draw(&x)

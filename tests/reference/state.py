@@ -45,9 +45,7 @@ def splitmix(x):
 
 
 def mix(seed, purpose, index):
-    x, _ = splitmix(seed)
-    x ^= (purpose << 32) + index
-    return splitmix(x)[1]
+    return splitmix(splitmix(seed)[1] ^ (purpose << 32) + index)[1]
 
 
 class Stream:
