@@ -32,6 +32,7 @@ cdef inline void issue(machine *m, cpu_t *p, int32_t r) noexcept nogil:
     else:
         m.io[p.io_tail].next = r
     p.io_tail = r
+    m.turn = 1                        # it may be done at once
 
 cdef inline void submit_bio(machine *m, cpu_t *p, int32_t slot) noexcept nogil:
     issue(m, p, new_request(m, slot))
