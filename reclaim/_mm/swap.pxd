@@ -83,6 +83,7 @@ cdef inline void step_IO_END(machine *m, cpu_t *p) noexcept nogil:
             end_bio(m, p, <int32_t>(m.slot_entry[s] >> 2))
         else:                             # only a strategy that frees what is written gets here
             m.bad = 2
+            m.turn = 1
     u = dev.wait_head
     if u >= 0:
         dev.wait_head = m.task[u].wait_next
