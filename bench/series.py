@@ -87,7 +87,8 @@ def main() -> None:
     published = Scenario.load("batch-tlb-flush").published
     told = ", ".join(f"{name} {text}" for name, text in zip(
         [*PER_PAGE, *ROWS], columns(published["before"], published["after"]), strict=True))
-    print(HEAD.format(keys=", ".join(f"`{key}`" for key in OPEN), seconds=SECONDS, published=told, devices=told_devices(),
+    print(HEAD.format(keys=", ".join(f"`{key}`" for key in OPEN), seconds=SECONDS, published=told,
+                      devices=told_devices(),
                       per_page=" | ".join(PER_PAGE), rows=" | ".join(ROWS),
                       lines="---|" * (len(PER_PAGE) + len(ROWS))), end="")
     with ThreadPoolExecutor(max_workers=default_threads()) as pool:

@@ -52,7 +52,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "mode": (0, 4), "in_irq": (0, 2), "last_on": (0, 2), "is_lazy": (0, 2),
         "need_resched": (0, 2), "drain_req": (0, 2), "loaded_asid": (0, 6), "next_asid": (0, 7),
         "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "hosted": (0, 2), "ask": (0, 2),
-        "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX), "slice_ticks": (0, 1 << 30),
+        "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX),
+        "slice_ticks": (0, 1 << 30),
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
@@ -80,7 +81,9 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "vp": (-1, "pte"), "mm": (-1, "mm"), "slot": (-1, "slot_entry"), "prev": (-1, "folio"),
         "next": (-1, "folio"), "wait_head": (-1, "task"), "gen": (0, 128),
     },
-    "mm": {"ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62), "rss": (0, "pte+1"), "swapents": (0, "pte+1"), "lru_gen": (0, 8)},
+    "mm": {
+        "ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62),
+        "rss": (0, "pte+1"), "swapents": (0, "pte+1"), "lru_gen": (0, 8)},
     "region": {"present": (0, 2), "young": (0, 2), "filter": (0, 4)},
     "host": {"running": (-1, "cpu"), "turned_at": (-1, _T_MAX)},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
@@ -116,7 +119,8 @@ _RETURNS = {
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 # A folio is in hand, on no list; it is locked but before the first and after the write.
-_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD", "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
+_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG", "S_SLOT", "S_ADD",
+         "S_UNMAP", "S_PIN", "S_DIRTY", "S_FREE",
          "P_OUT", "P_WRITE", "P_SUBMIT", "P_END", "P_DISPATCH"} | _UNMAPPING
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}
 # A fault has a frame that nobody else knows; one of the swap cache or on its way from swap.
@@ -136,7 +140,8 @@ _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK
                "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
 _ZAPPING = {"E_PTES", "E_FREE", "E_UNLOCK"}       # with the page-table lock of region `zap`
-_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "K_NEXT", "S_NEXT", "R_LIST", "G_MORE", "G_AGAIN"}      # preempted there ...
+_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "K_NEXT", "S_NEXT", "R_LIST",
+            "G_MORE", "G_AGAIN"}                  # preempted there ...
 _READ_CHARGED = {"F_RA_CHARGED", "F_CL_CHARGED"}
 _CHARGING = {"F_CHARGED"} | _READ_CHARGED        # a frame, by c_ret
 _SUBMITTING = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
@@ -593,7 +598,8 @@ def _task(s: _State, t: int, u: Any) -> None:
         here = u["list"]["nr"] + (u["ret"]["nr"] if at[:2] == "K_" else 0)
         if at not in _PUTTING and here != u["taken"] or at[2:] == "PUT" and u["list"]["nr"]:
             _fail(f"{where}: {here} folios isolated, {u['taken']} were taken")
-    if u["ret"]["nr"] and at in _LISTS_NEW or u["ret"]["nr"] + u["clean"]["nr"] > u["taken"] and at in _PUTTING | _CLEAN_HELD:
+    given_back = u["ret"]["nr"] + u["clean"]["nr"]
+    if u["ret"]["nr"] and at in _LISTS_NEW or given_back > u["taken"] and at in _PUTTING | _CLEAN_HELD:
         _fail(f"{where}: more folios to put back than were taken")
     if at in _LIST_DONE and u["list"]["nr"]:
         _fail(f"{where}: folios are left on its list")

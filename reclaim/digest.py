@@ -150,7 +150,8 @@ def _slot_caches(sim: Simulation) -> _Column:
 _WHOLE: dict[str, Callable[[Simulation], _Column]] = {
     "cpu_io": _requests, "task_plug": _plugs,
     "cpu_queue": _queues, "cpu_runqueue": _runqueues,
-    "cpu_lru_add": _batch("lru_add"), "cpu_lru_move_tail": _batch("lru_move_tail"), "cpu_lru_activate": _batch("lru_activate"),
+    "cpu_lru_add": _batch("lru_add"), "cpu_lru_move_tail": _batch("lru_move_tail"),
+    "cpu_lru_activate": _batch("lru_activate"),
     "asid_mm": lambda sim: sim.view("cpu")["asid_mm"],
     "asid_gen": lambda sim: sim.view("cpu")["asid_gen"],
     "tlb_l1": _tlb("tlb_l1"), "tlb_l2": _tlb("tlb_l2"),

@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
-from reclaim._mm.generations cimport lru_gen_add_folio, lru_gen_del_folio, lru_gen_eviction, lru_gen_in_fault, lru_gen_refault
+from reclaim._mm.generations cimport (lru_gen_add_folio, lru_gen_del_folio, lru_gen_eviction,
+                                      lru_gen_in_fault, lru_gen_refault)
 
 
 cdef inline bint folio_test(const machine *m, int32_t f, uint32_t flag) noexcept nogil:
