@@ -138,6 +138,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
        for seed in range(16)},
     "ties": (_ties, 40_000),
     "ties on a host": (lambda: _ties_on_a_host(35), 10_000),
+    "ties of wake-ups": (lambda: _ties_on_a_host(37), 5000),
     "asids": (_asids, 40_000),
     "wide": (_wide, 15_000),
     "kworker": (_kworker, 40_000),
