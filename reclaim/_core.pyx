@@ -62,9 +62,9 @@ STOPS = ("budget", "end", "stuck", "touches", "finished")
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
     "G_ISOLATE", "G_UNLOCK", "G_PUT", "G_PUT_UNLOCK", "G_BATCH", "G_BATCH_UNLOCK", "G_MAX",
-    "G_MAX_UNLOCK", "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK",
-    "T_TIMER", "H_EVENT", "H_YIELD", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_BACK",
-    "E_FREE"))
+    "G_MAX_UNLOCK", "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK",
+    "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN",
+    "SW_CR3", "W_BACK", "E_FREE"))
 
 LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
                       ("pad", "<i4"), ("cost", "<i8")])
@@ -900,8 +900,7 @@ cdef class Core:
             else:
                 # with an interrupt pending, one step: it may come before the next
                 budget -= task_steps(m, p, self.policies, 1 if at <= m.now else budget)
-            leaf = cpu_key(m, p)
-            tree_set(m, c, LEAF_INF if leaf >> 53 else (leaf << CPU_BITS) | c)
+            tree_set(m, c, leaf_of(m, c))
             if m.bad:
                 break
         return STOP_BUDGET
@@ -1113,5 +1112,5 @@ cdef class Core:
 def constants():
     """Limits that the audit and the documentation share."""
     return {"BATCH": BATCH, "CLUSTER": CLUSTER, "NR_ASIDS": NR_ASIDS, "INF": INF,
-            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST, "BLK_MAX_SEGMENTS": BLK_MAX_SEGMENTS, "GEN_LIST": GEN_LIST,
-            "GEN_MASK": GEN_MASK, "GEN_ON_SHIFT": GEN_ON_SHIFT}
+            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST,
+            "BLK_MAX_SEGMENTS": BLK_MAX_SEGMENTS, "GEN_LIST": GEN_LIST, "GEN_MASK": GEN_MASK, "GEN_ON_SHIFT": GEN_ON_SHIFT}

@@ -53,24 +53,24 @@ def test_stages(stage: int):
             raise AssertionError(f"random_world({seed}): {error}") from error
 
 
-def test_ties():
-    """Host CPUs, where nearly everything happens at the same time as something else."""
-    for seed in SEEDS:
+def compare_all(draw, seeds, actions: int, *, chunk: int = 4000, met: set[str] | None = None) -> None:
+    """Each world that `draw` makes of a seed, under that seed's policy."""
+    for seed in seeds:
         policy = random_policy(seed)
         try:
-            compare(random_ties(seed), policy, actions=8000, chunk=4000, check=policy["remainder"])
+            compare(draw(seed), policy, actions=actions, chunk=chunk, check=policy["remainder"], met=met)
         except AssertionError as error:
-            raise AssertionError(f"random_ties({seed}): {error}") from error
+            raise AssertionError(f"{draw.__name__}({seed}): {error}") from error
+
+
+def test_ties():
+    """Host CPUs, where nearly everything happens at the same time as something else."""
+    compare_all(random_ties, SEEDS, 8000)
 
 
 def test_slots():
     """Devices that rotate and slot caches, always short of memory."""
-    for seed in SEEDS:
-        policy = random_policy(seed)
-        try:
-            compare(random_slots(seed), policy, actions=12_000, chunk=4000, check=policy["remainder"])
-        except AssertionError as error:
-            raise AssertionError(f"random_slots({seed}): {error}") from error
+    compare_all(random_slots, SEEDS, 12_000)
 
 
 @pytest.mark.parametrize("seed", SLOTS, ids=[f"{seed}" for seed in SLOTS])
@@ -81,12 +81,7 @@ def test_slots_for_long(seed: int):
 
 @pytest.mark.parametrize("draw, seeds", [(thread_world, range(40)), (busy_threads, range(60))])
 def test_threads(draw, seeds):
-    for seed in seeds:
-        policy = random_policy(seed)
-        try:
-            compare(draw(seed), policy, actions=12_000, chunk=4000, check=policy["remainder"])
-        except AssertionError as error:
-            raise AssertionError(f"{draw.__name__}({seed}): {error}") from error
+    compare_all(draw, seeds, 12_000)
 
 
 @pytest.mark.parametrize("draw", [random_world, random_ties, thread_world, busy_threads,
@@ -104,7 +99,7 @@ def test_fused_steps(draw):
 
 
 def test_a_page_read_ahead_twice():
-    """The fault's own page, which another thread read and reclaim wrote again meanwhile: see PATCH in faults.py."""
+    """The fault's own page, which another thread read and reclaim gave another slot meanwhile: no mark."""
     policy = random_policy(252)
     assert compare(thread_world(252), policy, actions=20_000, chunk=5000, check=policy["remainder"]) == 20_000
 
@@ -113,15 +108,6 @@ def test_a_page_read_ahead_twice():
 def test_found_before(seed: int):
     policy = random_policy(seed)
     compare(random_world(seed), policy, actions=20_000, chunk=5000, check=policy["remainder"])
-
-
-def compare_all(draw, seeds, actions: int, met: set[str]) -> None:
-    for seed in seeds:
-        policy = random_policy(seed)
-        try:
-            compare(draw(seed), policy, actions=actions, chunk=5000, check=policy["remainder"], met=met)
-        except AssertionError as error:
-            raise AssertionError(f"{draw.__name__}({seed}): {error}") from error
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, database=None,
@@ -134,9 +120,9 @@ def test_any_generations(world, policy):
 def test_generations():
     """MGLRU; every row of it is met."""
     met = set()
-    compare_all(random_generations, range(60), 4000, met)
-    compare_all(ties_generations, range(15), 4000, met)
-    compare_all(reuse_generations, range(10), 40_000, met)
+    compare_all(random_generations, range(60), 4000, chunk=5000, met=met)
+    compare_all(ties_generations, range(15), 4000, chunk=5000, met=met)
+    compare_all(reuse_generations, range(10), 40_000, chunk=5000, met=met)
     wanted = {name for name in names.STEPS if name.startswith("G_")} | {"S_GEN", "S_LOOK", "S_YOUNG"}
     assert wanted <= met, wanted - met
 

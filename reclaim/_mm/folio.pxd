@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
+from reclaim._mm.lists cimport list_add, list_del
 from reclaim._mm.generations cimport (lru_gen_add_folio, lru_gen_del_folio, lru_gen_eviction,
                                       lru_gen_in_fault, lru_gen_refault)
 
@@ -75,41 +76,25 @@ cdef inline void prefetch_slot(machine *m, uint64_t pte) noexcept nogil:
         prefetch(&m.slot_count[pte >> 8])
 
 
-# --- LRU lists (lruvec_add_folio, lruvec_del_folio): intrusive, by index
+# --- LRU lists
+
+cdef inline int lru_of(const folio_t *q) noexcept nogil:
+    """folio_lru_list: inactive or active"""
+    return 1 if q.flags & PG_active else 0
 
 cdef inline void lruvec_add_folio(machine *m, int32_t f) noexcept nogil:
-    cdef memcg_t *g = m.cg
-    cdef folio_t *p = &m.folio[f]
-    cdef int l = 1 if p.flags & PG_active else 0
+    cdef int l = lru_of(&m.folio[f])
     if unlikely(m.w.lru):
         lru_gen_add_folio(m, f, False)
         return
-    p.prev = -1
-    p.next = g.lru_head[l]
-    if p.next >= 0:
-        m.folio[p.next].prev = f
-    else:
-        g.lru_tail[l] = f
-    g.lru_head[l] = f
-    g.lru_nr[l] += 1
+    list_add(m, l, f, False)
     trail_add(m, l, f)
 
 cdef inline void lruvec_del_folio(machine *m, int32_t f) noexcept nogil:
-    cdef memcg_t *g = m.cg
-    cdef folio_t *p = &m.folio[f]
-    cdef int l = 1 if p.flags & PG_active else 0
     if unlikely(m.w.lru):
         lru_gen_del_folio(m, f, False)
-        return
-    if p.prev >= 0:
-        m.folio[p.prev].next = p.next
     else:
-        g.lru_head[l] = p.next
-    if p.next >= 0:
-        m.folio[p.next].prev = p.prev
-    else:
-        g.lru_tail[l] = p.prev
-    g.lru_nr[l] -= 1
+        list_del(m, lru_of(&m.folio[f]), f)
 
 
 # --- frames: a stack; never-used frames lie below it, 0 first
@@ -298,19 +283,10 @@ cdef inline void drain_all(machine *m, task_t *t, int32_t ret) noexcept nogil:
 
 cdef inline void lruvec_add_folio_tail(machine *m, int32_t f) noexcept nogil:
     """To the tail of the inactive list."""
-    cdef memcg_t *g = m.cg
-    cdef folio_t *p = &m.folio[f]
     if unlikely(m.w.lru):
         lru_gen_add_folio(m, f, True)
-        return
-    p.next = -1
-    p.prev = g.lru_tail[0]
-    if p.prev >= 0:
-        m.folio[p.prev].next = f
     else:
-        g.lru_head[0] = f
-    g.lru_tail[0] = f
-    g.lru_nr[0] += 1
+        list_add(m, 0, f, True)
 
 cdef inline void lru_move_tail(machine *m, cpu_t *p) noexcept nogil:
     """Drain the CPU's batch of folios whose write-back ended."""

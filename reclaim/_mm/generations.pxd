@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
+from reclaim._mm.lists cimport list_add, list_del
 
 cdef enum:
     LRU_REFS_FLAGS = PG_referenced | PG_workingset
@@ -42,35 +43,12 @@ cdef inline void folio_clear_lru_refs(folio_t *q) noexcept nogil:
 # --- the lists; a folio that was promoted stays where it is until the eviction sorts it
 
 cdef inline void gen_list_add(machine *m, int32_t f, int gen, bint tail) noexcept nogil:
-    cdef memcg_t *g = m.cg
     cdef folio_t *q = &m.folio[f]
-    cdef int l = GEN_LIST + gen
     q.gen = <uint8_t>((q.gen & ((1 << GEN_ON_SHIFT) - 1)) | (gen << GEN_ON_SHIFT))
-    q.prev = g.lru_tail[l] if tail else -1
-    q.next = -1 if tail else g.lru_head[l]
-    if q.prev >= 0:
-        m.folio[q.prev].next = f
-    else:
-        g.lru_head[l] = f
-    if q.next >= 0:
-        m.folio[q.next].prev = f
-    else:
-        g.lru_tail[l] = f
-    g.lru_nr[l] += 1
+    list_add(m, GEN_LIST + gen, f, tail)
 
 cdef inline void gen_list_del(machine *m, int32_t f) noexcept nogil:
-    cdef memcg_t *g = m.cg
-    cdef folio_t *q = &m.folio[f]
-    cdef int l = GEN_LIST + (q.gen >> GEN_ON_SHIFT)
-    if q.prev >= 0:
-        m.folio[q.prev].next = q.next
-    else:
-        g.lru_head[l] = q.next
-    if q.next >= 0:
-        m.folio[q.next].prev = q.prev
-    else:
-        g.lru_tail[l] = q.prev
-    g.lru_nr[l] -= 1
+    list_del(m, GEN_LIST + (m.folio[f].gen >> GEN_ON_SHIFT), f)
 
 cdef inline void gen_list_move(machine *m, int32_t f, int gen, bint tail) noexcept nogil:
     gen_list_del(m, f)

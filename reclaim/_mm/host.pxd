@@ -63,13 +63,14 @@ cdef inline void host_leave(machine *m, int32_t c, int64_t now) noexcept nogil:
 cdef inline void host_next(machine *m, int32_t h, int32_t first, int64_t now) noexcept nogil:
     """Host CPU h, which runs none, takes the first of its CPUs from `first` on that can run."""
     cdef int32_t c = first, before = m.host[h].running
+    cdef bint other
     m.host[h].running = -1
     while True:
         if host_can_run(m, &m.cpu[c], now):
             m.host[h].running = c
-            if before >= 0 and before != c:
-                m.counter[CN_vcpu_switches] += 1
-            host_enter(m, c, now, m.w.cost[CO_vcpu_switch] if before >= 0 and before != c else 0)
+            other = before >= 0 and before != c
+            m.counter[CN_vcpu_switches] += other
+            host_enter(m, c, now, m.w.cost[CO_vcpu_switch] if other else 0)
             if m.c >= 0:
                 rekey(m, c)
             return
