@@ -129,8 +129,8 @@ class Traces:
         """A swap-in fault on the next page, and the touch."""
         return self.gap("page_fault_user", "page_fault_user", only=lambda a, b: a.tid == b.tid)
 
-    def moves(self) -> float:
-        """Tasks that fault on another CPU than before; a CPU and second."""
+    def moves(self) -> tuple[float, str]:
+        """Tasks that fault on another CPU than before, a CPU and second; and how many that were."""
         moved, seconds = 0, 0.0
         for events in self.runs.values():
             seconds += (events[-1].time - events[0].time) / 1e6
@@ -139,8 +139,9 @@ class Traces:
                 if event.name == "page_fault_user":
                     moved += at.setdefault(event.tid, event.cpu) != event.cpu
                     at[event.tid] = event.cpu
-        say(f"moves of tasks: {moved} in {seconds:.2f} s of {CPUS} CPUs")
-        return moved / seconds / CPUS
+        said = f"{moved} in {seconds:.1f} s of {CPUS} CPUs"
+        say(f"moves of tasks: {said}")
+        return moved / seconds / CPUS, said
 
     def switch(self) -> float:
         """A CPU that spins for acknowledgements gives up the host CPU; the next one takes an IPI."""
@@ -345,7 +346,7 @@ l2_ways = {tlb.l2_ways:<16} # as vm16
 [scheduler]
 hz = 1000                  # measured: tasks lose the host CPU at one phase of each ms
 slice_ms = {scheduler.slice_ms:<15} # as vm16
-migrations_per_s = {moves:<7.3f} # measured: tasks that fault on another CPU than before
+migrations_per_s = {moves[0]:<7.3f} # measured: tasks that fault on another CPU than before, {moves[1]}
 kthread_share = {scheduler.kthread_share:<10} # as vm16
 cpus_per_socket = {scheduler.cpus_per_socket:<8} # as vm16
 skew_tick = false          # measured: all at that phase, whichever CPUs' ticks
@@ -354,7 +355,7 @@ skew_tick = false          # measured: all at that phase, whichever CPUs' ticks
 """
 
 
-def toml(costs: dict[str, tuple[float, str]], slowdown: float, moves: float, vm16: Profile) -> str:
+def toml(costs: dict[str, tuple[float, str]], slowdown: float, moves: tuple[float, str], vm16: Profile) -> str:
     lines = [HEAD.format(tlb=vm16.tlb, scheduler=vm16.scheduler, moves=moves)]
     for name in names.COSTS:
         if name in costs:

@@ -2,13 +2,16 @@
 
 tests/data/guest_runs.jsonl: Linux 6.12.117, before and after the series' idea, 2 to 16 virtual CPUs round
 robin on one host CPU.  Every run is simulated to the touches that were made, with the profile `tcg-rr`
-(from time stamps of two traces, bench/tcg_rr.py) and nothing else: no constant is a case's, and none was
-fitted to a count.
+(bench/tcg_rr.py: measured from time stamps of two of these guests, inherited from vm16, or assumed, as each line
+of it says).  No constant is a case's, and none was fitted to a count; mechanisms were looked for where runs missed.
+
+    python tests/test_guests.py        # all of it, measured and simulated
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -31,7 +34,7 @@ MISSED = {
     # More tasks than CPUs: the load balancer moves more than the one move of tcg-rr's traces says.
     ("16cpu-32w-zram-classic-lazy", "stage5"): {"ipis"},
 }
-# Allowed beyond the range of the measured repeats.
+# Allowed beyond the range of the measured repeats; set when the results were known, to hold what was reached.
 FACTOR = {"shootdowns": 1.4, "ipis": 1.45, "scans": 1.15, "flushes": 1.3}
 
 
@@ -110,6 +113,15 @@ def test_an_eager_mask_has_one_target(cpus):
     assert targets(simulated(f"{cpus}cpu-{cpus}w-zram-classic-eager", "stage0")[1]) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("policy", ["stage0", "stage5"])
+def test_how_often_a_kernel_thread_is_met_matters_little(policy):
+    """kthread_share is assumed to be 0.01: with five times that the masks are about as full."""
+    simulation, counters = simulated("8cpu-8w-disk-classic-lazy", policy)
+    world = dataclasses.replace(simulation.world, busy_threshold=5 * simulation.world.busy_threshold)
+    often = Simulation(world, policy).run(seconds=600, touches=counters["page_touches"]).counters
+    assert per_page(often)["shootdowns"] == pytest.approx(per_page(counters)["shootdowns"], rel=0.2)
+
+
 def test_workers_that_sleep_spread_a_lazy_mask():
     lazy, eager = (simulated(f"{case}-disk-classic-{mask}", "stage0")[1]
                    for case, mask in (("8cpu-8w", "lazy"), ("16cpu-16w", "eager")))
@@ -175,3 +187,12 @@ def test_most_shootdowns_find_nothing_to_flush(mask):
     spent = int(rows["cost"][steps[0] | steps[1]].sum()) - exits * cost["irq_exit"] - calls * cost["tlb_check"]
     flushed = spent / cost["tlb_flush_full"]
     assert 0.6 < 1 - flushed / calls < 0.95
+
+
+if __name__ == "__main__":
+    print("| guest | policy | shootdowns | | IPIs | | scans | |\n|---|---|---|---|---|---|---|---|")
+    for key in sorted(RUNS):
+        got, want = per_page(simulated(*key)[1]), [per_page(counters) for counters in measured(*key)]
+        cells = [cell for name in ("shootdowns", "ipis", "scans")
+                 for cell in (", ".join(f"{w[name]:.3g}" for w in want), f"**{got[name]:.3g}**")]
+        print("| " + " | ".join([*key, *cells]) + " |")
