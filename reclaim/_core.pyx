@@ -20,7 +20,7 @@ from reclaim._mm.clock cimport *
 from reclaim._mm.sched cimport *
 from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
-from reclaim._mm.program cimport cut_run, run_ahead
+from reclaim._mm.program cimport cut_run, held_back, run_ahead
 from reclaim._mm.memcg cimport *
 from reclaim._mm.host cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
@@ -339,7 +339,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
         m.row_step = step
         if step == ST_TOUCH:
             step_TOUCH(m, p, t)
-            if m.runs and t.step == ST_TOUCH and budget - made > CHAIN:
+            if (m.runs and t.step == ST_TOUCH and budget - made > CHAIN
+                    and not held_back(&m.run[m.c])):
                 made += run_ahead(m, p, t, budget - made - 1)
         elif step == ST_POPULATE:
             step_POPULATE(m, p, t)
@@ -1094,6 +1095,7 @@ cdef class Core:
                                 f"{self.arena.nbytes} bytes: it is of another world or version")
         memcpy(self.arena.data, &data[0], self.arena.nbytes)
         self.m.bad = 0
+        self.run_rows[:] = 0
         self._rebuild_trail()
         self._rebuild_tree()
 

@@ -95,18 +95,22 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     tag = tlb_tag(p, t.vp)
     l1 = l1_of(m, m.c)
     l2 = l2_of(m, m.c)
-    e = tlb_find(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
-    if e != NULL:
-        if not t.write or e[0] & 1:
-            complete(m, t, a, a.think)
-            return
-    else:
-        e = tlb_find(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
-        if e != NULL and (not t.write or e[0] & 1):
-            tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])
-            spend(m, TM_walk, m.w.cost[CO_tlb_l2_hit])
-            complete(m, t, a, a.think)
-            return
+    e = NULL
+    if m.run[m.c].missed != tag | 1:  # a touch that faulted is tried again, and misses again
+        e = tlb_find(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
+        if e != NULL:
+            if not t.write or e[0] & 1:
+                complete(m, t, a, a.think)
+                return
+        else:
+            e = tlb_find(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
+            if e == NULL:
+                m.run[m.c].missed = tag | 1
+            elif not t.write or e[0] & 1:
+                tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])
+                spend(m, TM_walk, m.w.cost[CO_tlb_l2_hit])
+                complete(m, t, a, a.think)
+                return
     walk_cost(m, p, t.vp)
     if unlikely(m.w.lru):
         pmd_mkyoung(m, t)
@@ -126,6 +130,7 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     m.pte[t.vp] = pte
     tag |= (pte & PTE_DIRTY) != 0
     if e == NULL:
+        m.run[m.c].missed = 0
         tlb_insert(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
         tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
     else:                             # held, but not yet dirty

@@ -63,11 +63,13 @@ cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
 # `cut_run` first, which takes back the touches that start later; so the run has no effect on
 # results.  (Not where threads share an mm: what a write leaves, Z, is read and written by all of
 # them.)  Runs live in m.run, outside the arena, and only while the loop runs.  Their length
-# follows what the last one kept, so that what is taken back is no more than what stays.
+# follows what the last one kept, so that what is taken back is no more than what stays; after a
+# touch that nothing could follow, more and more touches pass before a run is tried again.
 
 cdef enum:
     RUN_MIN = 16
     RUN_MAX = 4096
+    PATIENCE_MAX = 32
 
 cdef inline int32_t run_limit(int64_t kept) noexcept nogil:
     return <int32_t>max(RUN_MIN, min(2 * kept, RUN_MAX))
@@ -96,9 +98,16 @@ cdef inline void take_back(machine *m, task_t *t, const pass_t *a, uint64_t n) n
     t.have = 0
     t.pos += 1
 
+cdef inline bint held_back(run_t *r) noexcept nogil:
+    if r.hold == 0:
+        return False
+    r.hold -= 1
+    return True
+
 cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcept nogil:
     """After a touch: make at most `room` more that hit; how many."""
     cdef const pass_t *a
+    cdef run_t *r = &m.run[m.c]
     cdef int64_t start = p.clock, at = irq_time(p), cost
     cdef int32_t n = 0
     if p.sstep >= 0 or t.pos == 0 or t.pass_no < 0 or p.need_resched or p.drain_req or t.dying:
@@ -108,7 +117,7 @@ cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcep
         return 0
     if at > m.end:
         at = m.end
-    room = min(room, max(m.run[m.c].limit, RUN_MIN))
+    room = min(room, max(r.limit, RUN_MIN))
     cost = touch_cost(a)
     # not the last of the pass: taking back ends at a pass
     while n < room and start < at and t.pos + 1 < a.count and next_touch_hits(m, p, t, a):
@@ -117,11 +126,14 @@ cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcep
         n += 1
     take_back(m, t, a, 0)            # vp and write are of the last one that was made
     if n == 0:
+        r.patience = min(2 * r.patience + 1, PATIENCE_MAX)
+        r.hold = r.patience
         return 0
+    r.patience = 0
     account_touches(m, p, t, a, n)
-    m.run[m.c].start = p.clock - n * cost
-    m.run[m.c].nr = n
-    m.run[m.c].limit = run_limit(n)
+    r.start = p.clock - n * cost
+    r.nr = n
+    r.limit = run_limit(n)
     m.touches_ahead += n
     return n
 

@@ -146,12 +146,15 @@ cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """cond_resched: true if the step gives way and is over."""
+    return (p.need_resched or p.drain_req) and give_way(m, p, t)
+
+cdef inline bint give_way(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t j
     if p.drain_req:
         p.sstep = ST_W_DRAIN
         m.turn = 1
         return True
-    if not p.need_resched or (p.rq_nr == 0 and p.push < 0):
+    if p.rq_nr == 0 and p.push < 0:
         return False
     t.state = TASK_QUEUED
     if p.push >= 0:

@@ -428,10 +428,13 @@ cdef struct world_t:          # constants of a run
     int64_t trace_len
     int64_t cost[64]
 
-cdef struct run_t:             # touches made ahead: see program.pxd
-    int64_t start
+cdef struct run_t:             # what a CPU remembers to save work: no state, no effect on results
+    int64_t start             # touches made ahead: see program.pxd
     int32_t nr
     int32_t limit             # how many are tried: twice what was kept of the last run
+    uint64_t missed           # this tag, | 1, is in neither TLB level; 0: not known
+    int32_t hold              # touches until a run is tried again ...
+    int32_t patience          # ... and how many those were at first
 
 cdef struct machine:
     world_t w
