@@ -332,24 +332,24 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
     Returns how many steps were made; m.row_step is the last one.
     """
     cdef task_t *t = &m.task[p.current]
-    cdef int64_t made = 0
+    cdef int64_t left = budget
     cdef int step
     while True:
         step = t.step
         m.row_step = step
         if step == ST_TOUCH:
             step_TOUCH(m, p, t)
-            if (m.runs and t.step == ST_TOUCH and budget - made > CHAIN
+            if (m.runs and t.step == ST_TOUCH and left > CHAIN
                     and not held_back(&m.run[m.c])):
-                made += run_ahead(m, p, t, budget - made - 1)
+                left -= run_ahead(m, p, t, left - 1)
         elif step == ST_POPULATE:
             step_POPULATE(m, p, t)
         elif step == ST_DONTNEED:
             step_DONTNEED(m, p, t)
         elif step == ST_F_READ:
             step_F_READ(m, p, t)
-            if budget - made > CHAIN:
-                made += fault_chain(m, p, t)
+            if left > CHAIN:
+                left -= fault_chain(m, p, t)
         elif step == ST_F_PT:
             step_F_PT(m, p, t)
         elif step == ST_F_PT_SET:
@@ -478,14 +478,14 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_PLAN(m, p, t, s)
         elif step == ST_S_NEXT:
             step_S_NEXT(m, p, t)
-            if t.step == ST_S_LOCK and budget - made > CHAIN:
-                made += 1
+            if t.step == ST_S_LOCK and left > CHAIN:
+                left -= 1
                 p.last_on = 1               # the next may raise
                 step_S_LOCK(m, p, t)
                 m.row_step = ST_S_LOCK
                 if t.step == ST_S_WB:
                     step_S_WB(m, p, t, s)
-                    made += 1
+                    left -= 1
                     m.row_step = ST_S_WB
         elif step == ST_S_LOCK:
             step_S_LOCK(m, p, t)
@@ -503,14 +503,14 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_YOUNG(m, p, t, s)
         elif step == ST_S_SLOT:
             step_S_SLOT(m, p, t, s)
-            if not m.turn and budget - made > CHAIN:
-                made += slot_chain(m, p, t)
+            if not m.turn and left > CHAIN:
+                left -= slot_chain(m, p, t)
         elif step == ST_S_ADD:
             step_S_ADD(m, p, t)
         elif step == ST_S_UNMAP:
             step_S_UNMAP(m, p, t)
-            if not m.turn and budget - made > CHAIN:
-                made += unmap_chain(m, p, t)
+            if not m.turn and left > CHAIN:
+                left -= unmap_chain(m, p, t)
         elif step == ST_U_DEFER:
             step_U_DEFER(m, p, t)
         elif step == ST_U_CLEAR:
@@ -525,9 +525,9 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_U_SET(m, p, t)
         elif step == ST_S_PIN:
             step_S_PIN(m, p, t, s)
-            if t.step == ST_S_DIRTY and budget - made > CHAIN:
+            if t.step == ST_S_DIRTY and left > CHAIN:
                 step_S_DIRTY(m, p, t)
-                made += 1
+                left -= 1
                 m.row_step = ST_S_DIRTY
         elif step == ST_S_DIRTY:
             step_S_DIRTY(m, p, t)
@@ -543,9 +543,9 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_END_FLUSHED(m, p, t)
         elif step == ST_P_OUT:
             step_P_OUT(m, p, t, s)
-            if t.step == ST_P_WRITE and budget - made > CHAIN:
+            if t.step == ST_P_WRITE and left > CHAIN:
                 step_P_WRITE(m, p, t)
-                made += 1
+                left -= 1
                 m.row_step = ST_P_WRITE
         elif step == ST_P_WRITE:
             step_P_WRITE(m, p, t)
@@ -553,13 +553,13 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_P_SUBMIT(m, p, t)
         elif step == ST_P_END:
             step_P_END(m, p, t)
-            if budget - made > CHAIN:
-                made += 1
+            if left > CHAIN:
+                left -= 1
                 p.last_on = 1
                 step_P_DISPATCH(m, p, t, s)
                 m.row_step = ST_P_DISPATCH
                 if t.step == ST_S_FREE and not m.turn:
-                    made += 1
+                    left -= 1
                     step_S_FREE(m, p, t, s)
                     m.row_step = ST_S_FREE
         elif step == ST_P_DISPATCH:
@@ -598,10 +598,10 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_E_UNLOCK(m, p, t)
         elif step == ST_E_DONE:
             step_E_DONE(m, p, t)
-        made += 1
+        left -= 1
         p.last_on = m.irq_on[m.row_step]
-        if m.turn or made == budget:
-            return made
+        if m.turn or left == 0:
+            return budget - left
 
 
 cdef class Core:
@@ -864,9 +864,9 @@ cdef class Core:
             leaf = m.tree[1]
             if leaf >= limit:
                 return STOP_NO_KEY if leaf == LEAF_INF else STOP_END
-            if m.cg.touches_left == 0:
+            if unlikely(m.cg.touches_left == 0):
                 return STOP_TOUCHES
-            if m.cg.nr_alive == 0:
+            if unlikely(m.cg.nr_alive == 0):
                 return STOP_DEAD
             c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
             p = &m.cpu[c]
@@ -878,7 +878,7 @@ cdef class Core:
             m.turn = 0
             m.row_cost = 0
             at = irq_time(p)
-            if m.w.host_cpus and host_step(m, p):
+            if unlikely(m.w.host_cpus) and host_step(m, p):
                 budget -= 1
                 tree_set(m, c, leaf_of(m, c))
                 continue
@@ -902,7 +902,7 @@ cdef class Core:
                 # with an interrupt pending, one step: it may come before the next
                 budget -= task_steps(m, p, self.policies, 1 if at <= m.now else budget)
             tree_set(m, c, leaf_of(m, c))
-            if m.bad:
+            if unlikely(m.bad):
                 break
         return STOP_BUDGET
 

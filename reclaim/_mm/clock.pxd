@@ -49,7 +49,7 @@ cdef inline int64_t guest_key(const cpu_t *p) noexcept nogil:
 cdef inline int64_t cpu_key(const machine *m, const cpu_t *p) noexcept nogil:
     """When the CPU acts next: the end of its step, or an interrupt inside it."""
     cdef int64_t t
-    if m.w.host_cpus:
+    if unlikely(m.w.host_cpus):
         return guest_key(p)
     if p.in_irq:
         return p.clock
