@@ -29,6 +29,7 @@ from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
 from reclaim._mm.lru_classic cimport *
 from reclaim._mm.lru_gen cimport *
+from reclaim._mm.chains cimport *
 
 from reclaim import names
 from reclaim._policy import PYTHON
@@ -275,56 +276,6 @@ cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_W_BACK(m, p)
 
 
-# Runs of steps that take no time, each the only successor of the one before: made at once where
-# the budget of actions has room for the whole run.  Returns how many steps that were, 0 to CHAIN.
-
-cdef enum:
-    CHAIN = 8
-
-cdef inline int unmap_chain(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    """From S_UNMAP, made, to U_SET."""
-    if t.step != ST_U_DEFER:
-        return 0
-    step_U_DEFER(m, p, t)
-    step_U_CLEAR(m, p, t)
-    if t.step != ST_U_GEN:
-        m.row_step = ST_U_CLEAR
-        return 2
-    step_U_GEN(m, p, t)
-    step_U_MASK(m, p, t)
-    step_U_SET(m, p, t)
-    m.row_step = ST_U_SET
-    return 5
-
-cdef inline int slot_chain(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    """From S_SLOT, made, to U_SET."""
-    if t.step != ST_S_ADD:
-        return 0
-    step_S_ADD(m, p, t)
-    step_S_UNMAP(m, p, t)
-    m.row_step = ST_S_UNMAP
-    return 2 + (0 if m.turn else unmap_chain(m, p, t))
-
-cdef inline int fault_chain(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    """From F_READ, made, to F_CHARGED of a page that is read from swap."""
-    if t.step != ST_F_CACHE:
-        return 0
-    step_F_CACHE(m, p, t)
-    m.row_step = ST_F_CACHE
-    if t.step != ST_F_ALLOC:
-        return 1
-    step_F_ALLOC(m, p, t)
-    m.row_step = ST_F_ALLOC
-    if m.turn:
-        return 2
-    step_C_TRY(m, p, t)
-    m.row_step = ST_C_TRY
-    if m.turn or t.step != ST_F_CHARGED:
-        return 3
-    step_F_CHARGED(m, p, t)
-    m.row_step = ST_F_CHARGED
-    return 4
-
 cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except -1 nogil:
     """The next step of the CPU's task, and those after it while the turn cannot pass.
 
@@ -349,7 +300,7 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
         elif step == ST_F_READ:
             step_F_READ(m, p, t)
             if left > CHAIN:
-                left -= fault_chain(m, p, t)
+                left = fault_chain(m, p, t, left)
         elif step == ST_F_PT:
             step_F_PT(m, p, t)
         elif step == ST_F_PT_SET:
@@ -408,6 +359,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_F_RECHECK(m, p, t)
         elif step == ST_F_SWAP_MAP:
             step_F_SWAP_MAP(m, p, t)
+            if left > CHAIN:
+                left = done_chain(m, p, t, left)
         elif step == ST_F_DONE:
             step_F_DONE(m, p, t)
         elif step == ST_C_TRY:
@@ -478,15 +431,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_PLAN(m, p, t, s)
         elif step == ST_S_NEXT:
             step_S_NEXT(m, p, t)
-            if t.step == ST_S_LOCK and left > CHAIN:
-                left -= 1
-                p.last_on = 1               # the next may raise
-                step_S_LOCK(m, p, t)
-                m.row_step = ST_S_LOCK
-                if t.step == ST_S_WB:
-                    step_S_WB(m, p, t, s)
-                    left -= 1
-                    m.row_step = ST_S_WB
+            if left > CHAIN:
+                left = scan_chain(m, p, t, s, left)
         elif step == ST_S_LOCK:
             step_S_LOCK(m, p, t)
         elif step == ST_S_WB:
@@ -503,14 +449,14 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_YOUNG(m, p, t, s)
         elif step == ST_S_SLOT:
             step_S_SLOT(m, p, t, s)
-            if not m.turn and left > CHAIN:
-                left -= slot_chain(m, p, t)
+            if left > CHAIN:
+                left = slot_chain(m, p, t, left)
         elif step == ST_S_ADD:
             step_S_ADD(m, p, t)
         elif step == ST_S_UNMAP:
             step_S_UNMAP(m, p, t)
-            if not m.turn and left > CHAIN:
-                left -= unmap_chain(m, p, t)
+            if left > CHAIN:
+                left = unmap_chain(m, p, t, left)
         elif step == ST_U_DEFER:
             step_U_DEFER(m, p, t)
         elif step == ST_U_CLEAR:
@@ -525,10 +471,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_U_SET(m, p, t)
         elif step == ST_S_PIN:
             step_S_PIN(m, p, t, s)
-            if t.step == ST_S_DIRTY and left > CHAIN:
-                step_S_DIRTY(m, p, t)
-                left -= 1
-                m.row_step = ST_S_DIRTY
+            if left > CHAIN:
+                left = pin_chain(m, p, t, s, left)
         elif step == ST_S_DIRTY:
             step_S_DIRTY(m, p, t)
         elif step == ST_S_FREE:
@@ -543,10 +487,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_S_END_FLUSHED(m, p, t)
         elif step == ST_P_OUT:
             step_P_OUT(m, p, t, s)
-            if t.step == ST_P_WRITE and left > CHAIN:
-                step_P_WRITE(m, p, t)
-                left -= 1
-                m.row_step = ST_P_WRITE
+            if left > CHAIN:
+                left = write_chain(m, p, t, left)
         elif step == ST_P_WRITE:
             step_P_WRITE(m, p, t)
         elif step == ST_P_SUBMIT:
@@ -554,22 +496,19 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
         elif step == ST_P_END:
             step_P_END(m, p, t)
             if left > CHAIN:
-                left -= 1
-                p.last_on = 1
-                step_P_DISPATCH(m, p, t, s)
-                m.row_step = ST_P_DISPATCH
-                if t.step == ST_S_FREE and not m.turn:
-                    left -= 1
-                    step_S_FREE(m, p, t, s)
-                    m.row_step = ST_S_FREE
+                left = end_chain(m, p, t, s, left)
         elif step == ST_P_DISPATCH:
             step_P_DISPATCH(m, p, t, s)
         elif step == ST_B_START:
             step_B_START(m, p, t)
         elif step == ST_B_LOCK:
             step_B_LOCK(m, p, t)
+            if left > CHAIN:
+                left = relock_chain(m, p, t, left)
         elif step == ST_B_OUT:
             step_B_OUT(m, p, t)
+            if left > CHAIN:
+                left = out_chain(m, p, t, s, left)
         elif step == ST_D_LOCK:
             step_D_LOCK(m, p, t)
         elif step == ST_D_UNLOCK:
