@@ -51,22 +51,39 @@ cdef inline void trail_add(machine *m, int l, int32_t f) noexcept nogil:
     m.trail[l][m.trail_head[l] & m.trail_mask] = f
     m.trail_head[l] += 1
 
+cdef enum:
+    TRAIL_PTES = 2 * CLUSTER  # how far ahead of the tail PTEs are fetched ...
+    TRAIL_FOLIOS = 4 * CLUSTER      # ... and the folios that tell where those are
+
+cdef inline uint32_t trail_from(uint32_t fetched, uint32_t r, uint32_t end) noexcept nogil:
+    """Where to go on fetching, between the tail and `end`."""
+    return fetched if fetched - r <= end - r else r
+
 cdef inline void prefetch_trail(machine *m, int l, int32_t n) noexcept nogil:
-    """Before n folios are isolated: fetch PTEs of those 2n later, folios of those 4n later."""
-    cdef uint32_t r = m.trail_tail[l], mask = m.trail_mask
+    """Before n folios are isolated: every folio and PTE is fetched once, well ahead of its turn."""
+    cdef uint32_t r = m.trail_tail[l], mask = m.trail_mask, i, end
     cdef const int32_t *trail = m.trail[l]
-    cdef int32_t f = m.cg.lru_tail[l], i, vp
+    cdef int32_t f = m.cg.lru_tail[l], vp
     for i in range(8):                      # folios that left elsewhere are passed over
         if trail[(r + i) & mask] == f:
             r += i
             break
     else:
         r = m.trail_head[l] - <uint32_t>m.cg.lru_nr[l]
-    for i in range(n):
-        prefetch(&m.folio[trail[(r + 4 * n + i) & mask]])
-        vp = m.folio[trail[(r + 2 * n + i) & mask]].vp
+    end = r + n + TRAIL_FOLIOS
+    i = trail_from(m.trail_folios[l], r, end)
+    while i != end:
+        prefetch(&m.folio[trail[i & mask]])
+        i += 1
+    m.trail_folios[l] = end
+    end = r + n + TRAIL_PTES
+    i = trail_from(m.trail_ptes[l], r, end)
+    while i != end:
+        vp = m.folio[trail[i & mask]].vp
         if vp >= 0:
             prefetch(&m.pte[vp])
+        i += 1
+    m.trail_ptes[l] = end
     m.trail_tail[l] = r + n
 
 cdef inline void prefetch_slot(machine *m, uint64_t pte) noexcept nogil:

@@ -487,6 +487,8 @@ cdef struct machine:
     int32_t *trail[2]         # hints, no state: see prefetch_trail
     uint32_t trail_head[2]
     uint32_t trail_tail[2]
+    uint32_t trail_folios[2]  # up to where they were fetched
+    uint32_t trail_ptes[2]
     uint32_t trail_mask
     int32_t bad               # an invariant of the model broke: which
     int32_t flush_keeps
