@@ -15,7 +15,7 @@ cdef inline const pass_t *task_pass(const machine *m, const task_t *t) noexcept 
 
 cdef inline bint by_the_kernel(const pass_t *a) noexcept nogil:
     """A pass that is a system call, not touches."""
-    return a.kind == PASS_POPULATE or a.kind == PASS_DONTNEED
+    return a.kind == PASS_POPULATE or a.kind >= PASS_DONTNEED
 
 cdef inline int32_t seq_page(const pass_t *a, uint64_t pos) noexcept nogil:
     cdef uint64_t step
