@@ -745,9 +745,6 @@ def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
     moves = step in ("V_MOVE", "V_PT") or step in _MOVING
     if moves and (u["phase"] != 1 or u["v_at"] > nr - (step != "V_MOVE")):
         _fail(f"{where}: it moves what is out of its range")
-    if moves and step == "V_MOVE" and u["v_at"] < nr and _C["PTRS_PER_PTE"] - max(
-            (first + int(u["v_at"])) % _C["PTRS_PER_PTE"], (first + by + int(u["v_at"])) % _C["PTRS_PER_PTE"]) < 1:
-        _fail(f"{where}: nothing to move")
     spread = step in _UNMAPS | {"V_PROT", "V_PTES"} and u["v_hi"]
     if spread and not low * _C["PTRS_PER_PTE"] <= u["v_lo"] < u["v_hi"] <= end:
         _fail(f"{where}: it flushes what is out of its range")
@@ -775,20 +772,21 @@ def _pass_range(s: _State, u: Any) -> tuple[int, int, int]:
 
 def _mmap_locks(s: _State) -> list[int]:
     """The tasks that wait for the lock of their mm; its holders are those that say so."""
-    task, waiting = s["task"], []
-    for i, mm in enumerate(s["mm"]):
+    task, mms, waiting = s["task"], s["mm"], []
+    free = mms["locks"] == 0
+    if (free & ((mms["readers"] != 0) | (mms["writer"] >= 0) | (mms["wait_head"] >= 0))).any() or \
+            (free[task["mm"]] & (task["mmap"] != 0)).any():
+        _fail("the lock of an mm is held that nobody takes")
+    for i in np.flatnonzero(~free).tolist():
+        mm, here = mms[i], task["mm"] == i
         own = _walk(task["wait_next"], mm["wait_head"], len(task), f"waiters of mm {i}", mm["wait_tail"])
-        here = task["mm"] == i
-        readers = np.flatnonzero(here & (task["mmap"] == _MMAP_READ))
+        readers = int((here & (task["mmap"] == _MMAP_READ)).sum())
         writers = np.flatnonzero(here & (task["mmap"] == _MMAP_WRITE)).tolist()
-        if len(readers) != mm["readers"] or writers != [int(mm["writer"])] * (mm["writer"] >= 0) or \
-                writers and len(readers):
+        if readers != mm["readers"] or writers != [int(mm["writer"])][:int(mm["writer"] >= 0)] or writers and readers:
             _fail(f"the lock of mm {i} is not held by those who say so")
         if sorted(own) != np.flatnonzero(here & (task["mmap"] > _MMAP_WRITE)).tolist() or \
-                own and not len(readers) and not writers:
+                own and not readers and not writers:
             _fail(f"the tasks that wait for mm {i} are not those who say so")
-        if not mm["locks"] and (own or len(readers) or writers):
-            _fail(f"the lock of mm {i} is held, which nobody takes")
         waiting += own
     return waiting
 

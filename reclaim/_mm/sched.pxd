@@ -177,6 +177,7 @@ cdef inline void mmap_wake(machine *m, mm_t *mm) noexcept nogil:
     cdef int32_t u = mm.wait_head, nxt
     cdef bint writer = m.task[u].mmap == MMAP_WRITE + MMAP_WAIT
     mm.wait_head = -1
+    mm.wait_tail = -1
     while u >= 0:
         nxt = m.task[u].wait_next
         m.task[u].wait_next = -1
