@@ -64,10 +64,10 @@ def test_random_worlds_are_sound():
 
 
 def test_every_step_of_some_worlds_is_sound():
-    for seed in (4, 5, 7, 13, 23):
+    for seed in (4, 7, 13):
         sim = Simulation(calls_world(seed), "stage5")
-        for name, _ in steps(sim, 2500):
-            if name[:2] in ("V_", "E_", "F_", "M_"):
+        for i, (name, _) in enumerate(steps(sim, 2000)):
+            if name[:2] in ("V_", "E_") or not i % 10:
                 sim.verify()
 
 
@@ -105,8 +105,8 @@ def test_nothing_revoked_is_used():
         for name, row in steps(sim, 3500):
             if name not in ("V_FREED", "V_MOVED", "V_END"):
                 continue
+            u = acting(sim, row)
             if name == "V_END":
-                u, call = next(((t, None) for t in sim.view("task") if False), (acting(sim, row), None))
                 gone = {v for v in np.flatnonzero(pte >= np.uint64(READ_ONLY)).tolist()
                         if mm[u["mm"]]["base"] <= v < mm[u["mm"]]["base"] + mm[u["mm"]]["nr_pages"]}
                 stale = [e for e in dirty_in_tlbs(sim, u["mm"]) if e[1] in gone]
@@ -114,7 +114,6 @@ def test_nothing_revoked_is_used():
                 if held:
                     continue
             else:
-                u = acting(sim, row)
                 a = world.passes[u["first_pass"] + u["pass_no"]]
                 first = int(a["first"]) + (int(a["stride"]) if a["kind"] == KIND["MREMAP"] and u["phase"] == 0 else 0)
                 low, high = first, first + int(a["nr"])
@@ -124,7 +123,7 @@ def test_nothing_revoked_is_used():
                 stale = [e for e in worlds.in_tlbs(sim, u["mm"]) if base + low <= e[1] < base + high]
             checked[name] += 1
             assert not stale, (seed, name)
-    assert min(checked[name] for name in ("V_FREED", "V_MOVED", "V_END")) > 100, checked
+    assert min(checked[name] for name in ("V_FREED", "V_MOVED", "V_END")) > 50, checked
 
 
 def dirty_in_tlbs(sim, mm):
@@ -203,7 +202,7 @@ def test_freed_tables_are_told_to_lazy_cpus(nr, reached):
     world = one_mm(*rows, threads=2, pages=600, limit=900, loop=False, task_first_pass=(0, 1),
                    task_nr_passes=(1, 2), mask_lazy=True, trim=False)
     sim = Simulation(world, "stage0")
-    for name, _ in steps(sim, 5000):
+    for name, _ in steps(sim, 20_000):
         if name == "V_CALL":
             before = counters(sim)
             assert sim.view("cpu")["is_lazy"][0] and sim.view("mm_cpumask")[0] == 3
@@ -258,8 +257,8 @@ def test_reads_fault_read_only_pages_in():
 def test_a_thread_that_writes_waits_for_the_right():
     """Its write faults until the other thread gives the right back; until then the page stays as it was."""
     rows = [make_pass("SEQ", write=1, nr=8), make_pass("MPROTECT", nr=8, count=1),
-            make_pass("SEQ", first=8, nr=1, count=20, think=MS), make_pass("MPROTECT", write=1, nr=8, count=1),
-            make_pass("SEQ", write=1, nr=8, count=100_000, think=MS // 10)]
+            make_pass("SEQ", first=8, nr=1, count=20, think=MS // 50), make_pass("MPROTECT", write=1, nr=8, count=1),
+            make_pass("SEQ", write=1, nr=8, count=100_000, think=MS // 100)]
     sim = Simulation(one_mm(*rows, threads=2, pages=9, limit=200, task_first_pass=(0, 4), task_nr_passes=(4, 1)),
                      "stage0")
     task, last, tried, written = sim.view("task"), 0, 0, 0
@@ -273,7 +272,7 @@ def test_a_thread_that_writes_waits_for_the_right():
         written += touches > last
         assert not (ro and touches > last), "a write to a page that nobody may write"
         last = touches
-    assert tried > 50 and written > 50
+    assert tried > 50 and written > 20
     sim.verify()
 
 
@@ -284,11 +283,10 @@ def test_a_thread_that_writes_waits_for_the_right():
 def test_mremap_moves_pages_and_swap_entries(first, nr, by, tables):
     """All that belongs to a page goes to its new place; the old one is empty."""
     pages = max(120, first + nr + max(by, 0) + 30)
-    rows = [make_pass("SEQ", write=1, nr=pages, zero=1), make_pass("SEQ", write=1, nr=pages, stride=1),
-            make_pass("SEQ", write=1, first=first, nr=max(1, nr // 2), zero=1), make_pass("MREMAP", first=first, nr=nr,
-                                                                                     stride=by, count=1),
+    rows = [make_pass("SEQ", write=1, nr=pages, zero=1), make_pass("RAND", write=1, nr=pages),
+            make_pass("MREMAP", first=first, nr=nr, stride=by, count=1),
             make_pass("RAND", write=2, nr=pages, count=500)]
-    sim = Simulation(one_task(*rows, pages=pages, limit=max(150, pages // 2)), "stage0")
+    sim = Simulation(one_task(*rows, pages=pages, limit=max(100, pages * 2 // 3)), "stage0")
     now = {}
     present, swap = (names.PTE_KINDS.index(k) for k in ("PRESENT", "SWAP"))
     for name, row in steps(sim, 120_000):
@@ -305,9 +303,8 @@ def test_mremap_moves_pages_and_swap_entries(first, nr, by, tables):
     if after["pgscan_anon"] == before["pgscan_anon"]:       # no reclaim for a page-table page meanwhile
         assert still.all()
     kind = moved & np.uint64(7)
-    assert (kind == swap).any() and (kind == present).any() or pages < 200
+    assert (kind == swap).any() and (kind == present).any()
     assert not new[first:first + nr].any() and (moved & np.uint64(1 << 7)).any()
-    assert sim.view("mm")["swapents"][0] > 0 or pages < 200
     assert (first % 512 == by % 512 == 0 and nr >= 512) == (tables > 0)
     for region in range(tables):                       # such page-table pages go as they are
         assert has[(first + by) // 512 + region] == had[first // 512 + region] and not has[first // 512 + region]
@@ -353,33 +350,40 @@ def test_reclaim_follows_a_folio_that_moves():
 
 # --- what reclaim has not flushed yet
 
-def test_a_call_flushes_what_reclaim_left():
-    """Pages that are unmapped, but in the TLB of a thread, when a call takes the page-table lock: without
-    flush_tlb_batched_pending that thread would go on to use them; after it none is left."""
-    seen, after, last = collections.Counter(), collections.Counter(), {}
-    for kind, extra in (("MUNMAP", {}), ("MPROTECT", {}), ("MREMAP", {"stride": 400})):
-        rows = [make_pass("SEQ", write=1, nr=380, count=400, think=2000), make_pass(kind, nr=100, count=1, **extra)]
-        if kind == "MPROTECT":
-            rows.append(make_pass("MPROTECT", write=1, nr=100, count=1))
-        hot = make_pass("RAND", write=0, nr=380, count=10**6, think=500_000)
-        world = one_mm(*rows, hot, threads=4, pages=800, limit=300, nr_slots=3000, l2_sets=64,
-                       task_first_pass=(0, len(rows), len(rows), 0),
-                       task_nr_passes=(len(rows), 1, 1, len(rows)), costs=worlds.slow(zram_write=MS // 10),
-                       nr_cpus=4)
-        sim = Simulation(world, "stage5")
-        task = sim.view("task")
-        for name, row in steps(sim, 120_000):
-            u = int(sim.view("cpu")["current"][row["cpu"]])
-            if name in ("V_PROT", "V_MOVE_NEW", "E_ZAP") and names.STEPS[task["step"][u]] == "FL_START":
-                kind_of = kinds(sim)[0]
-                last[u] = {e for e in worlds.in_tlbs(sim, 0) if kind_of[e[1]] == names.PTE_KINDS.index("SWAP")}
-                seen[kind] += bool(last[u])
-            if name == "M_BATCHED" and u in last:
-                after[kind] += len(last.pop(u) & set(worlds.in_tlbs(sim, 0)))
-            if seen[kind] > 2 and u not in last:
+@pytest.mark.parametrize("kind, row", [("MUNMAP", "E_ZAP"), ("MPROTECT", "V_PROT"), ("MREMAP", "V_MOVE_NEW")])
+def test_a_call_flushes_what_reclaim_left(kind, row):
+    """A task of another mm, which the lock does not keep out, unmapped pages that a thread has in its TLB: without
+    flush_tlb_batched_pending the call would return with that thread still using them.  After it none is left."""
+    first, stride = (70, 600) if kind == "MREMAP" else (0, 1)
+    caller = [make_pass("SEQ", write=1, nr=100), make_pass("SEQ", write=1, first=98, nr=2, count=4, think=MS // 100),
+              make_pass(kind, first=first, nr=20, stride=stride, count=1)]
+    if kind == "MPROTECT":
+        caller.append(make_pass("MPROTECT", write=1, nr=20, count=1))
+    user = make_pass("SEQ", write=0 if kind == "MPROTECT" else 2, nr=60, count=10**6, think=MS // 100)
+    other = make_pass("SEQ", write=1, nr=800, count=10**6, think=1000)
+    if kind == "MREMAP":              # to where there is no page table: nothing to zap there, where it would be flushed
+        caller[2:2] = [make_pass("MUNMAP", first=512, nr=688, count=1)]
+    n = len(caller)
+    world = one_mm(*caller, user, other, threads=4, pages=1200, limit=300, nr_slots=4000, l2_sets=64,
+                   mm_pages=(1200, 1200), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
+                   task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
+                   costs=worlds.slow(unmap=MS // 50))
+    sim = Simulation(world, "stage5")
+    stale, met, left = set(), 0, 0
+    for name, line in steps(sim, 150_000):
+        if sim.view("cpu")["current"][line["cpu"]] != 0:
+            continue
+        at = names.STEPS[sim.view("task")["step"][0]]
+        if name == row and at == "FL_START" and sim.view("cpu")["fl_ret"][line["cpu"]] == STEP["M_BATCHED"]:
+            swapped = kinds(sim)[0] == names.PTE_KINDS.index("SWAP")
+            stale = {e for e in worlds.in_tlbs(sim, 0) if swapped[e[1]]}
+            met += bool(stale)
+        if name == "M_BATCHED":
+            present = kinds(sim)[0] == names.PTE_KINDS.index("PRESENT")
+            left += len([e for e in stale & set(worlds.in_tlbs(sim, 0)) if not present[e[1]]])
+            if met == 3:
                 break
-    assert all(seen[kind] for kind in CALLS), seen
-    assert not any(after.values())
+    assert met == 3 and not left
 
 
 # --- the lock of an mm
@@ -402,8 +406,7 @@ def test_calls_exclude_faults():
 
 
 def test_a_process_alone_takes_no_lock():
-    sim = Simulation(calls_world(0) if False else one_task(make_pass("SEQ", write=1, nr=50),
-                                                           make_pass("MUNMAP", nr=50, count=1), pages=50), "stage0")
+    sim = Simulation(one_task(make_pass("SEQ", write=1, nr=50), make_pass("MUNMAP", nr=50, count=1), pages=50), "stage0")
     sim.run(1)
     assert not sim.view("mm")["locks"][0] and not sim.view("task")["mmap"].any()
 
