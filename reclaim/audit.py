@@ -722,8 +722,9 @@ def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
     step = at
     if at == "V_MORE":
         step = _returns(u["v_next"], "v_next", where)
-    elif call and at[:2] in ("C_", *_RECLAIMING):
-        step = _returns(u["c_ret"], "c_ret", where)
+    elif at[:2] in ("C_", *_RECLAIMING):
+        cause = _returns(u["c_ret"], "c_ret", where)
+        step = cause if call or cause == "V_PT" else at
     if call and (call != kind or call not in _IN_CALL) or call and step not in _IN_CALL[call] or \
             not call and (step[:2] == "V_" and step != "V_CALL" or at == "V_MORE"):
         _fail(f"{where}: not in such a call")
