@@ -783,7 +783,8 @@ def _mmap_locks(s: _State) -> list[int]:
         own = _walk(task["wait_next"], mm["wait_head"], len(task), f"waiters of mm {i}", mm["wait_tail"])
         readers = int((here & (task["mmap"] == _MMAP_READ)).sum())
         writers = np.flatnonzero(here & (task["mmap"] == _MMAP_WRITE)).tolist()
-        if readers != mm["readers"] or writers != [int(mm["writer"])][:int(mm["writer"] >= 0)] or writers and readers:
+        writer = [int(mm["writer"])] if mm["writer"] >= 0 else []
+        if readers != mm["readers"] or writers != writer or writers and readers:
             _fail(f"the lock of mm {i} is not held by those who say so")
         if sorted(own) != np.flatnonzero(here & (task["mmap"] > _MMAP_WRITE)).tolist() or \
                 own and not readers and not writers:

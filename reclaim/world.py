@@ -225,10 +225,12 @@ def _check_programs(world: World, tasks: int) -> None:
 
 def _check_moves(passes: np.ndarray, first: int, nr: int, pages: int) -> None:
     """The destination of an MREMAP is another range of the mm, disjoint from the first."""
-    for i in (np.flatnonzero(passes["kind"][first:first + nr] == PASS_KINDS.index("MREMAP")) + first).tolist():
+    moves = np.flatnonzero(passes["kind"][first:first + nr] == PASS_KINDS.index("MREMAP")) + first
+    for i in moves.tolist():
         start, length, by = int(passes["first"][i]), int(passes["nr"][i]), int(passes["stride"][i])
         if abs(by) < length:
-            raise _fault(f"passes[{i}]['stride']", by, f"at least the {length} pages that are moved, up or down")
+            raise _fault(f"passes[{i}]['stride']", by,
+                         f"at least the {length} pages that are moved, up or down")
         if not 0 <= start + by <= pages - length:
             raise _fault(f"passes[{i}]", f"a move to pages {start + by} to {start + by + length - 1}",
                          f"within the mm's {pages} pages")
@@ -255,10 +257,12 @@ def _check_protection(passes: np.ndarray, start: int, pages: int, trace: np.ndar
         elif protected.any() and kind not in ("DONTNEED", "POPULATE"):
             hit = protected & _written(kind, row, pages, trace)
             if hit.any():
-                raise _fault(f"passes[{start + i}]", f"a write to page {int(hit.argmax())}, which the program "
-                             "made read-only", "after an MPROTECT with write = 1")
+                raise _fault(f"passes[{start + i}]",
+                             f"a write to page {int(hit.argmax())}, which the program made read-only",
+                             "after an MPROTECT with write = 1")
     if protected.any():
-        raise _fault("passes", f"a program from pass {start} on that leaves page {int(protected.argmax())} read-only",
+        page = int(protected.argmax())
+        raise _fault("passes", f"a program from pass {start} on that leaves page {page} read-only",
                      "one that gives the right to write back before its end")
 
 

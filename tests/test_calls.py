@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import pickle
 
 import numpy as np
@@ -95,8 +94,8 @@ def test_stages_0_to_4_are_one(seed):
 
 
 def test_nothing_revoked_is_used():
-    """Before folios go no CPU can reach them; before a moved page's locks go, none at its old place; and after
-    an mprotect none can write."""
+    """Before folios go no CPU can reach them; before a moved page's locks go, none at its old place;
+    and after an mprotect none can write."""
     checked = collections.Counter()
     for seed in range(70):
         world = calls_world(seed)
@@ -224,7 +223,8 @@ def test_mprotect_takes_and_gives():
             words.append((name, pte.copy(), int(sim.view("mm")["tlb_gen"][0])))
             faults.append(counters(sim)["pgfault"])
     (_, before, gen), (_, taken, gen1), (_, _, same), (_, again, gen2), (_, _, _), (_, given, gen3) = words
-    assert (gen1, same, gen2, gen3) == (gen + 1, gen1, gen1, gen1 + 1)         # a call that changes nothing flushes nothing
+    # a call that changes nothing flushes nothing
+    assert (gen1, same, gen2, gen3) == (gen + 1, gen1, gen1, gen1 + 1)
     write, rest = np.uint64(1 << 5), np.uint64(READ_ONLY | 1 << 5)
     assert (taken & ~rest == before & ~rest).all() and (again == taken).all()
     assert (taken >= np.uint64(READ_ONLY)).tolist() == [10 <= p for p in range(120)]
@@ -406,15 +406,13 @@ def test_calls_exclude_faults():
 
 
 def test_a_process_alone_takes_no_lock():
-    sim = Simulation(one_task(make_pass("SEQ", write=1, nr=50), make_pass("MUNMAP", nr=50, count=1), pages=50), "stage0")
+    rows = make_pass("SEQ", write=1, nr=50), make_pass("MUNMAP", nr=50, count=1)
+    sim = Simulation(one_task(*rows, pages=50), "stage0")
     sim.run(1)
     assert not sim.view("mm")["locks"][0] and not sim.view("task")["mmap"].any()
 
 
 # --- inputs
-
-W = {"write": 1}
-
 
 @pytest.mark.parametrize("rows, words", [
     ([make_pass("MPROTECT", nr=9, count=1), make_pass("SEQ", write=1, nr=9)], "a write to page 0"),
@@ -433,10 +431,11 @@ def test_worlds_that_are_refused(rows, words):
 
 
 def test_worlds_that_are_not():
-    for rows in ([make_pass("MPROTECT", nr=9, count=1), make_pass("MUNMAP", nr=9, count=1), make_pass("SEQ", **W, nr=9)],
-                 [make_pass("MPROTECT", nr=9, count=1), make_pass("SEQ", **W, first=9, nr=9),
-                  make_pass("MREMAP", first=0, nr=9, stride=20, count=2), make_pass("SEQ", **W, nr=40)]):
-        check(one_task(*rows, pages=100))
+    take = make_pass("MPROTECT", nr=9, count=1)
+    for rows in ([make_pass("MUNMAP", nr=9, count=1), make_pass("SEQ", write=1, nr=9)],
+                 [make_pass("SEQ", write=1, first=9, nr=9), make_pass("MREMAP", nr=9, stride=20, count=2),
+                  make_pass("SEQ", write=1, nr=40)]):
+        check(one_task(take, *rows, pages=100))
 
 
 @pytest.mark.parametrize("fields, words", [
@@ -456,7 +455,8 @@ def test_programs():
 
 
 def stress(**keys):
-    return Scenario.from_dict({"workload": {"kind": "stress_ng.vm", "workers": 2, "bytes": "4M", "keep": False, **keys}})
+    keys = {"kind": "stress_ng.vm", "workers": 2, "bytes": "4M", "keep": False} | keys
+    return Scenario.from_dict({"workload": keys})
 
 
 @pytest.mark.parametrize("method", ["write64", "all"])
@@ -469,8 +469,7 @@ def test_stress_ng_without_vm_keep(method):
         assert (own == KIND["MUNMAP"]).sum() == (len(METHODS) if method == "all" else 16)
         assert own[-1] == KIND["MUNMAP"] and world.task_loop_to[t] == 0
     assert (world.passes["nr"][kind == KIND["MUNMAP"]] == 512).all()
-    same = dataclasses.replace(world)
-    assert np.array_equal(same.passes, stress(method=method).lower().passes)
+    assert np.array_equal(world.passes, stress(method=method).lower().passes)
     given = stress(method="write64", madvise="populate-write").lower().passes
     assert make_passes([make_pass("SEQ", write=1, zero=1, nr=512, units=0)])[0] == given[0]
 
