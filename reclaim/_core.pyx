@@ -26,6 +26,7 @@ from reclaim._mm.host cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
+from reclaim._mm.mmap cimport step_V
 from reclaim._mm.vmscan cimport *
 from reclaim._mm.lru_classic cimport *
 from reclaim._mm.lru_gen cimport *
@@ -65,7 +66,7 @@ IRQ_OFF_STEPS = frozenset((
     "G_ISOLATE", "G_UNLOCK", "G_PUT", "G_PUT_UNLOCK", "G_BATCH", "G_BATCH_UNLOCK", "G_MAX",
     "G_MAX_UNLOCK", "D_LOCK", "D_UNLOCK", "FL_LOCAL", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK",
     "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY", "IO_END", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN",
-    "SW_CR3", "W_BACK", "E_FREE"))
+    "SW_CR3", "W_BACK", "E_FREE", "V_FREE"))
 
 LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
                       ("pad", "<i4"), ("cost", "<i8")])
@@ -537,6 +538,8 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_E_UNLOCK(m, p, t)
         elif step == ST_E_DONE:
             step_E_DONE(m, p, t)
+        else:
+            step_V(m, p, t, step)
         left -= 1
         p.last_on = m.irq_on[m.row_step]
         if m.turn or left == 0:
@@ -661,6 +664,7 @@ cdef class Core:
         w.tick = world.tick
         w.migrate_threshold = world.migrate_threshold
         w.busy_threshold = world.busy_threshold
+        w.moves = bool((self.passes["kind"] == PASS_MREMAP).any())
         w.trace_len = len(self.trace)
         for i in range(CO_NR):
             w.cost[i] = world.costs[i]
@@ -688,6 +692,8 @@ cdef class Core:
         cdef cpu_t *p
         cdef task_t *u
         cdef int32_t base = 0, region = 0
+        cdef int64_t[::1] changes = np.concatenate(     # calls on their mm in the passes before
+            [[0], np.cumsum(self.passes["kind"] > PASS_DONTNEED, dtype=np.int64)])
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]
             p.irq_at = p.tick_at = p.timer_at = p.io_at = INF
@@ -708,6 +714,7 @@ cdef class Core:
             m.mm[i].nr_pages = world.mm_pages[i]
             m.mm[i].first_region = region
             m.mm[i].nr_regions = (m.mm[i].nr_pages + PTRS_PER_PTE - 1) // PTRS_PER_PTE
+            m.mm[i].writer = m.mm[i].wait_head = m.mm[i].wait_tail = -1
             ra_reset(&m.mm[i])
             m.mm[i].lru_gen = MM_FRESH if m.w.lru else 0
             m.mm[i].recency = bool(world.mm_recency[i])
@@ -759,9 +766,12 @@ cdef class Core:
             u.list.head = u.list.tail = u.ret.head = u.ret.tail = -1
             m.mm[u.mm].shared = m.mm[u.mm].users > 0
             m.mm[u.mm].users += 1
+            m.mm[u.mm].locks |= changes[u.first_pass + u.nr_passes] > changes[u.first_pass]
             u.clean.head = u.clean.tail = u.g_mm = -1
             u.plug_head = u.plug_tail = -1
             rq_append(m, u.cpu, t)
+        for i in range(m.w.nr_mms):
+            m.mm[i].locks &= m.mm[i].shared
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]
             if p.rq_nr > 0:
@@ -1053,5 +1063,7 @@ cdef class Core:
 def constants():
     """Limits that the audit and the documentation share."""
     return {"BATCH": BATCH, "CLUSTER": CLUSTER, "NR_ASIDS": NR_ASIDS, "INF": INF,
-            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST,
+            "PTRS_PER_PTE": PTRS_PER_PTE, "MAX_LIST": MAX_LIST, "GATHER_PAGES": GATHER_PAGES,
+            "TABLE_BATCH": TABLE_BATCH, "FLUSH_CEILING": FLUSH_CEILING, "MMAP_READ": MMAP_READ,
+            "MMAP_WRITE": MMAP_WRITE, "MMAP_WAIT": MMAP_WAIT,
             "BLK_MAX_SEGMENTS": BLK_MAX_SEGMENTS, "GEN_LIST": GEN_LIST, "GEN_MASK": GEN_MASK, "GEN_ON_SHIFT": GEN_ON_SHIFT}

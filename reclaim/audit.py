@@ -25,6 +25,8 @@ _C = constants()
 _ST = {name: i for i, name in enumerate(names.STEPS)}
 _FL = {name: 1 << i for i, name in enumerate(names.FOLIO_FLAGS)}
 _PTE_Z = 1 << 7
+_PTE_RO = 1 << 63
+_PTE_PAGE = _PTE_RO | _PTE_Z
 _PTE = {name: i for i, name in enumerate(names.PTE_KINDS)}
 _MODE = {name: i for i, name in enumerate(names.CPU_MODES)}
 _STATE = {name: i for i, name in enumerate(names.TASK_STATES)}
@@ -32,6 +34,7 @@ _IRQ = tuple(i for n, i in _ST.items() if n[:2] in ("Q_", "T_", "IO"))
 _SCHED = tuple(i for n, i in _ST.items() if n[:2] in ("SW", "W_"))
 _INF = _C["INF"]
 _T_MAX = 1 << 53
+_MMAP_READ, _MMAP_WRITE, _MMAP_WAIT = (_C[f"MMAP_{name}"] for name in ("READ", "WRITE", "WAIT"))
 _IO_MAX = 1 << 60        # a full queue of a slow device may end after the end of time
 _SMALL = 1 << 28
 
@@ -51,7 +54,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "nr_lru_add": (0, 32), "nr_lru_activate": (0, 32),
         "mode": (0, 4), "in_irq": (0, 2), "last_on": (0, 2), "is_lazy": (0, 2),
         "need_resched": (0, 2), "drain_req": (0, 2), "loaded_asid": (0, 6), "next_asid": (0, 7),
-        "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "hosted": (0, 2), "ask": (0, 2),
+        "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "fl_nr": (0, _C["FLUSH_CEILING"] + 1),
+        "fl_tables": (0, 2), "hosted": (0, 2), "ask": (0, 2),
         "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX),
         "slice_ticks": (0, 1 << 30),
     },
@@ -73,7 +77,10 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
         "f_kind": (0, 3), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
-        "batched_ret": (-1, len(_ST)), "sleep_on": (0, 2), "dontneed": (0, 2),
+        "batched_ret": (-1, len(_ST)), "sleep_on": (0, 2), "call": (0, len(names.PASS_KINDS)),
+        "phase": (0, 3), "mmap": (0, 5), "v_last": (0, 2), "v_at": (0, 1 << 30), "v_lo": (0, "pte+1"),
+        "v_hi": (0, "pte+1"), "v_nr": (0, _C["GATHER_PAGES"] + 1), "v_next": (-1, len(_ST)),
+        "v_tables": (0, _C["TABLE_BATCH"] + 1),
         "in_batch": (0, 2), "d_which": (0, 8), "wait_bit": (0, 2), "ubc_required": (0, 2), "ubc_writable": (0, 2),
     },
     "folio": {
@@ -83,7 +90,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
     },
     "mm": {
         "ra_page": (-2, "pte"), "ra_win": (0, 9), "ra_hits": (0, 64), "tlb_gen": (0, 1 << 62),
-        "rss": (0, "pte+1"), "swapents": (0, "pte+1"), "lru_gen": (0, 8)},
+        "rss": (0, "pte+1"), "swapents": (0, "pte+1"), "lru_gen": (0, 8), "readers": (0, "task+1"),
+        "writer": (-1, "task"), "wait_head": (-1, "task"), "wait_tail": (-1, "task")},
     "region": {"present": (0, 2), "young": (0, 2), "filter": (0, 4)},
     "host": {"running": (-1, "cpu"), "turned_at": (-1, _T_MAX)},
     "swapdev": {"last": (0, _IO_MAX), "in_flight": (0, "io+1"), "free_row": (-1, "io"),
@@ -109,13 +117,13 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
 
 # Where a step that waits for something else may go on, by the field that says so.
 _RETURNS = {
-    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED"}, "k_ret": {"R_LIST", "R_END"},
+    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "V_PT"}, "k_ret": {"R_LIST", "R_END"},
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
     "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
-              "I_LOCK", "K_LOCK", "G_NEXT", "S_LOOK"},
+              "I_LOCK", "K_LOCK", "G_NEXT", "S_LOOK", "E_ZAP"},
     "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED",
-               "M_BATCHED", "E_FREE"},
-    "batched_ret": {"E_PTES"},
+               "M_BATCHED", "E_FREE", "V_FULL", "V_TABLES", "V_FREE", "V_MOVED", "V_END"},
+    "batched_ret": {"E_PTES", "V_PTES", "V_MOVE_PTES"}, "v_next": {"E_ZAP", "V_FREE", "V_PROT", "V_MOVE"},
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 # A folio is in hand, on no list; it is locked but before the first and after the write.
@@ -137,16 +145,27 @@ _SWAPPED = {"F_CACHE", "F_PREPARE", "F_TARGET"} | _READAHEAD | _SHARED
 _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the folio in hand is
 _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
 _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
-               "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
+               "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK", "V_FREED"}
 _FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
 _ZAPPING = {"E_PTES", "E_FREE", "E_UNLOCK"}       # with the page-table lock of region `zap`
-_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "K_NEXT", "S_NEXT", "R_LIST",
+_ZAPS = _ZAPPING | {"E_ZAP", "E_DONE"}
+_CALL = {kind: i for i, kind in enumerate(names.PASS_KINDS)}
+_UNMAPS = {"V_UNMAP", "V_FULL", "V_TABLES", "V_FREE", "V_FREED", "V_UNMAPPED", "E_ZAP", "E_PTES"}
+_IN_CALL = {                                      # the rows of a system call on the own mm, but V_MORE
+    0: _ZAPS, _CALL["DONTNEED"]: _ZAPS,
+    _CALL["MUNMAP"]: {"V_LOCK", *_UNMAPS, "V_END"},
+    _CALL["MPROTECT"]: {"V_LOCK", "V_PROT", "V_PTES", "V_END"},
+    _CALL["MREMAP"]: {"V_LOCK", *_UNMAPS, "V_MOVE", "V_PT", "V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED", "V_END"}}
+_PTL_OF_ZAP = _ZAPPING | {"V_PTES", "V_FULL"}
+_MOVING = {"V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED"}        # with the lock of the old page-table page
+_GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "V_CALL", "V_MORE", "K_NEXT", "S_NEXT", "R_LIST",
             "G_MORE", "G_AGAIN"}                  # preempted there ...
 _READ_CHARGED = {"F_RA_CHARGED", "F_CL_CHARGED"}
 _CHARGING = {"F_CHARGED"} | _READ_CHARGED        # a frame, by c_ret
 _SUBMITTING = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _SLEEPING = ("I_START", "F_BACKOFF")              # by task.sleep_on
-_BLOCKING = {"F_RETRY", "S_WB_WAIT", *_SLEEPING} | _SUBMITTING       # ... or asleep
+_WAITS_FOR_MM = {"F_READ", "E_ZAP", "V_LOCK"}     # for the mmap_lock, and goes on there
+_BLOCKING = {"F_RETRY", "S_WB_WAIT", *_SLEEPING} | _SUBMITTING | _WAITS_FOR_MM      # ... or asleep
 _LIST_DONE = {"S_TAIL", "S_END", "S_END_FLUSHED", "I_PUT", "K_PUT", "G_KEEP", "G_PUT"}
 _LISTS_FULL = {"I_UNLOCK", "I_PUT", "K_UNLOCK", "K_NEXT", "K_PUT", "G_UNLOCK", "G_KEEP", "G_PUT"}
 _LISTS_NEW = {"I_UNLOCK", "K_UNLOCK", "G_UNLOCK", "S_PLAN"}
@@ -232,6 +251,15 @@ def _locks(s: _State) -> Iterator[tuple[int, Any]]:
         yield 1 + i, ptl[i]
 
 
+def _locking(w: Any) -> NDArray[np.bool_]:
+    """The mms that threads share, one of which changes their mappings."""
+    found = np.bincount(w.task_mm, minlength=len(w.mm_pages)) > 1
+    calls = np.concatenate([[0], np.cumsum(w.passes["kind"] > _CALL["DONTNEED"])])
+    first = np.array(w.task_first_pass)
+    changes = calls[first + np.array(w.task_nr_passes)] > calls[first]
+    return found & (np.bincount(w.task_mm, weights=changes, minlength=len(w.mm_pages)) > 0)
+
+
 def _constants(s: _State) -> None:
     """What a run never changes is as the world says."""
     w, task, mm = s.world, s["task"], s["mm"]
@@ -243,7 +271,7 @@ def _constants(s: _State) -> None:
         ("task", "mm"): w.task_mm, ("task", "first_pass"): w.task_first_pass,
         ("task", "nr_passes"): w.task_nr_passes, ("task", "loop_to"): w.task_loop_to,
         ("mm", "shared"): np.bincount(w.task_mm, minlength=len(pages)) > 1,
-        ("task", "pinned"): w.task_pinned, ("task", "restart"): w.task_restart,
+        ("mm", "locks"): _locking(w), ("task", "pinned"): w.task_pinned, ("task", "restart"): w.task_restart,
     }
     for (table, field), values in want.items():
         if not np.array_equal(s[table][field], np.array(values)):
@@ -269,9 +297,14 @@ def _constants(s: _State) -> None:
             _fail(f"a lock's {name} is a CPU that does not exist")
 
 
+def _index(pte: NDArray[Any]) -> NDArray[Any]:
+    """The frame or slot of PTEs, past the bit of their VMAs."""
+    return (pte & np.uint64(_PTE_RO - 1)) >> np.uint64(8)
+
+
 def _page_tables(s: _State) -> None:
     pte, w = s["pte"], s.world
-    kind, index = pte & np.uint64(7), pte >> np.uint64(8)
+    kind, index = pte & np.uint64(7), _index(pte)
     if (kind >= len(_PTE)).any():
         _fail(f"pte[{int((kind >= len(_PTE)).argmax())}] is of an unknown kind")
     frame = (kind == _PTE["PRESENT"]) | (kind == _PTE["ZAPPED"])
@@ -351,7 +384,7 @@ def _lists(s: _State) -> None:
             _fail(f"frame {f} has WAITERS and no waiter")
     tags = _walk(task["wait_next"], s["swapdev"]["wait_head"][0], len(task), "the tasks that wait "
                  "for a tag", s["swapdev"]["wait_tail"][0])
-    blocked = [*sleeping, *waiting, *tags]
+    blocked = [*sleeping, *waiting, *tags, *_mmap_locks(s)]
     if len(set(blocked)) != len(blocked) or (task["state"][blocked] != _STATE["BLOCKED"]).any():
         _fail("a task waits in two places")
     asleep = np.where(task["wait_bit"][waiting] == 0, _ST["F_RETRY"], _ST["S_WB_WAIT"])
@@ -509,9 +542,9 @@ def _contexts(s: _State) -> None:
         _fail("the number of dying tasks is wrong")
     here = (task["state"] != _STATE["DEAD"]) & (task["step"] != _ST["E_LEFT"])
     going = np.isin([_ST.get(_at(s, t), -1) if here[t] else -1 for t in range(len(task))],
-                    [_ST[name] for name in _ZAPPING | {"E_ZAP", "E_DONE"}])
+                    [_ST[name] for name in _ZAPS])
     users = np.bincount(task["mm"][here], minlength=len(s["mm"]))
-    last = np.bincount(task["mm"][here & going & (task["dontneed"] == 0)], minlength=len(s["mm"]))
+    last = np.bincount(task["mm"][here & going & (task["call"] == 0)], minlength=len(s["mm"]))
     if (last > 1).any() or (s["mm"]["users"] != users - last).any():
         _fail("the number of users of an mm is wrong")
     left = task["mm"][(task["state"] != _STATE["DEAD"]) & (task["step"] == _ST["E_LEFT"])]
@@ -567,7 +600,7 @@ def _task(s: _State, t: int, u: Any) -> None:
     shrinking = at[:2] in _SHRINKING
     if at[:2] in ("C_", *_RECLAIMING):
         cause = _returns(u["c_ret"], "c_ret", where)
-        if u["vp"] < 0:
+        if u["vp"] < 0 and cause != "V_PT":
             _fail(f"{where}: no page")
         if cause == "F_CHARGED":
             _kind(s, u, where)
@@ -667,12 +700,12 @@ def _program(s: _State, u: Any, at: str, where: str) -> None:
             u["first_pass"] + u["pass_no"]] != names.PASS_KINDS.index("POPULATE")):
         _fail(f"{where}: not in such a pass")
     kind = s.world.passes["kind"][u["first_pass"] + u["pass_no"]] if u["pass_no"] >= 0 else -1
-    if (at == "DONTNEED" or u["dontneed"]) and kind != names.PASS_KINDS.index("DONTNEED") or \
-            u["dontneed"] and at not in _ZAPPING | {"E_ZAP", "E_DONE"}:
+    if at == "DONTNEED" and kind != _CALL["DONTNEED"] or at == "V_CALL" and not kind > _CALL["DONTNEED"]:
         _fail(f"{where}: not in such a pass")
-    if not 0 <= u["zap"] <= own["nr_regions"] or at in _ZAPPING and u["zap"] == own["nr_regions"]:
+    _call(s, u, at, int(kind), where)
+    if not 0 <= u["zap"] <= own["nr_regions"] or at in _PTL_OF_ZAP and u["zap"] == own["nr_regions"]:
         _fail(f"{where}: zap is out of range")
-    if at in _ZAPPING | {"E_ZAP", "E_DONE"} and not u["dontneed"] and own["users"]:
+    if at in _ZAPS and not u["call"] and own["users"]:
         _fail(f"{where}: it takes down an mm in use")
     kind, index = int(u["f_orig"]) & 7, int(u["f_orig"]) >> 8
     if at in _SWAPPED and (kind != _PTE["SWAP"] or index >= s.world.nr_slots):
@@ -681,6 +714,83 @@ def _program(s: _State, u: Any, at: str, where: str) -> None:
         _kind(s, u, where)
     if at in _READAHEAD:
         _readahead(s, u, at, where)
+
+
+def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
+    """A system call on the own mm: of its pass, at one of its rows, within its range."""
+    call = int(u["call"])
+    step = at
+    if at == "V_MORE":
+        step = _returns(u["v_next"], "v_next", where)
+    elif at[:2] in ("C_", *_RECLAIMING):
+        cause = _returns(u["c_ret"], "c_ret", where)
+        step = cause if call or cause == "V_PT" else at
+    if call and (call != kind or call not in _IN_CALL) or call and step not in _IN_CALL[call] or \
+            not call and (step[:2] == "V_" and step != "V_CALL" or at == "V_MORE"):
+        _fail(f"{where}: not in such a call")
+    if u["mmap"] > _MMAP_WRITE and (u["state"] != _STATE["BLOCKED"] or at not in _WAITS_FOR_MM):
+        _fail(f"{where}: it does not wait for its mm")
+    if s["mm"]["locks"][u["mm"]] and _locked(u, at) != u["mmap"]:
+        _fail(f"{where}: mmap is {u['mmap']}")
+    if not call:
+        return
+    first, nr, by = _pass_range(s, u)
+    end = first + nr
+    if call == _CALL["MREMAP"] and u["phase"] == 0:
+        first, end = first + by, end + by
+    low, high = first // _C["PTRS_PER_PTE"], -(-end // _C["PTRS_PER_PTE"])
+    if step in _PTL_OF_ZAP and not low <= u["zap"] < high or step in _UNMAPS and not low <= u["zap"] <= high:
+        _fail(f"{where}: zap is out of its range")
+    if step in ("V_FREE", "V_FREED") and not low <= u["v_at"] <= high - (step == "V_FREED"):
+        _fail(f"{where}: it frees what is out of its range")
+    moves = step in ("V_MOVE", "V_PT") or step in _MOVING
+    if moves and (u["phase"] != 1 or u["v_at"] > nr - (step != "V_MOVE")):
+        _fail(f"{where}: it moves what is out of its range")
+    spread = step in _UNMAPS | {"V_PROT", "V_PTES"} and u["v_hi"]
+    if spread and not low * _C["PTRS_PER_PTE"] <= u["v_lo"] < u["v_hi"] <= end:
+        _fail(f"{where}: it flushes what is out of its range")
+
+
+def _locked(u: Any, at: str) -> int:
+    """What a task holds of the lock of an mm whose mappings change, or waits for."""
+    mmap = int(u["mmap"])
+    if at == "F_READ":
+        return mmap if mmap in (0, _MMAP_READ, _MMAP_READ + _MMAP_WAIT) else -1
+    if at == "E_ZAP" and u["call"] == _CALL["DONTNEED"]:
+        return mmap if mmap in (0, _MMAP_READ, _MMAP_READ + _MMAP_WAIT) else -1
+    if at == "V_LOCK":
+        return mmap if mmap in (0, _MMAP_WRITE, _MMAP_WRITE + _MMAP_WAIT) else -1
+    if u["call"]:
+        return _MMAP_READ if u["call"] == _CALL["DONTNEED"] else _MMAP_WRITE
+    faulting = at[:2] == "F_" and at != "F_RETRY" or at[:2] in ("C_", *_RECLAIMING)
+    return _MMAP_READ if faulting else 0
+
+
+def _pass_range(s: _State, u: Any) -> tuple[int, int, int]:
+    row = s.world.passes[u["first_pass"] + u["pass_no"]]
+    return int(row["first"]), int(row["nr"]), int(row["stride"])
+
+
+def _mmap_locks(s: _State) -> list[int]:
+    """The tasks that wait for the lock of their mm; its holders are those that say so."""
+    task, mms, waiting = s["task"], s["mm"], []
+    free = mms["locks"] == 0
+    if (free & ((mms["readers"] != 0) | (mms["writer"] >= 0) | (mms["wait_head"] >= 0))).any() or \
+            (free[task["mm"]] & (task["mmap"] != 0)).any():
+        _fail("the lock of an mm is held that nobody takes")
+    for i in np.flatnonzero(~free).tolist():
+        mm, here = mms[i], task["mm"] == i
+        own = _walk(task["wait_next"], mm["wait_head"], len(task), f"waiters of mm {i}", mm["wait_tail"])
+        readers = int((here & (task["mmap"] == _MMAP_READ)).sum())
+        writers = np.flatnonzero(here & (task["mmap"] == _MMAP_WRITE)).tolist()
+        writer = [int(mm["writer"])] if mm["writer"] >= 0 else []
+        if readers != mm["readers"] or writers != writer or writers and readers:
+            _fail(f"the lock of mm {i} is not held by those who say so")
+        if sorted(own) != np.flatnonzero(here & (task["mmap"] > _MMAP_WRITE)).tolist() or \
+                own and not readers and not writers:
+            _fail(f"the tasks that wait for mm {i} are not those who say so")
+        waiting += own
+    return waiting
 
 
 def _readahead(s: _State, u: Any, at: str, where: str) -> None:
@@ -733,7 +843,7 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
         vp = u["vp"] if f["vp"] < 0 and s.world.rotational else f["vp"]     # NONE until it is mapped
         if f["slot"] != int(u["f_orig"]) >> 8:
             _fail(f"{where}: the frame in hand is of another slot")
-        same = (int(pte[u["vp"]]) ^ int(u["f_orig"])) & ~_PTE_Z == 0
+        same = (int(pte[u["vp"]]) ^ int(u["f_orig"])) & ~_PTE_PAGE == 0
         if same and (vp != u["vp"] or f["mapcount"]):       # else the fault gives up
             _fail(f"{where}: the frame in hand is of another page")
         if not s.world.swapin_cached and bool(f["flags"] & _FL["SWAPCACHE"]) != u["f_cached"]:
@@ -741,7 +851,7 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
     if at in _RA_READING and not folio["flags"][u["f_pfn"]] & _FL["SWAPCACHE"]:
         _fail(f"{where}: the frame in hand is not in the swap cache")
     if at == "F_WP_REUSE" and (int(pte[u["vp"]]) & 7 != _PTE["PRESENT"]
-                               or int(pte[u["vp"]]) >> 8 != u["f_old"]):
+                               or int(_index(pte[u["vp"]])) != u["f_old"]):
         _fail(f"{where}: the page is not mapped to the old frame")
     if at == "F_WP_SET" and int(pte[u["vp"]]) & 7 != _PTE["NONE"]:
         _fail(f"{where}: the PTE was not cleared")
@@ -757,8 +867,16 @@ def _holds(s: _State, u: Any, step: str, at: str, where: str) -> None:
         f = s["folio"][u["folio"]]
         mm = s["mm"][f["mm"]]
         wanted.append(region[mm["first_region"] + (f["vp"] - mm["base"]) // _C["PTRS_PER_PTE"]])
-    if at in _ZAPPING:
+    if at in _PTL_OF_ZAP and not (at in ("E_FREE", "E_UNLOCK") and u["call"] > _CALL["DONTNEED"]):
         wanted.append(region[own["first_region"] + u["zap"]])
+    if at in _MOVING:
+        first, nr, by = _pass_range(s, u)
+        old = (first + int(u["v_at"])) // _C["PTRS_PER_PTE"]
+        wanted.append(region[own["first_region"] + old])
+        whole = not (first + int(u["v_at"])) % _C["PTRS_PER_PTE"] and not by % _C["PTRS_PER_PTE"] and \
+            nr - u["v_at"] >= _C["PTRS_PER_PTE"]
+        if at != "V_MOVE_NEW" and not whole:
+            wanted.append(region[own["first_region"] + (first + by + int(u["v_at"])) // _C["PTRS_PER_PTE"]])
     if step in _LRU_LOCKED:
         wanted.append(s["memcg"]["lru_lock"][0]["holder"])
     if any(holder != u["cpu"] for holder in wanted):
@@ -800,7 +918,7 @@ def _batch(u: Any, at: str) -> list[int]:
 def _frames(s: _State) -> None:
     folio, pte, g = s["folio"], s["pte"], s.memcg
     nr = len(folio)
-    kind, index = pte & np.uint64(7), (pte >> np.uint64(8)).astype(np.int64)
+    kind, index = pte & np.uint64(7), _index(pte).astype(np.int64)
     present = kind == _PTE["PRESENT"]
     maps = np.bincount(index[present], minlength=nr)
     zapped = np.bincount(index[kind == _PTE["ZAPPED"]], minlength=nr)
@@ -840,10 +958,15 @@ def _frames(s: _State) -> None:
             cleared[u["f_old"]] += 1
         if at in _CLEARED:
             cleared[u["folio"]] += 1
+        mm = s["mm"][u["mm"]]
         if at == "E_FREE":
-            mm = s["mm"][u["mm"]]
             first = mm["base"] + u["zap"] * _C["PTRS_PER_PTE"]
             zapping[first:min(first + _C["PTRS_PER_PTE"], mm["base"] + mm["nr_pages"])] = True
+        elif u["call"] in (_CALL["MUNMAP"], _CALL["MREMAP"]):
+            page, length, by = _pass_range(s, u)
+            if u["call"] == _CALL["MREMAP"] and u["phase"] == 0:
+                page += by
+            zapping[mm["base"] + page:mm["base"] + page + length] = True
     if ((kind == _PTE["ZAPPED"]) & ~zapping).any():
         _fail("a PTE is zapped and nobody frees its folio")
     requests = _requests(s)
@@ -939,7 +1062,7 @@ def _slots(s: _State, in_caches: NDArray[np.int64]) -> None:
     count, entry, folio = s["slot_count"], s["slot_entry"], s["folio"]
     nr = len(count)
     pte = s["pte"]
-    swapped = (pte[(pte & np.uint64(7)) == _PTE["SWAP"]] >> np.uint64(8)).astype(np.int64)
+    swapped = _index(pte[(pte & np.uint64(7)) == _PTE["SWAP"]]).astype(np.int64)
     maps = np.bincount(swapped, minlength=nr)
     if ((count & 0x3f) != maps).any():
         slot = int(((count & 0x3f) != maps).argmax())
@@ -1024,7 +1147,7 @@ def _charges(s: _State) -> None:
             used -= 1                                    # allocated, not charged yet
         if step in _CHARGING and u["c_failed"]:
             used -= 1
-        if step == "F_PT_SET" and not u["c_failed"]:
+        if step in ("F_PT_SET", "V_PT") and not u["c_failed"]:
             kernel += 1                                  # charged, not installed yet
         if step in ("S_END_FLUSHED", "S_FREE_FLUSHED"):
             used -= int(u["nr_free"])                    # uncharged, not freed yet

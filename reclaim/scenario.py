@@ -443,8 +443,6 @@ def _stress_ng(table: str) -> Iterable[str]:
 
 
 def _check_stress_ng(value: Any, fault: Any) -> None:
-    if value("workload", "keep") is False:
-        fault("workload.keep", False, "not modelled yet; must be true", later=True)
     _check_named(value, fault, "method", "all", lambda: _stress_ng("METHODS"))
     _check_named(value, fault, "madvise", "default", lambda: _stress_ng("ADVICE"))
 

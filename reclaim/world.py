@@ -15,13 +15,14 @@ from reclaim.names import COSTS, PASS_KINDS
 
 PASS_DTYPE = np.dtype([
     ("kind", "u1"),      # index into names.PASS_KINDS
-    ("write", "u1"),     # 0 reads, 1 writes, 2 each touch draws one of the two
+    ("write", "u1"),     # 0 reads, 1 writes, 2 each touch draws one of the two; MPROTECT: 0 takes
+                         # the right to write, 1 gives it back
     ("zero", "u1"),      # 1: what a write leaves is a page of zeros
     ("pad", "u1"),
     ("first", "u4"),     # first page of the range, within the mm [pages]
     ("nr", "u4"),        # pages in the range, >= 1
-    ("stride", "i4"),    # SEQ: distance of two touches [pages], not 0
-    ("count", "u8"),     # touches in the pass, >= 1
+    ("stride", "i4"),    # SEQ: distance of two touches, MREMAP: of the range's new place [pages]; not 0
+    ("count", "u8"),     # touches in the pass, or calls, >= 1
     ("think", "i8"),     # user time of one touch [ps], >= 0
     ("units", "u4"),     # bogo units (of 1/4096 bogo op) that one touch adds
     ("pad2", "u4"),
@@ -211,8 +212,67 @@ def _check_programs(world: World, tasks: int) -> None:
             if top >= pages:
                 raise _fault(f"passes[{i}]", f"a trace that touches page {top}",
                              f"within the mm's {pages} pages")
+        _check_moves(passes, first, nr, pages)
         wrong = ~is_trace[own] & (ends[own] > pages)
         if wrong.any():
             i = int(wrong.argmax()) + first
             raise _fault(f"passes[{i}]", f"a range up to page {int(ends[i])}",
                          f"within the mm's {pages} pages")
+    programs = zip(world.task_first_pass, world.task_nr_passes, world.task_mm, strict=True)
+    for first, nr, pages in sorted({(f, n, world.mm_pages[mm]) for f, n, mm in programs}):
+        _check_protection(passes[first:first + nr], first, pages, trace)
+
+
+def _check_moves(passes: np.ndarray, first: int, nr: int, pages: int) -> None:
+    """The destination of an MREMAP is another range of the mm, disjoint from the first."""
+    moves = np.flatnonzero(passes["kind"][first:first + nr] == PASS_KINDS.index("MREMAP")) + first
+    for i in moves.tolist():
+        start, length, by = int(passes["first"][i]), int(passes["nr"][i]), int(passes["stride"][i])
+        if abs(by) < length:
+            raise _fault(f"passes[{i}]['stride']", by,
+                         f"at least the {length} pages that are moved, up or down")
+        if not 0 <= start + by <= pages - length:
+            raise _fault(f"passes[{i}]", f"a move to pages {start + by} to {start + by + length - 1}",
+                         f"within the mm's {pages} pages")
+
+
+def _check_protection(passes: np.ndarray, start: int, pages: int, trace: np.ndarray) -> None:
+    """No write to pages that the program itself protects; at its end it protects none."""
+    if not (passes["kind"] == PASS_KINDS.index("MPROTECT")).any():
+        return
+    protected = np.zeros(pages, dtype=bool)
+    for i, row in enumerate(passes):
+        kind, first, nr = PASS_KINDS[row["kind"]], int(row["first"]), int(row["nr"])
+        if kind == "MPROTECT":
+            if row["write"] > 1:
+                raise _fault(f"passes[{start + i}]['write']", int(row["write"]), "0 or 1 for MPROTECT")
+            protected[first:first + nr] = not row["write"]
+        elif kind == "MUNMAP":
+            protected[first:first + nr] = False
+        elif kind == "MREMAP":
+            to = first + int(row["stride"])
+            for _ in range(min(2, int(row["count"]))):           # a second call moves what is new
+                protected[to:to + nr] = protected[first:first + nr]
+                protected[first:first + nr] = False
+        elif protected.any() and kind not in ("DONTNEED", "POPULATE"):
+            hit = protected & _written(kind, row, pages, trace)
+            if hit.any():
+                raise _fault(f"passes[{start + i}]",
+                             f"a write to page {int(hit.argmax())}, which the program made read-only",
+                             "after an MPROTECT with write = 1")
+    if protected.any():
+        page = int(protected.argmax())
+        raise _fault("passes", f"a program from pass {start} on that leaves page {page} read-only",
+                     "one that gives the right to write back before its end")
+
+
+def _written(kind: str, row: np.void, pages: int, trace: np.ndarray) -> np.ndarray:
+    """The pages that a pass of touches may write, as a mask."""
+    first, nr, count = int(row["first"]), int(row["nr"]), int(row["count"])
+    written = np.zeros(pages, dtype=bool)
+    if kind == "TRACE":
+        entries = trace[first:first + count]
+        written[entries[entries & 1 == 1] >> 1] = True
+    elif row["write"]:
+        written[first:first + nr] = True
+    return written

@@ -346,7 +346,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the OOM victim's swap does not count", MEMCG,
              " + m.mm[m.task[u].mm].swapents\n", "\n"),
     Mutation("a victim's pages are freed without a flush", MEMORY,
-             "        flush(m, p, t, t.mm, last if t.dontneed and mapped == 1 else -1, ST_E_FREE)\n",
+             "        flush(m, p, t, t.mm, last if t.call and mapped == 1 else -1, ST_E_FREE)\n",
              "        t.step = ST_E_FREE\n"),
 
     # reclaim

@@ -175,8 +175,7 @@ def test_bad_scenarios(data, parts):
 
 
 @pytest.mark.parametrize("section, name, value", [
-    ("kernel", "thp", True),
-    ("workload", "keep", False)])
+    ("kernel", "thp", True)])
 def test_not_modelled_yet(section, name, value):
     err = refused({section: {name: value}}, f"x.toml: {section}.{name} = ", "not modelled yet",
                   kind=NotModelledError)

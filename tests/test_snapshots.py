@@ -390,7 +390,7 @@ FUZZ = """
     from reclaim.errors import SimulationError, SnapshotError
     from reclaim.simulation import Simulation, Snapshot
     from reference.worlds import random_world, small_world
-    from threads import thread_world
+    from threads import calls_world, thread_world
 
     faulthandler.enable()
     INDEXED = ["cpu", "task", "folio", "memcg", "region", "mm", "pte", "slot_entry", "slot_count",
@@ -434,7 +434,8 @@ FUZZ = """
     rng = random.Random(int(sys.argv[1]))
     accepted = refused = 0
     for seed in range(int(sys.argv[1]), int(sys.argv[1]) + 10):
-        world = random_world(seed) if seed % 3 == 0 else thread_world(seed) if seed % 5 < 2 else small_world(
+        world = random_world(seed) if seed % 3 == 0 else thread_world(seed) if seed % 5 < 2 \
+            else calls_world(seed) if seed % 10 == 4 else small_world(
             seed=seed, mm_pages=(48, 40, 64), limit=90, nr_cpus=2 + seed % 2,
             swap_sync=seed % 4 == 1, io_depth=3, cgroup=1 + seed % 2, lru=seed % 5 % 2,
             rotational=seed % 4 in (2, 3), slot_cache=seed % 4 in (1, 3),
@@ -495,7 +496,7 @@ def test_worlds_out_of_range_are_refused(changes):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("kind", 6), ("kind", 255), ("write", 3), ("zero", 2), ("nr", 0), ("nr", 2**31), ("stride", 0),
+    ("kind", 9), ("kind", 255), ("write", 3), ("zero", 2), ("nr", 0), ("nr", 2**31), ("stride", 0),
     ("count", 0), ("count", 2**63), ("think", -1), ("think", 2**62), ("first", 10**6)])
 def test_passes_out_of_range_are_refused(field, value):
     passes = WORLD.passes.copy()

@@ -94,7 +94,7 @@ def test_nothing_revoked_is_used():
                 continue
             u = task[current[row["cpu"]]]
             own = mm[u["mm"]]
-            if name == "E_FREE" and names.STEPS[u["step"]] == "E_UNLOCK" and u["dontneed"]:
+            if name == "E_FREE" and names.STEPS[u["step"]] == "E_UNLOCK" and u["call"]:
                 a = world.passes[u["first_pass"] + u["pass_no"]]
                 low = own["base"] + max(int(a["first"]), 512 * int(u["zap"]))
                 high = own["base"] + min(int(a["first"]) + int(a["nr"]), 512 * (int(u["zap"]) + 1))

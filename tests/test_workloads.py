@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reclaim import workloads
-from reclaim.errors import NotModelledError, ReclaimError, ScenarioError
+from reclaim.errors import ReclaimError, ScenarioError
 from reclaim.names import PASS_KINDS
 from reclaim.workloads import AccessProgram, stress_ng
 from reclaim.workloads.stress_ng import DRAWN_ADVICE, METHODS, SplitMix64, draw_advice
@@ -147,8 +147,6 @@ def test_advice_is_drawn_per_worker_and_depends_on_the_seed_only() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(NotModelledError, match="keep = false"):
-        workloads.compile(vm(keep=False), seed=1)
     with pytest.raises(ScenarioError, match="did you mean 'flip'"):
         workloads.compile(vm(method="flipp"), seed=1)
     with pytest.raises(ScenarioError, match="did you mean 'sequential'"):

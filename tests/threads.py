@@ -166,3 +166,64 @@ def in_tlbs(sim: Simulation, mm: int) -> list[tuple[int, int]]:
             live = entries >> np.uint64(32) == p["asid_stamp"][p["loaded_asid"]]
             found += [(c, int(e) >> 1 & 0x7fffffff) for e in entries[live].tolist()]
     return found
+
+
+def calls_world(seed: int) -> World:
+    """`race_world`, or one of processes, with calls that change mappings among the passes."""
+    rng = random.Random(f"calls {seed}")
+    pick, threads = rng.choice, rng.randint(1, 4)
+    nr_cpus = rng.randint(1, 1 + threads)
+    pages = pick([40, 200, 520, 700, 1300, 1600])
+    limit = 60 * nr_cpus + pick([pages // 4, pages // 2, pages])
+    rows, number = [], []
+    for _ in range(threads):
+        own = [make_pass("SEQ", write=pick([1, 1, 1, 0]), nr=pages, think=pick([0, 1000, 50_003]))]
+        while len(own) < rng.randint(3, 8):
+            own += _calls(pick, rng.randint, pages)
+        rows += own
+        number.append(len(own))
+    lru, swap_sync, host_cpus = pick([0, 0, 1]), pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
+    task_mm = [0, *(pick([0, 0, 0, 1]) for _ in range(threads - 1))]
+    mms, tick = 1 + max(task_mm), pick([10**9, 10**8])
+    long = dict(pick([(), (), (("zap_pte", 3),), (("walk_pte", 2),), (("flush_fixed", 300),), (("fault_anon", 40),),
+                      (("ipi_delivery", 200),), (("unmap", 40), ("rmap", 9)), (("zram_read", 50),)]))
+    return one_mm(
+        *rows, threads=threads, pages=pages, limit=limit, nr_cpus=nr_cpus, mm_pages=(pages,) * mms,
+        mm_recency=(pick([True, True, False]),) * mms, task_mm=tuple(task_mm),
+        task_cpu=tuple(t % nr_cpus for t in range(threads)), nr_slots=pick([4 * pages] * 5 + [pages // 2, 0]),
+        task_pinned=tuple(pick([False, True]) for _ in range(threads)),
+        task_first_pass=tuple(sum(number[:t]) for t in range(threads)), task_nr_passes=tuple(number),
+        task_loop_to=tuple(pick([0, 0, 1, -1]) for _ in range(threads)),
+        task_restart=tuple(pick([True, True, False]) for _ in range(threads)),
+        costs=slow(**{name: factor * 1_000_003 for name, factor in long.items()}), tick=tick,
+        slice_ticks=pick([1, 3]), swappiness=pick([60, 200]), cgroup=pick([1, 2]), lru=lru,
+        mask_lazy=pick([True, False]), trim=pick([False, True]), pcid=pick([True, False]), l2_sets=pick([8, 64]),
+        swap_sync=swap_sync, swapin_cached=swap_sync and pick([False, True]),
+        rotational=not swap_sync and pick([False, True]), io_depth=pick([1, 8]),
+        io_latency=pick([80_000_000, 10**9]), host_cpus=host_cpus, pv_flush=host_cpus > 0 and pick([False, True]),
+        migrate_threshold=pick([0, 2**62]), seed=seed)
+
+
+def _calls(pick, randint, pages: int) -> list[tuple]:
+    """One call or a few that belong together, with touches between them."""
+    nr = pick([1, 20, 33, 34, pages // 2, pages // 3])
+    first = pick([0, 0, 512, 7, pages - nr])
+    first = min(first, pages - nr)
+    kind = pick(["MUNMAP", "MPROTECT", "MREMAP", "MREMAP", "touch", "DONTNEED", "POPULATE"])
+    think = pick([0, 1, 50_021])
+    if kind == "MPROTECT":
+        between = [make_pass("RAND", first=first, nr=nr, count=pick([1, nr, 40]), think=think),
+                   make_pass("SEQ", first=first, nr=nr, think=think), make_pass("POPULATE", first=first, nr=nr)]
+        return [make_pass("MPROTECT", first=first, nr=nr, count=1), *between[:randint(0, 3)],
+                make_pass("MPROTECT", write=1, first=pick([0, first]), nr=nr + (0 if first else 0), count=1),
+                make_pass("MPROTECT", write=1, nr=pages, count=pick([1, 2]))]
+    if kind == "MREMAP":
+        nr = min(pick([nr, 512, 513]), pages // 2)
+        first = min(first, pages - nr)
+        by = pick([b for b in (nr, -nr, 512, -512, pages - nr - first, -first)
+                   if abs(b) >= nr and 0 <= first + b <= pages - nr] or [0])
+        return [make_pass("MREMAP", first=first, nr=nr, stride=by, count=pick([1, 2]))] if by else []
+    if kind == "touch":
+        return [make_pass(pick(["SEQ", "RAND", "FWDREV"]), write=pick([0, 1, 2]), zero=pick([0, 1]), first=first,
+                          nr=nr, count=min(300, 2 * nr), think=think)]
+    return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]

@@ -89,8 +89,8 @@ cdef inline void prefetch_trail(machine *m, int l, int32_t n) noexcept nogil:
 cdef inline void prefetch_slot(machine *m, uint64_t pte) noexcept nogil:
     """A fault on this entry looks its slot up."""
     if (pte & PTE_KIND_MASK) == PTE_SWAP:
-        prefetch(&m.slot_entry[pte >> 8])
-        prefetch(&m.slot_count[pte >> 8])
+        prefetch(&m.slot_entry[<uint32_t>(pte >> 8)])
+        prefetch(&m.slot_count[<uint32_t>(pte >> 8)])
 
 
 # --- LRU lists

@@ -12,7 +12,7 @@ from reclaim._mm.folio cimport *
 from reclaim._mm.generations cimport *
 from reclaim._mm.sched cimport *
 from reclaim._mm.vmscan cimport (activate_locked, ask_activation, keep_locked, move_folios_to_lru,
-                                 nr_reclaimed, ptl_handed_over)
+                                 lock_moved, nr_reclaimed, ptl_handed_over)
 
 cdef enum:
     PTRS_PER_PMD = 512
@@ -283,6 +283,8 @@ cdef inline void step_S_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if q.mapcount == 0:
         ptl = ptl_handed_over(m, t.folio)
     else:
+        if unlikely(m.w.moves):
+            lock_moved(m, q)
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if not lock(m, ptl):
             return

@@ -1,4 +1,5 @@
-# User accesses and the fault path (mm/memory.c, mm/gup.c; docs/model.md 5.1, 5.2, 5.10).
+# User accesses and the fault path (mm/memory.c, mm/gup.c; docs/model.md 5.1, 5.2, 5.10; 5.12 is in
+# mmap.pxd).
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
@@ -9,7 +10,7 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.generations cimport folio_inc_refs
 from reclaim._mm.tlb cimport *
-from reclaim._mm.smp cimport flush, flush_tlb_batched_pending
+from reclaim._mm.smp cimport flush, flush_range, flush_tlb_batched_pending
 from reclaim._mm.sched cimport *
 from reclaim._mm.blk cimport submit_bio
 from reclaim._mm.swap cimport blk_mq_get_tag
@@ -63,6 +64,11 @@ cdef inline void pmd_mkyoung(machine *m, const task_t *t) noexcept nogil:
     cdef region_t *r = pte_region(m, t.mm, t.vp)
     r.young |= r.present
 
+cdef inline int32_t call_row(const pass_t *a) noexcept nogil:
+    if a.kind == PASS_POPULATE:
+        return ST_POPULATE
+    return ST_DONTNEED if a.kind == PASS_DONTNEED else ST_V_CALL
+
 cdef inline void step_TOUCH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if resched_guard(m, p, t):
         return
@@ -88,7 +94,7 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     a = task_pass(m, t)
     if by_the_kernel(a):
-        t.step = ST_POPULATE if a.kind == PASS_POPULATE else ST_DONTNEED
+        t.step = call_row(a)
         return
     if not t.have:
         take_access(m, t, a)
@@ -128,7 +134,7 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         prefetch_slot(m, pte)
         return
     m.pte[t.vp] = pte
-    tag |= (pte & PTE_DIRTY) != 0
+    tag |= (pte & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE)
     if e == NULL:
         m.run[m.c].missed = 0
         tlb_insert(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
@@ -208,7 +214,7 @@ cdef inline void step_DONTNEED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if t.dying:
         leave_mm(m, p, t)
         return
-    t.dontneed = 1
+    t.call = PASS_DONTNEED
     t.zap = <int32_t>(task_pass(m, t).first // PTRS_PER_PTE)
     spend(m, TM_fault, m.w.cost[CO_fault_entry] if m.w.cost[CO_fault_entry] > 0 else 1)
     t.step = ST_E_ZAP
@@ -217,13 +223,28 @@ cdef inline void step_DONTNEED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 # --- faults
 
 cdef inline bint pte_same(const machine *m, const task_t *t) noexcept nogil:
-    """The PTE is what the fault began with; what its page holds, Z, is not part of it."""
-    return (m.pte[t.vp] ^ t.f_orig) & ~<uint64_t>PTE_Z == 0
+    """The PTE is what the fault began with; what belongs to its page, Z and RO, is not part of it."""
+    return (m.pte[t.vp] ^ t.f_orig) & ~PTE_PAGE == 0
+
+cdef inline void bad_area_access_error(machine *m, task_t *t) noexcept nogil:
+    """SIGSEGV; the program's handler returns, and the write is tried again."""
+    mmap_unlock(m, t)
+    spend(m, TM_fault, m.w.cost[CO_fault_entry])
+    t.step = ST_TOUCH
 
 cdef inline void step_F_READ(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """handle_pte_fault"""
-    cdef uint64_t pte = m.pte[t.vp]
-    cdef int kind = pte_kind_of(pte)
+    cdef uint64_t pte
+    cdef int kind
+    if unlikely(m.mm[t.mm].locks) and not mmap_lock(m, p, t, MMAP_READ):
+        return
+    pte = m.pte[t.vp]
+    kind = pte_kind_of(pte)
+    if unlikely(pte >= PTE_RO):
+        if t.write:
+            bad_area_access_error(m, t)
+            return
+        pte &= ~PTE_RO
     if kind == PTE_ZAPPED:                # cleared, under the page-table lock
         pte = 0
         kind = PTE_NONE
@@ -263,7 +284,7 @@ cdef inline void step_F_ZERO(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if not lock(m, ptl):
         return
     if pte_same(m, t):
-        m.pte[t.vp] = PTE_ZERO | PTE_YOUNG | PTE_Z
+        m.pte[t.vp] = PTE_ZERO | PTE_YOUNG | PTE_Z | (m.pte[t.vp] & PTE_RO)
     unlock(m, ptl)
     spend(m, TM_fault, m.w.cost[CO_fault_zero])
     t.step = ST_F_DONE
@@ -296,7 +317,7 @@ cdef inline bint map_new_folio(machine *m, task_t *t) noexcept nogil:
     """A dirty exclusive mapping of f_pfn, on its way to the LRU; true if the batch is full."""
     cdef folio_t *q = &m.folio[t.f_pfn]
     m.pte[t.vp] = pte_make(PTE_PRESENT, t.f_pfn, PTE_YOUNG | PTE_DIRTY | PTE_WRITE | PTE_EXCL
-                           | (m.pte[t.vp] & PTE_Z))
+                           | (m.pte[t.vp] & PTE_PAGE))
     q.vp = t.vp
     q.mm = t.mm
     q.mapcount = 1
@@ -385,7 +406,7 @@ cdef inline void step_F_WP_CLEAR(machine *m, cpu_t *p, task_t *t) noexcept nogil
         t.f_old = -1
         t.step = ST_F_DONE
         return
-    m.pte[t.vp] &= PTE_Z
+    m.pte[t.vp] &= PTE_PAGE
     flush(m, p, t, t.mm, t.vp, ST_F_WP_SET)
 
 cdef inline void step_F_WP_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -489,6 +510,8 @@ cdef inline void step_F_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     m.counter[CN_lock_waits] += 1
     t.step = ST_F_RETRY
+    if unlikely(t.mmap):              # release_fault_lock
+        mmap_unlock(m, t)
     folio_wait(m, p, t, t.f_pfn, 0)
 
 cdef inline void step_F_RETRY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -551,9 +574,9 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     elif q.flags & PG_writeback and m.w.swap_sync:      # zram: SWP_STABLE_WRITES
         excl = False
     swap_free(m, t, q, pte_index(t.f_orig))
-    pte = pte_make(PTE_PRESENT, t.f_pfn, PTE_YOUNG | (m.pte[t.vp] & PTE_Z))
+    pte = pte_make(PTE_PRESENT, t.f_pfn, PTE_YOUNG | (m.pte[t.vp] & PTE_PAGE))
     if excl or q.refcount == 1:
-        pte |= PTE_EXCL | PTE_WRITE
+        pte |= PTE_EXCL if pte >= PTE_RO else PTE_EXCL | PTE_WRITE
         if t.write:
             pte |= PTE_DIRTY
     m.pte[t.vp] = pte
@@ -571,40 +594,57 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
 cdef inline void step_F_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     m.counter[CN_pgfault] += 1
     t.f_pfn = -1
+    if unlikely(t.mmap):
+        mmap_unlock(m, t)
     next_access(m, t)
 
 
-# --- exit of an OOM victim; MADV_DONTNEED
+# --- exit of an OOM victim; MADV_DONTNEED, and what munmap and mremap zap
+
+cdef inline bint gathers(const task_t *t) noexcept nogil:
+    """The task's zap is of an mmu_gather: munmap, mremap."""
+    return t.call > PASS_DONTNEED
+
+cdef inline int32_t call_first(const machine *m, const task_t *t) noexcept nogil:
+    """The first page of what the task's call changes now: of its destination, if it unmaps that."""
+    cdef const pass_t *a = task_pass(m, t)
+    return <int32_t>a.first + (a.stride if t.call == PASS_MREMAP and t.phase == 0 else 0)
+
+cdef inline int32_t call_end(const machine *m, const task_t *t) noexcept nogil:
+    return call_first(m, t) + <int32_t>task_pass(m, t).nr
 
 cdef inline int32_t zap_end(machine *m, const task_t *t) noexcept nogil:
     """The end of what is zapped, in pages of the mm."""
-    cdef const pass_t *a
-    if not t.dontneed:
-        return m.mm[t.mm].nr_pages
-    a = task_pass(m, t)
-    return <int32_t>(a.first + a.nr)
+    return call_end(m, t) if t.call else m.mm[t.mm].nr_pages
 
-cdef inline int32_t zap_from(machine *m, const task_t *t) noexcept nogil:
-    """The first page of region `zap` that is zapped, ..."""
-    cdef int32_t first = <int32_t>task_pass(m, t).first if t.dontneed else 0
-    return m.mm[t.mm].base + max(first, t.zap * PTRS_PER_PTE)
+cdef inline int32_t zap_end_region(machine *m, const task_t *t) noexcept nogil:
+    return (zap_end(m, t) + PTRS_PER_PTE - 1) // PTRS_PER_PTE
 
-cdef inline int32_t zap_to(machine *m, const task_t *t) noexcept nogil:
+cdef inline int32_t zap_from(machine *m, const task_t *t, int32_t region) noexcept nogil:
+    """The first page of the mm's region that is zapped, ..."""
+    return m.mm[t.mm].base + max(call_first(m, t) if t.call else 0, region * PTRS_PER_PTE)
+
+cdef inline int32_t zap_to(machine *m, const task_t *t, int32_t region) noexcept nogil:
     """... and the end of them."""
-    return m.mm[t.mm].base + min(zap_end(m, t), (t.zap + 1) * PTRS_PER_PTE)
+    return m.mm[t.mm].base + min(zap_end(m, t), (region + 1) * PTRS_PER_PTE)
+
+cdef inline region_t *region_of(machine *m, const task_t *t, int32_t region) noexcept nogil:
+    return &m.region[m.mm[t.mm].first_region + region]
 
 cdef inline region_t *zap_region(machine *m, const task_t *t) noexcept nogil:
-    return &m.region[m.mm[t.mm].first_region + t.zap]
+    return region_of(m, t, t.zap)
 
 cdef inline void step_E_ZAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """zap_pte_range"""
-    cdef int32_t end = (zap_end(m, t) + PTRS_PER_PTE - 1) // PTRS_PER_PTE
-    if unlikely(m.w.lru) and not t.dontneed:
+    cdef int32_t end = zap_end_region(m, t)
+    if unlikely(m.w.lru) and not t.call:
         m.mm[t.mm].lru_gen |= MM_GONE
+    if t.call == PASS_DONTNEED and not mmap_lock(m, p, t, MMAP_READ):
+        return
     while t.zap < end and not zap_region(m, t).present:
         t.zap += 1
     if t.zap >= end:
-        t.step = ST_E_DONE
+        t.step = ST_V_TABLES if gathers(t) else ST_E_DONE
     elif lock(m, &zap_region(m, t).ptl) and not flush_tlb_batched_pending(m, p, t, ST_E_PTES):
         step_E_PTES(m, p, t)
 
@@ -623,65 +663,101 @@ cdef inline void zap_swap(machine *m, int32_t s) noexcept nogil:
     elif not m.slot_count[s] & SLOT_HAS_CACHE:
         slot_free(m, s)
 
+cdef inline void gather_page(machine *m, task_t *t, int32_t vp) noexcept nogil:
+    """tlb_flush_pte_range: the page is among those to be flushed."""
+    vp -= m.mm[t.mm].base
+    if t.v_hi == 0 or vp < t.v_lo:
+        t.v_lo = vp
+    if vp >= t.v_hi:
+        t.v_hi = vp + 1
+
+cdef inline void gather_done(machine *m, cpu_t *p, task_t *t, bint full) noexcept nogil:
+    """The end of zap_pte_range; a full gather is flushed before the lock goes."""
+    if full:
+        flush_range(m, p, t, t.v_lo, t.v_hi, False, ST_V_FULL)
+        return
+    unlock(m, &zap_region(m, t).ptl)
+    t.zap += 1
+    t.v_next = ST_E_ZAP
+    t.step = ST_V_MORE
+
 cdef inline void step_E_PTES(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef mm_t *mm = &m.mm[t.mm]
     cdef int32_t vp, f, last = -1, mapped = 0
-    cdef uint64_t pte
+    cdef uint64_t pte, ro
     cdef int kind
     cdef int64_t n = 0
-    for vp in range(zap_from(m, t), zap_to(m, t)):
+    cdef bint full = False
+    for vp in range(zap_from(m, t, t.zap), zap_to(m, t, t.zap)):
         pte = m.pte[vp]
         kind = pte_kind_of(pte)
         if kind == PTE_NONE:
             continue
         n += 1
+        ro = pte & PTE_RO
         if kind == PTE_SWAP:
             zap_swap(m, pte_index(pte))
             mm.swapents -= 1
-            m.pte[vp] = 0
+            m.pte[vp] = ro
             continue
         mapped += 1
         last = vp
-        if kind == PTE_PRESENT:
-            f = pte_index(pte)
-            if pte & PTE_DIRTY:
-                folio_set(m, f, PG_dirty)
-            m.folio[f].mapcount -= 1
-            mm.rss -= 1
-            m.pte[vp] = pte_make(PTE_ZAPPED, f, 0)
-        else:
-            m.pte[vp] = 0
+        if gathers(t):
+            gather_page(m, t, vp)
+        if kind == PTE_ZERO:
+            m.pte[vp] = ro
+            continue
+        f = pte_index(pte)
+        if pte & PTE_DIRTY:
+            folio_set(m, f, PG_dirty)
+        m.folio[f].mapcount -= 1
+        mm.rss -= 1
+        m.pte[vp] = pte_make(PTE_ZAPPED, f, ro)
+        if gathers(t):
+            t.v_nr += 1
+            if t.v_nr == GATHER_PAGES:
+                full = True
+                break
     spend(m, TM_fault, m.w.cost[CO_zap_pte] * n)
-    if t.dontneed and mapped == 0:        # tlb_finish_mmu: nothing was gathered
+    if gathers(t):
+        gather_done(m, p, t, full)
+    elif t.call and mapped == 0:          # tlb_finish_mmu: nothing was gathered
         t.step = ST_E_FREE
     else:
-        flush(m, p, t, t.mm, last if t.dontneed and mapped == 1 else -1, ST_E_FREE)
+        flush(m, p, t, t.mm, last if t.call and mapped == 1 else -1, ST_E_FREE)
 
-cdef inline void step_E_FREE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+cdef inline void free_zapped(machine *m, const task_t *t, int32_t region) noexcept nogil:
+    """free_pages_and_swap_cache of what was zapped there (lru_lock held)"""
     cdef int32_t vp, f
-    if not lock_lru(m):
-        return
-    for vp in range(zap_from(m, t), zap_to(m, t)):
+    for vp in range(zap_from(m, t, region), zap_to(m, t, region)):
         if pte_kind_of(m.pte[vp]) != PTE_ZAPPED:
             continue
         f = pte_index(m.pte[vp])
-        m.pte[vp] = 0
+        m.pte[vp] &= PTE_RO
         if (folio_test(m, f, PG_swapcache) and m.folio[f].mapcount == 0
                 and not folio_test(m, f, PG_locked)):
             folio_free_swap(m, f)
         folio_put(m, f)
+
+cdef inline void step_E_FREE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    if not lock_lru(m):
+        return
+    free_zapped(m, t, t.zap)
     t.step = ST_E_UNLOCK
+
+cdef inline void free_table(machine *m, region_t *r) noexcept nogil:
+    r.present = 0
+    r.young = 0
+    r.filter = 0
+    m.cg.kernel -= 1
+    m.cg.usage -= 1
 
 cdef inline void step_E_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef region_t *r = zap_region(m, t)
     unlock(m, &m.cg.lru_lock)
     unlock(m, &r.ptl)
-    if not t.dontneed:
-        r.present = 0
-        r.young = 0
-        r.filter = 0
-        m.cg.kernel -= 1
-        m.cg.usage -= 1
+    if not t.call:
+        free_table(m, r)
     t.zap += 1
     t.step = ST_E_ZAP
 
@@ -695,15 +771,23 @@ cdef inline void restart(machine *m, int32_t u) noexcept nogil:
     if u != m.p.current:
         wake_task(m, u)
 
+cdef inline void call_done(machine *m, task_t *t) noexcept nogil:
+    """The task's system call returns."""
+    mmap_unlock(m, t)
+    t.zap = 0
+    t.call = 0
+    advance(t, task_pass(m, t))
+    next_access(m, t)
+
 cdef inline void step_E_DONE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t u
     cdef bint again = False
-    t.zap = 0
-    if t.dontneed:
-        t.dontneed = 0
-        advance(t, task_pass(m, t))
-        next_access(m, t)
+    if t.call:
+        call_done(m, t)
         return
+    t.zap = 0
+    for u in range(m.mm[t.mm].base, m.mm[t.mm].base + m.mm[t.mm].nr_pages):
+        m.pte[u] &= ~PTE_RO               # the next mapping may be written to
     for u in range(m.w.nr_tasks):
         if m.task[u].mm != t.mm or m.task[u].state == TASK_DEAD:
             continue

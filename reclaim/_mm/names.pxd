@@ -133,7 +133,24 @@ cdef enum:   # step
     ST_E_FREE = 129
     ST_E_UNLOCK = 130
     ST_E_DONE = 131
-    ST_NR = 132
+    ST_V_CALL = 132
+    ST_V_LOCK = 133
+    ST_V_UNMAP = 134
+    ST_V_MORE = 135
+    ST_V_FULL = 136
+    ST_V_TABLES = 137
+    ST_V_FREE = 138
+    ST_V_FREED = 139
+    ST_V_UNMAPPED = 140
+    ST_V_PROT = 141
+    ST_V_PTES = 142
+    ST_V_MOVE = 143
+    ST_V_PT = 144
+    ST_V_MOVE_NEW = 145
+    ST_V_MOVE_PTES = 146
+    ST_V_MOVED = 147
+    ST_V_END = 148
+    ST_NR = 149
 
 cdef enum:   # cost
     CO_tlb_l2_hit = 0
@@ -296,7 +313,10 @@ cdef enum:   # pass_kind
     PASS_POPULATE = 3
     PASS_TRACE = 4
     PASS_DONTNEED = 5
-    PASS_NR = 6
+    PASS_MUNMAP = 6
+    PASS_MPROTECT = 7
+    PASS_MREMAP = 8
+    PASS_NR = 9
 
 cdef enum:   # folio_flag
     PG_locked = 1

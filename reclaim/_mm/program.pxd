@@ -14,8 +14,8 @@ cdef inline const pass_t *task_pass(const machine *m, const task_t *t) noexcept 
     return &m.passes[t.first_pass + t.pass_no]
 
 cdef inline bint by_the_kernel(const pass_t *a) noexcept nogil:
-    """A pass that is a system call, not touches."""
-    return a.kind == PASS_POPULATE or a.kind == PASS_DONTNEED
+    """A pass that is a system call, not touches (of which all but one kind come first)."""
+    return a.kind > PASS_FWDREV and a.kind != PASS_TRACE
 
 cdef inline int32_t seq_page(const pass_t *a, uint64_t pos) noexcept nogil:
     cdef uint64_t step

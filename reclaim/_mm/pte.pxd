@@ -14,7 +14,7 @@ cdef inline bint pte_present(uint64_t pte) noexcept nogil:
 
 cdef inline int32_t pte_index(uint64_t pte) noexcept nogil:
     """The frame of a present (or zapped) entry, the slot of a swap entry."""
-    return <int32_t>(pte >> 8)
+    return <int32_t>(pte >> 8)            # PTE_RO falls out
 
 cdef inline uint64_t pte_make(int kind, int32_t index, uint64_t flags) noexcept nogil:
     return <uint64_t>kind | flags | (<uint64_t><uint32_t>index << 8)

@@ -144,6 +144,67 @@ cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     p.sstep = ST_SW_PICK
     m.turn = 1
 
+# --- mmap_lock and the VMA locks, one lock of the mm: where threads share it and one of them
+# changes its mappings; elsewhere nobody could wait
+
+cdef inline bint mmap_lock(machine *m, cpu_t *p, task_t *t, uint8_t kind) noexcept nogil:
+    """True if the task holds its mm's lock now; else it sleeps until it is given it."""
+    cdef mm_t *mm = &m.mm[t.mm]
+    if not mm.locks or t.mmap == kind:
+        return True
+    if mm.wait_head < 0 and mm.writer < 0 and (kind == MMAP_READ or mm.readers == 0):
+        mmap_take(mm, t, p.current, kind)
+        return True
+    t.mmap = kind + MMAP_WAIT
+    t.wait_next = -1
+    if mm.wait_head < 0:
+        mm.wait_head = p.current
+    else:
+        m.task[mm.wait_tail].wait_next = p.current
+    mm.wait_tail = p.current
+    block(m, p, t)
+    return False
+
+cdef inline void mmap_take(mm_t *mm, task_t *t, int32_t u, uint8_t kind) noexcept nogil:
+    t.mmap = kind
+    if kind == MMAP_WRITE:
+        mm.writer = u
+    else:
+        mm.readers += 1
+
+cdef inline void mmap_wake(machine *m, mm_t *mm) noexcept nogil:
+    """rwsem_mark_wake: the first waiter if it writes, else all that read."""
+    cdef int32_t u = mm.wait_head, nxt
+    cdef bint writer = m.task[u].mmap == MMAP_WRITE + MMAP_WAIT
+    mm.wait_head = -1
+    mm.wait_tail = -1
+    while u >= 0:
+        nxt = m.task[u].wait_next
+        m.task[u].wait_next = -1
+        if mm.writer < 0 and (writer or m.task[u].mmap == MMAP_READ + MMAP_WAIT):
+            mmap_take(mm, &m.task[u], u, m.task[u].mmap - MMAP_WAIT)
+            wake_task(m, u)
+        else:
+            if mm.wait_head < 0:
+                mm.wait_head = u
+            else:
+                m.task[mm.wait_tail].wait_next = u
+            mm.wait_tail = u
+        u = nxt
+
+cdef inline void mmap_unlock(machine *m, task_t *t) noexcept nogil:
+    cdef mm_t *mm = &m.mm[t.mm]
+    if t.mmap == 0:
+        return
+    if t.mmap == MMAP_WRITE:
+        mm.writer = -1
+    else:
+        mm.readers -= 1
+    t.mmap = 0
+    if mm.readers == 0 and mm.wait_head >= 0:
+        mmap_wake(m, mm)
+
+
 cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """cond_resched: true if the step gives way and is over."""
     return (p.need_resched or p.drain_req) and give_way(m, p, t)

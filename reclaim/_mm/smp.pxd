@@ -13,8 +13,17 @@ cdef inline void flush(machine *m, cpu_t *p, task_t *t, int32_t mm, int32_t vp,
     """flush_tlb_mm_range (mm >= 0) or arch_tlbbatch_flush (mm = -1), then on to `ret`."""
     p.fl_mm = mm
     p.fl_vp = vp
+    p.fl_nr = 1
+    p.fl_tables = 0
     p.fl_ret = ret
     t.step = ST_FL_START
+
+cdef inline void flush_range(machine *m, cpu_t *p, task_t *t, int32_t lo, int32_t hi, bint tables,
+                             int32_t ret) noexcept nogil:
+    """flush_tlb_mm_range of the task's own mm, pages lo to hi - 1 of it."""
+    flush(m, p, t, t.mm, m.mm[t.mm].base + lo if hi - lo <= FLUSH_CEILING else -1, ret)
+    p.fl_nr = <uint8_t>min(hi - lo, FLUSH_CEILING)
+    p.fl_tables = tables
 
 cdef inline void step_FL_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int words = m.w.words, i
@@ -58,8 +67,8 @@ cdef inline void step_FL_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline bint should_flush_tlb(const machine *m, const cpu_t *p, int32_t j) noexcept nogil:
     cdef const cpu_t *q = &m.cpu[j]
-    if q.is_lazy:
-        return False
+    if q.is_lazy or p.fl_tables:
+        return p.fl_tables            # with freed tables every CPU of the mask
     if p.fl_mm < 0 or not m.w.trim or p.fl_trim:
         return True
     return q.loaded_mm == p.fl_mm or q.loaded_mm == MM_SWITCHING

@@ -105,7 +105,7 @@ cdef inline int64_t flush_tlb_func(machine *m, int32_t c, int32_t sender) noexce
     cdef cpu_t *p = &m.cpu[c]
     cdef cpu_t *s = &m.cpu[sender]
     cdef bint remote = c != sender
-    cdef int32_t loaded = p.loaded_mm
+    cdef int32_t loaded = p.loaded_mm, i
     cdef uint64_t g, gen
     if remote:
         m.counter[CN_nr_tlb_remote_flush_received] += 1
@@ -129,10 +129,11 @@ cdef inline int64_t flush_tlb_func(machine *m, int32_t c, int32_t sender) noexce
         return m.w.cost[CO_tlb_check]
     p.asid_gen[p.loaded_asid] = gen
     if s.fl_vp >= 0 and <uint64_t>s.fl_gen == g + 1 and <uint64_t>s.fl_gen == gen:
-        flush_tlb_one_user(m, c, s.fl_vp)
+        for i in range(s.fl_nr):
+            flush_tlb_one_user(m, c, s.fl_vp + i)
         if not remote:
-            m.counter[CN_nr_tlb_local_flush_one] += 1
-        return m.w.cost[CO_invlpg]
+            m.counter[CN_nr_tlb_local_flush_one] += s.fl_nr
+        return m.w.cost[CO_invlpg] * s.fl_nr
     flush_tlb_local(m, c)
     if not remote:
         m.counter[CN_nr_tlb_local_flush_all] += 1

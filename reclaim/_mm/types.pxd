@@ -11,10 +11,14 @@ cdef extern from *:
     """
     #define RECLAIM_INF (((int64_t)1) << 62)
     #define RECLAIM_LEAF_INF INT64_MAX
+    #define RECLAIM_PTE_RO (((uint64_t)1) << 63)
+    #define RECLAIM_PTE_PAGE (RECLAIM_PTE_RO | 1 << 7)
     static inline int reclaim_ctz64(uint64_t x) { return __builtin_ctzll(x); }
     /* the asm: gcc drops calls of functions that only prefetch, as if they were pure */
     #define reclaim_prefetch(p) do { __builtin_prefetch(p); __asm__ volatile(""); } while (0)
     """
+    uint64_t PTE_RO "RECLAIM_PTE_RO"      # of the page, as Z: its VMA is read-only
+    uint64_t PTE_PAGE "RECLAIM_PTE_PAGE"  # what a page keeps when its PTE is written
     int64_t INF "RECLAIM_INF"             # a time that never comes
     int64_t LEAF_INF "RECLAIM_LEAF_INF"
     int ctz64 "reclaim_ctz64"(uint64_t x) noexcept nogil
@@ -35,6 +39,12 @@ cdef enum:
     DEF_PRIORITY = 12
     PIN_BIAS = 1024           # GUP_PIN_COUNTING_BIAS
     PTRS_PER_PTE = 512
+    GATHER_PAGES = 9678       # of an mmu_gather until it flushes: 7 + 19 * 509
+    TABLE_BATCH = 509         # MAX_TABLE_BATCH
+    FLUSH_CEILING = 33        # tlb_single_page_flush_ceiling
+    MMAP_READ = 1             # task_t.mmap: holds the mmap_lock, ...
+    MMAP_WRITE = 2
+    MMAP_WAIT = 2             # ... or, this much higher, waits for it
     MM_INIT = -1              # init_mm
     MM_SWITCHING = -2         # LOADED_MM_SWITCHING
     SLOT_COUNT_MASK = 0x3f
@@ -151,7 +161,9 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t hosted            # runs on its host CPU
     uint8_t ask               # was woken without one
     uint8_t pv_flush          # a flush that the host owes it
-    uint8_t pad[70]
+    uint8_t fl_nr             # pages of its flush from fl_vp on, if that is one of pages
+    uint8_t fl_tables         # page-table pages are freed after it
+    uint8_t pad[68]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -200,7 +212,10 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t g_retry
     uint8_t g_can_swap
     uint8_t g_force           # force_scan
-    uint8_t pad2[11]
+    uint8_t phase             # mremap: 0 unmaps the destination, 1 moves, 2 unmaps the source
+    uint8_t mmap              # MMAP_READ, MMAP_WRITE, waiting for one of them, or 0
+    uint8_t v_last            # all is zapped: what is freed now is the rest
+    uint8_t pad2[8]
     int32_t free_folios[31]
     int32_t flush_folios[31]
     uint64_t rng
@@ -246,6 +261,11 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     int32_t g_region
     int32_t g_batched
     int32_t g_moved[4]
+    int32_t v_at              # the region to be freed next; mremap: pages moved
+    int32_t v_lo              # mmu_gather: the pages to be flushed (v_hi 0: none), ...
+    int32_t v_hi
+    int32_t v_nr              # ... the folios held
+    int32_t v_next            # what follows V_MORE
     uint8_t c_drained
     uint8_t c_failed
     uint8_t full_walk
@@ -258,8 +278,9 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t restart
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
     uint8_t sleep_on
-    uint8_t dontneed          # zaps the range of its pass, not what its mm leaves behind
-    uint8_t pad[23]
+    uint8_t call              # the PASS_ kind of the system call on its mm that it is in, or 0
+    uint8_t pad[1]
+    uint16_t v_tables         # page-table pages that go with the next flush
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -279,7 +300,13 @@ cdef struct mm_t:
     uint8_t shared            # several tasks name it
     uint16_t users            # tasks that neither ended nor left to be killed
     uint8_t lru_gen           # MM_USED, MM_FRESH, MM_GONE
-    uint8_t pad[7]
+    uint8_t locks             # threads share it and one of them changes its mappings
+    uint8_t pad[2]
+    int32_t readers           # of its mmap_lock
+    int32_t writer            # a task, or -1
+    int32_t wait_head         # tasks that wait for it, linked through task.wait_next
+    int32_t wait_tail
+    int32_t pad2
 
 cdef struct folio_t:           # half a cache line
     uint16_t flags
@@ -419,6 +446,8 @@ cdef struct world_t:          # constants of a run
     int32_t mglru_batch
     int32_t mglru_stop
     int32_t mglru_rework
+    int32_t moves             # some program moves mappings
+    int32_t pad
     int64_t io_latency
     int64_t io_page
     int64_t limit

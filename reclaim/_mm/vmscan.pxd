@@ -103,12 +103,25 @@ cdef inline void pay(machine *m, task_t *t) noexcept nogil:
         spend(m, TM_scan, t.owed)
         t.owed = 0
 
+cdef inline void lock_moved(machine *m, const folio_t *q) noexcept nogil:
+    """page_vma_mapped_walk: mremap moved the folio to another page-table page while this CPU waited
+    for the lock of the one before; that is given back."""
+    cdef cpu_t *p = m.p
+    cdef qlock *was
+    if p.lock_at == 0:
+        return
+    was = lock_of(m, p)
+    if was.holder == m.c and was != &pte_region(m, q.mm, q.vp).ptl:
+        unlock(m, was)
+
 cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
     """The page-table lock over f's page if this CPU waited for it and has it now, else NULL."""
     cdef folio_t *q = &m.folio[f]
     cdef qlock *ptl
     if q.vp < 0:
         return NULL
+    if unlikely(m.w.moves):
+        lock_moved(m, q)
     ptl = &pte_region(m, q.mm, q.vp).ptl
     return ptl if ptl.holder == m.c else NULL
 
@@ -258,6 +271,8 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
         if ptl != NULL:
             unlock(m, ptl)
     else:
+        if unlikely(m.w.moves):
+            lock_moved(m, q)
         young = m.pte[q.vp] & PTE_YOUNG and m.mm[q.mm].recency
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if ptl.holder < 0 or ptl.holder == m.c:
@@ -319,7 +334,10 @@ cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             unlock(m, ptl)
         spend(m, TM_scan, m.w.cost[CO_scan])
         t.step = ST_S_PIN
-    elif lock(m, &pte_region(m, q.mm, q.vp).ptl):
+        return
+    if unlikely(m.w.moves):
+        lock_moved(m, q)
+    if lock(m, &pte_region(m, q.mm, q.vp).ptl):
         t.step = ST_U_DEFER
 
 cdef inline void step_U_DEFER(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -331,7 +349,7 @@ cdef inline void step_U_DEFER(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline void step_U_CLEAR(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t vp = m.folio[t.folio].vp
     t.old_pte = m.pte[vp]
-    m.pte[vp] &= PTE_Z
+    m.pte[vp] &= PTE_PAGE
     t.step = ST_U_GEN if t.defer else ST_U_FLUSH
 
 cdef inline void step_U_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -366,7 +384,7 @@ cdef inline void step_U_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if t.old_pte & PTE_DIRTY:
         q.flags |= PG_dirty
     m.slot_count[q.slot] += 1
-    m.pte[q.vp] = pte_make(PTE_SWAP, q.slot, (t.old_pte & PTE_EXCL) | (m.pte[q.vp] & PTE_Z))
+    m.pte[q.vp] = pte_make(PTE_SWAP, q.slot, (t.old_pte & PTE_EXCL) | (m.pte[q.vp] & PTE_PAGE))
     mm.rss -= 1
     mm.swapents += 1
     q.mapcount = 0

@@ -1,4 +1,4 @@
-"""The kind ``stress_ng.vm``: what the workers of ``stress-ng --vm N --vm-bytes B --vm-keep`` touch.
+"""The kind ``stress_ng.vm``: what the workers of ``stress-ng --vm N --vm-bytes B [--vm-keep]`` touch.
 
 `METHODS` is the data of this module: what one call of each method does, observed on stress-ng
 0.15.06 (Debian 12) from outside.  How each column was obtained, and what is assumed, is in
@@ -7,13 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from reclaim.errors import NotModelledError, ScenarioError, did_you_mean
+from reclaim.errors import ScenarioError, did_you_mean
 from reclaim.units import PAGE_SIZE
 from reclaim.workloads import AccessProgram
 from reclaim.workloads.synthetic import Pass, pack
@@ -138,14 +138,51 @@ class SplitMix64:
 
 
 _STREAM = 3      # 1 and 2 are the streams of tasks and CPUs (docs/model.md)
+_ROUNDS = 16     # mappings with one method that have advice of their own, without keep, before it repeats
+
+
+def _stream(seed: int, worker: int) -> SplitMix64:
+    """One worker's stream of draws."""
+    stream = SplitMix64(seed % 2**64)
+    stream.next()
+    stream.state ^= (_STREAM << 32) + worker
+    return stream
+
+
+def _draw(stream: SplitMix64) -> str:
+    return DRAWN_ADVICE[stream.next() * len(DRAWN_ADVICE) >> 64]
 
 
 def draw_advice(seed: int, worker: int) -> str:
     """The advice of one worker, from a stream of its own."""
-    stream = SplitMix64(seed % 2**64)
-    stream.next()
-    stream.state ^= (_STREAM << 32) + worker
-    return DRAWN_ADVICE[stream.next() * len(DRAWN_ADVICE) >> 64]
+    return _draw(_stream(seed, worker))
+
+
+def _populated(advice: str, nr: int, *, zero: bool) -> list[Pass]:
+    """What an advice does to the pages at once; `zero`: of a range that nothing has touched yet."""
+    if advice == "populate-read":
+        return [_populate(nr)]
+    return [Pass(nr=nr, write=1, zero=zero)] if advice == "populate-write" else []
+
+
+def _mapped_anew(workload: Any, seed: int, nr: int, methods: Sequence[str]) -> AccessProgram:
+    """Without ``--vm-keep``: each method call has a mapping, with advice at its start and its end."""
+    workers = workload.workers
+    rounds = list(methods) * (_ROUNDS if len(methods) == 1 else 1)
+    parts: list[list[Pass]] = []
+    for worker in range(workers):
+        stream, own = _stream(seed, worker), []
+        for name in rounds:
+            advice = _draw(stream) if workload.madvise == "default" else workload.madvise
+            own += [*_populated(advice, nr, zero=True), *(make(nr) for make in METHODS[name]),
+                    *_populated(_draw(stream), nr, zero=False), Pass(nr=nr, kind="MUNMAP")]
+        parts.append(own)
+    lengths = [len(own) for own in parts]
+    return AccessProgram(
+        passes=np.concatenate([pack(own) for own in parts]), task_mm=tuple(range(workers)),
+        task_first_pass=tuple(sum(lengths[:i]) for i in range(workers)), task_nr_passes=tuple(lengths),
+        task_loop_to=(0,) * workers, task_restart=(True,) * workers, mm_pages=(nr,) * workers,
+        mm_recency=(workload.madvise not in NO_RECENCY,) * workers, nr_processes=2 * workers)
 
 
 def compile(workload: Any, *, seed: int) -> AccessProgram:
@@ -156,13 +193,8 @@ def compile(workload: Any, *, seed: int) -> AccessProgram:
 
     Raises
     ------
-    NotModelledError : ``keep`` is False: munmap between two methods.
     ScenarioError : unknown method or advice.
     """
-    if not workload.keep:
-        raise NotModelledError(
-            "workload.keep = false: not modelled yet: unmapping and mapping the buffer between two "
-            "methods; set it to true (stress-ng --vm-keep)")
     methods, advices = ("all", *METHODS), ("default", *ADVICE)
     for key, value, allowed in (("method", workload.method, methods),
                                 ("madvise", workload.madvise, advices)):
@@ -171,15 +203,15 @@ def compile(workload: Any, *, seed: int) -> AccessProgram:
                                 f"{', '.join(allowed)}{did_you_mean(value, allowed)}")
     workers = workload.workers
     nr = max(1, workload.bytes // workers // PAGE_SIZE)
+    chosen = tuple(METHODS) if workload.method == "all" else (workload.method,)
+    if not workload.keep:
+        return _mapped_anew(workload, seed, nr, chosen)
     advice = [draw_advice(seed, i) if workload.madvise == "default" else workload.madvise
               for i in range(workers)]
-    chosen = METHODS if workload.method == "all" else (workload.method,)
     body = [make(nr) for name in chosen for make in METHODS[name]]
 
     # Workers with the same first pass share one program.
-    lead: dict[str, list[Pass]] = {
-        "": [], "populate-read": [_populate(nr)],
-        "populate-write": [Pass(nr=nr, write=1, zero=True)]}
+    lead = {a: _populated(a, nr, zero=True) for a in ("", "populate-read", "populate-write")}
     variant = [a if a in lead else "" for a in advice]
     first: dict[str, int] = {}
     parts: list[np.ndarray] = []

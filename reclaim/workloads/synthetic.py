@@ -22,6 +22,7 @@ MAX_THINK_NS = 1e9
 MAX_WORKERS = 4096
 UNITS_PER_OP = 4096              # bogo units of one bogo op
 WRITER_THINK_NS = 20.0           # assumed: storing 64 bytes of a page and stepping to the next
+CALLS = ("DONTNEED", "MUNMAP", "MPROTECT", "MREMAP")     # kinds of which each count is one call
 PATTERNS = ("seq", "rand", "mix")
 
 
@@ -47,13 +48,15 @@ class Pass:
     nr : pages in the range, >= 1.
     kind : ``SEQ`` page by page, ``RAND`` at random, ``FWDREV`` from both ends in turn (two
         touches a page), ``POPULATE`` read faults by the kernel, as MADV_POPULATE_READ does,
-        ``DONTNEED`` calls of madvise(MADV_DONTNEED) over the whole range.
-    write : 0 reads, 1 writes, 2 each touch draws one of the two.
+        ``DONTNEED`` calls of madvise(MADV_DONTNEED) over the whole range; ``MUNMAP`` unmaps and
+        maps it again; ``MPROTECT`` makes it read-only, or writable; ``MREMAP`` moves it to
+        first + stride, whose pages are unmapped before, and maps the range itself again.
+    write : 0 reads, 1 writes, 2 each touch draws one of the two. ``MPROTECT``: 0 read-only, 1 writable.
     zero : a written page holds only zeros afterwards.
     first : first page of the range, within the mm [pages].
-    stride : ``SEQ`` only: distance of two touches, modulo nr [pages]; negative descends from
-        the end; not 0.
-    count : touches; None: once per page (``FWDREV``: twice; ``DONTNEED``: one call).
+    stride : ``SEQ``: distance of two touches, modulo nr [pages]; negative descends from
+        the end; not 0. ``MREMAP``: how far the range moves, up or down, at least nr [pages].
+    count : touches; None: once per page (``FWDREV``: twice; system calls: one call).
     think_ns : user time of one touch [ns], 0 to 1e9.
     units : bogo units that one touch adds; 4096 are one bogo op.
 
@@ -83,6 +86,11 @@ class Pass:
         if self.stride == 0:
             raise ReclaimError("Pass: stride must not be 0: it would touch one page only; "
                                "for that use nr=1")
+        if self.kind == "MREMAP" and (abs(self.stride) < self.nr or self.first + self.stride < 0):
+            raise ReclaimError(f"Pass: stride of an MREMAP must be nr = {self.nr} at least, up or down, to "
+                               f"pages from 0 on, got {self.stride}")
+        if self.kind == "MPROTECT" and self.write == 2:
+            raise ReclaimError("Pass: write of an MPROTECT must be 0 (read-only) or 1 (writable), got 2")
         if self.count is not None:
             _integer("Pass: count", self.count, 1, 2**63 - 1)
         if isinstance(self.think_ns, bool) or not isinstance(self.think_ns, (int, float, np.number)) \
@@ -96,7 +104,12 @@ class Pass:
     @property
     def touches(self) -> int:
         """Touches of the pass."""
-        return self.count or (1 if self.kind == "DONTNEED" else self.nr * (1 + (self.kind == "FWDREV")))
+        return self.count or (1 if self.kind in CALLS else self.nr * (1 + (self.kind == "FWDREV")))
+
+    @property
+    def end(self) -> int:
+        """The page after the last one that the pass reaches."""
+        return self.first + self.nr + (max(self.stride, 0) if self.kind == "MREMAP" else 0)
 
     def row(self) -> tuple[int, ...]:
         """The pass as a tuple of `reclaim.world.PASS_DTYPE`."""
@@ -137,11 +150,11 @@ def program(passes: Sequence[Pass], *, workers: int = 1, pages: int | None = Non
         if not isinstance(p, Pass):
             raise ReclaimError(f"passes[{i}] must be a Pass, got {type(p).__name__}; "
                                "arrays of pages go to replay()")
-    reach = max(p.first + p.nr for p in passes)
+    reach = max(p.end for p in passes)
     pages = reach if pages is None else _integer("pages", pages, 1, MAX_PAGES)
     for i, p in enumerate(passes):
-        if p.first + p.nr > pages:
-            raise ReclaimError(f"passes[{i}] touches pages [{p.first}, {p.first + p.nr}), beyond "
+        if p.end > pages:
+            raise ReclaimError(f"passes[{i}] touches pages [{p.first}, {p.end}), beyond "
                                f"the {pages} pages of the mm; raise pages to {reach}")
     loop_to = _integer("loop_to", loop_to, -1, len(passes) - 1)
     mms = 1 if threads else workers

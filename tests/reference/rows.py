@@ -29,7 +29,9 @@ _GROUPS = (
     ("SW_PICK SW_CLEAR SW_SET SW_GEN SW_CR3 W_BACK", 0, "sched"),
     ("W_DRAIN", 1, "sched"),
     ("E_LEFT E_ZAP E_PTES E_UNLOCK E_DONE", 1, "fault"),
-    ("E_FREE", 0, "fault"),
+    ("E_FREE V_FREE", 0, "fault"),
+    ("V_CALL V_LOCK V_UNMAP V_MORE V_FULL V_TABLES V_FREED V_UNMAPPED V_PROT V_PTES V_MOVE V_PT V_MOVE_NEW "
+     "V_MOVE_PTES V_MOVED V_END", 1, "fault"),
     ("H_EVENT H_YIELD", None, None),    # no columns: cost 0, last_on stays
 )
 
