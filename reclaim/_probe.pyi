@@ -1,11 +1,8 @@
 from array import array
-from typing import final
-
 from typing_extensions import disjoint_base
 
 _Doubles = array[float]
 
-@final
 @disjoint_base
 class Pages:
     def __new__(cls, nr: int, own: bool = False, every: int = 1, evict_bytes: int = 0) -> Pages: ...

@@ -437,7 +437,7 @@ class Observation:
             if isinstance(keys, Mapping):
                 for name, value in keys.items():
                     other = scenario.get(section, {}).get(name)
-                    if other is not None and not _same(other, value):
+                    if other not in (None, "auto") and not _same(other, value):
                         yield f"{section}.{name} = {json.dumps(value)}, here {json.dumps(other)}"
 
 
