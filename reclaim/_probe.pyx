@@ -136,14 +136,15 @@ cdef class Pages:
 
         A touch's address hangs on what the touch before it read.  evict: with the caches full of other data.
         """
-        cdef uint64_t x = self.x, read_ = 0, mask = nr // group - 1
+        cdef uint64_t x = self.x, read_ = 0, mask
         cdef unsigned char *place
         cdef int64_t start, n
         cdef Py_ssize_t i
         cdef int k
-        if not 1 <= group <= nr or nr % group or mask & (mask + 1) or stride < 1 or count < group or \
-                <uint64_t>nr * stride > self.nbytes:
+        if stride < 1 or not 1 <= group <= nr <= <int64_t>self.nbytes // stride or nr % group or count < group or \
+                (nr // group) & (nr // group - 1):
             raise ValueError(f"nr = {nr}, stride = {stride}, group = {group}, count = {count}")
+        mask = nr // group - 1
         with nogil:
             for i in range(out.shape[0]):
                 if evict:
@@ -173,7 +174,7 @@ cdef class Pages:
         cdef Py_ssize_t i
         cdef int turn
         cdef double taken
-        if hot.shape[0] != after.shape[0] or nr < 1 or <uint64_t>nr * STEP > self.nbytes or \
+        if hot.shape[0] != after.shape[0] or not 1 <= nr <= <int64_t>self.nbytes // STEP or \
                 not 1 <= flushed <= 1 << 16:
             raise ValueError(f"nr = {nr}, flushed = {flushed}")
         other = map_pages(others, MADV_NOHUGEPAGE)

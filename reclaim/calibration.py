@@ -56,7 +56,11 @@ class Quantity:
         return cls(what, median, p10, p90, len(ordered))
 
     def __str__(self) -> str:
-        return f"{self.median:.4g} ({self.p10:.4g} to {self.p90:.4g}, {self.nr} values)"
+        return f"{_ns(self.median)} ({_ns(self.p10)} to {_ns(self.p90)}, {self.nr:,} values)"
+
+
+def _ns(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 @dataclass
@@ -101,10 +105,10 @@ class Calibration:
         """What was measured, and the costs beside the parent's."""
         width = max(len(q.what) for q in self.measured.values())
         lines = [f"{'measured [ns]':<{width}}  {'median':>9}{'p10':>9}{'p90':>9}{'values':>9}"]
-        lines += [f"{q.what:<{width}}  {q.median:>9.4g}{q.p10:>9.4g}{q.p90:>9.4g}{q.nr:>9,}"
+        lines += [f"{q.what:<{width}}  {_ns(q.median):>9}{_ns(q.p10):>9}{_ns(q.p90):>9}{q.nr:>9,}"
                   for q in self.measured.values()]
-        lines += ["", f"{'cost [ns]':<{width}}  {'here':>9}{self.parent.name[-9:]:>9}"]
-        lines += [f"{name:<{width}}  {value:>9.4g}{self.parent.costs[name]:>9.4g}"
+        lines += ["", f"{'cost [ns]':<{width}}  {'here':>9} {self.parent.name[-8:]:>8}"]
+        lines += [f"{name:<{width}}  {_ns(value):>9}{_ns(self.parent.costs[name]):>9}"
                   for name, (value, _) in self.costs.items()]
         return "\n".join([*lines, f"the other {len(names.COSTS) - len(self.costs)} are inherited", *self.notes])
 
