@@ -1,6 +1,7 @@
 """`reclaim calibrate`: what faults, TLB misses, switches and shootdowns cost on this machine, as a profile.
 
-docs/calibration.md says how each quantity is measured and how it becomes costs.  Nothing is fitted to a count.
+docs/calibration.md says how each quantity is measured and how it becomes costs.  Nothing is
+fitted to a count.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from reclaim.procfs import System
 if TYPE_CHECKING:
     from types import ModuleType
 
-MIN_SECONDS, MAX_SECONDS = 1.0, 20.0
+MIN_SECONDS, MAX_SECONDS = 2.0, 20.0
 PAGE = 4096
 LINE = 8 * PAGE          # the pages whose page-table entries share a cache line
 STEP = PAGE + 64         # to another page, and to another set of the caches
-FEW, HOT, WARM, COLD = 16, 512, 4096, 65536   # pages in the TLB's first level, in its second; lines in a cache, in none
+# Pages that the TLB's first level holds, and its second; page-table lines in a cache, and in none.
+FEW, HOT, WARM, COLD = 16, 512, 4096, 65536
 FLUSHED, ONE = 64, 1     # pages unmapped at once: the whole mm is flushed, one page is
 MIN_EVICT, MAX_EVICT = 16 << 20, 256 << 20    # bytes
-MIN_VALUES = 5
+MIN_VALUES = 3
 
 Progress = Callable[[float, str], None]   # (share done, 0 to 1; what is being done)
 
@@ -52,7 +54,8 @@ class Quantity:
     def of(cls, what: str, values: list[float]) -> Quantity:
         """The quantiles of `values`."""
         ordered = sorted(values)
-        p10, median, p90 = (ordered[min(len(ordered) - 1, int(part * len(ordered)))] for part in (0.1, 0.5, 0.9))
+        p10, median, p90 = (ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+                            for part in (0.1, 0.5, 0.9))
         return cls(what, median, p10, p90, len(ordered))
 
     def __str__(self) -> str:
@@ -86,8 +89,8 @@ class Calibration:
     def toml(self) -> str:
         """The profile's file."""
         inherited = f"inherited from {_comment(self.parent.name)}"
-        lines = ["# Written by `reclaim calibrate`; docs/calibration.md says how each quantity is measured.", "#",
-                 "# Measured, medians (10th to 90th percentile) in ns:"]
+        lines = ["# Written by `reclaim calibrate`; docs/calibration.md says how each quantity is measured.",
+                 "#", "# Measured, medians (10th to 90th percentile) in ns:"]
         lines += [f"#   {q.what}: {q}" for q in self.measured.values()]
         lines += [f"# {_comment(note)}" for note in self.notes]
         lines += ["", f"description = {_string(self.description)}", "", "[tlb]"]
@@ -110,7 +113,8 @@ class Calibration:
         lines += ["", f"{'cost [ns]':<{width}}  {'here':>9} {self.parent.name[-8:]:>8}"]
         lines += [f"{name:<{width}}  {_ns(value):>9}{_ns(self.parent.costs[name]):>9}"
                   for name, (value, _) in self.costs.items()]
-        return "\n".join([*lines, f"the other {len(names.COSTS) - len(self.costs)} are inherited", *self.notes])
+        lines.append(f"the other {len(names.COSTS) - len(self.costs)} are inherited")
+        return "\n".join([*lines, *self.notes])
 
 
 def _comment(text: str) -> str:
@@ -126,10 +130,12 @@ def _entry(name: str, value: Any, source: str) -> str:
     return f"{name} = {shown:<{max(1, 26 - len(name))}} # {source}"
 
 
-def calibrate(seconds: float = MAX_SECONDS, *, parent: str = "vm16", progress: Progress | None = None) -> Calibration:
+def calibrate(seconds: float = MAX_SECONDS, *, parent: str = "vm16",
+              progress: Progress | None = None) -> Calibration:
     """Measure this machine for at most `seconds`.
 
-    parent : the profile whose other values, and whose ratios where one measurement holds several costs, are kept.
+    parent : the profile whose other values, and whose ratios where one measurement holds several costs, are
+        kept.
     progress : called with the share of the time that is over and what is measured.
 
     Raises
@@ -149,7 +155,8 @@ def calibrate(seconds: float = MAX_SECONDS, *, parent: str = "vm16", progress: P
         bench.run(began + seconds - 0.1, began, progress)
     measured = bench.quantities()
     costs = derive({name: q.median for name, q in measured.items()}, inherited)
-    return Calibration(_description(system), inherited, measured, costs, _scheduler(system, first), bench.notes)
+    return Calibration(_description(system), inherited, measured, costs, _scheduler(system, first),
+                       bench.notes)
 
 
 def write(file: str, text: str) -> None:
@@ -168,12 +175,13 @@ def _two_cpus() -> tuple[int, int]:
     MachineError : not on Linux, not on x86, or there is one CPU only.
     """
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "i686"):
-        raise MachineError(f"calibrate measures Linux on x86, whose shootdowns are modelled; this is {sys.platform} on "
-                           f"{platform.machine()}. Copy a packaged profile (reclaim profiles) and edit it instead")
+        raise MachineError("calibrate measures Linux on x86, whose shootdowns are modelled; this is "
+                           f"{sys.platform} on {platform.machine()}. Copy a packaged profile (reclaim "
+                           "profiles) and edit it instead")
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
-        raise MachineError("calibrate needs two CPUs, one to flush and one to be interrupted; this process may use "
-                           f"CPU {cpus[0]} only (see taskset, or the cpuset of its cgroup)")
+        raise MachineError("calibrate needs two CPUs, one to flush and one to be interrupted; this process "
+                           f"may use CPU {cpus[0]} only (see taskset, or the cpuset of its cgroup)")
     system, first = System(), cpus[0]
 
     def place(cpu: int, name: str) -> str | None:
@@ -200,11 +208,12 @@ def _evict_bytes(system: System, cpu: int) -> int:
     """Twice the largest cache, in bounds, and no more than an eighth of the memory that is free."""
     sizes = [0]
     for index in range(8):
-        told = re.fullmatch(r"([0-9]{1,9})K", system.line(f"/sys/devices/system/cpu/cpu{cpu}/cache/index{index}/size")
-                            or "")
+        size = system.line(f"/sys/devices/system/cpu/cpu{cpu}/cache/index{index}/size")
+        told = re.fullmatch(r"([0-9]{1,9})K", size or "")
         if told:
             sizes.append(int(told[1]) << 10)
-    room = re.search(r"^MemAvailable: +([0-9]{1,15}) kB$", system.get("/proc/meminfo", lambda t, where: t) or "", re.M)
+    meminfo = system.get("/proc/meminfo", lambda text, where: text) or ""
+    room = re.search(r"^MemAvailable: +([0-9]{1,15}) kB$", meminfo, re.M)
     free = int(room[1]) << 10 if room else MIN_EVICT * 8
     cgroup = system.cgroup_of("self")
     limit = system.limit(cgroup) if cgroup is not None else None
@@ -214,7 +223,8 @@ def _evict_bytes(system: System, cpu: int) -> int:
 def _description(system: System) -> str:
     cpu = _comment(system.cpu().get("model name", platform.machine()))[:80]
     kind = "virtual machine" if "hypervisor" in system.cpu().get("flags", "").split() else "bare metal"
-    return _comment(f"{cpu}, {len(system.online()) or os.cpu_count()} CPUs, {kind}, Linux {system.release()[:60]}, "
+    nr = len(system.online()) or os.cpu_count()
+    return _comment(f"{cpu}, {nr} CPUs, {kind}, Linux {system.release()[:60]}, "
                     f"calibrated {datetime.now(UTC):%Y-%m-%d}, reclaim {__version__}")[:200]
 
 
@@ -244,9 +254,13 @@ class _Bench:
         self.own = probe.Pages(2 * HOT, own=True)
         self.warm = probe.Pages(8 * WARM)
         self.cold = probe.Pages(8 * COLD, every=8, evict_bytes=evict_bytes)
-        self.slices: list[Callable[[], None]] = [
-            self._touches, self._warm_walks, self._cold_walks, self._refill, self._faults, self._populate,
-            self._moves, self._switches, self._shootdowns]
+        self.slices: dict[Callable[[], None], tuple[str, ...]] = {     # what each measures
+            self._touches: ("touch", "touch_l2", "touch_lines"),
+            self._warm_walks: ("zero", "zero_row", "walk_line", "walk_row"),
+            self._cold_walks: ("walk_evicted",), self._refill: ("refill_hot", "refill_one", "refill_all"),
+            self._faults: ("fault_write", "fault_read"), self._populate: ("populate",),
+            self._moves: ("copy", "clear"), self._switches: ("pipe", "ping_pong"),
+            self._shootdowns: ("unmap_alone", "unmap_spinning", "away")}
 
     def run(self, deadline: float, began: float, progress: Progress | None) -> None:
         """Take slices in turn until `deadline`.
@@ -266,16 +280,17 @@ class _Bench:
                 try:
                     take()
                 except OSError as err:
-                    self.slices.remove(take)
+                    del self.slices[take]
                     self.notes.append(f"not measured, inherited instead: {err}")
                 longest = max(longest, time.monotonic() - start)
             else:
                 continue
             break
-        short = [name for name, values in self.values.items() if len(values) < MIN_VALUES]
-        if len(self.slices) == 9 and short:
-            raise MachineError(f"there was no time to measure {', '.join(short)}: give more --seconds, or leave the "
-                               "machine alone meanwhile")
+        short = [name for made in self.slices.values() for name in made
+                 if len(self.values[name]) < MIN_VALUES]
+        if short:
+            raise MachineError(f"there was no time to measure {', '.join(short)}: give more --seconds, or "
+                               "leave the machine alone meanwhile")
 
     def quantities(self) -> dict[str, Quantity]:
         """What was measured."""
@@ -304,11 +319,10 @@ class _Bench:
         self._keep("walk_evicted", lambda out: self.cold.chase(out, COLD, LINE, 1, 2048, True), 1)
 
     def _refill(self) -> None:
-        for name, flushed in (("refill_all", FLUSHED), ("refill_one", ONE)):
-            hot = array("d", bytes(8 * 50))
-            self._keep(name, lambda out, hot=hot, n=flushed: self.own.refill(hot, out, HOT, n), 50)  # type: ignore[misc]
-            if flushed == FLUSHED:
-                self.values["refill_hot"].extend(hot)
+        hot = array("d", bytes(8 * 50))
+        self._keep("refill_one", lambda out: self.own.refill(hot, out, HOT, ONE), 50)
+        self._keep("refill_all", lambda out: self.own.refill(hot, out, HOT, FLUSHED), 50)
+        self.values["refill_hot"].extend(hot)
 
     def _faults(self) -> None:
         self._keep("fault_write", lambda out: self.probe.fault(out, 256, True), 5)
@@ -363,7 +377,10 @@ WHAT = {
 # --- arithmetic
 
 def derive(m: dict[str, float], parent: Profile) -> dict[str, tuple[float, str]]:
-    """Costs from medians: cost -> nanoseconds and the arithmetic; what a missing median leaves out is inherited."""
+    """Costs from medians: cost -> nanoseconds and the arithmetic.
+
+    What a missing median leaves out is inherited.
+    """
     costs: dict[str, tuple[float, str]] = {}
 
     def put(name: str, value: float, how: str) -> None:
@@ -377,20 +394,24 @@ def derive(m: dict[str, float], parent: Profile) -> dict[str, tuple[float, str]]
             put(name, total * share, f"{how}; this {share:.0%} of it as {_comment(parent.name)} divides it")
 
     if {"touch_l2", "touch_lines"} <= m.keys():
-        put("tlb_l2_hit", m["touch_l2"] - m["touch_lines"], "touch of 512 pages less touch of the same lines on 8 pages")
+        put("tlb_l2_hit", m["touch_l2"] - m["touch_lines"],
+            "touch of 512 pages less touch of the same lines on 8 pages")
     if {"zero", "zero_row", "walk_line", "walk_row"} <= m.keys():
         line, row = m["walk_line"] - m["zero"], m["walk_row"] - m["zero_row"]
-        put("walk_warm", (8 * row - line) / 7, "(8 x (walk, 8 pages in a row) - (walk, a page of each line)) / 7")
+        put("walk_warm", (8 * row - line) / 7,
+            "(8 x (walk, 8 pages in a row) - (walk, a page of each line)) / 7")
     if {"zero", "walk_evicted"} <= m.keys():
         put("walk_cold", m["walk_evicted"] - m["zero"], "evicted walk less touch of the zero page in the TLB")
     if {"fault_read", "fault_write"} <= m.keys():
         split(m["fault_read"], ("fault_entry", "fault_zero"), "minor fault of a read")
-        put("fault_anon", m["fault_write"] - costs["fault_entry"][0], "minor fault of a write less fault_entry")
+        put("fault_anon", m["fault_write"] - costs["fault_entry"][0],
+            "minor fault of a write less fault_entry")
     for name, of in (("page_copy", "copy"), ("page_zero", "clear"), ("gup_page", "populate")):
         if of in m:
             put(name, m[of], f"{WHAT[of]}")
     if {"pipe", "ping_pong"} <= m.keys():
-        split(m["ping_pong"] - m["pipe"], ("context_switch", "wakeup"), "byte to another process less byte alone")
+        split(m["ping_pong"] - m["pipe"], ("context_switch", "wakeup"),
+              "byte to another process less byte alone")
     if {"unmap_alone", "unmap_spinning", "away"} <= m.keys():
         _derive_shootdown(m, parent, costs, split)
     return costs
@@ -418,4 +439,5 @@ def _derive_shootdown(m: dict[str, float], parent: Profile, costs: dict[str, tup
     same, cross = parent.costs["ipi_delivery"], parent.costs["ipi_delivery_cross"]
     if same:
         costs["ipi_delivery_cross"] = (costs["ipi_delivery"][0] * cross / same,
-                                       f"ipi_delivery x {cross / same:.2g}, the ratio of {_comment(parent.name)}")
+                                       f"ipi_delivery x {cross / same:.2g}, the ratio of "
+                                       + _comment(parent.name))

@@ -109,14 +109,14 @@ def _parser() -> _Parser:
 def _add_compare(commands: Any) -> None:
     compare = commands.add_parser(
         "compare", help="two policies side by side, beside what was published or measured",
-        description="Run two policies over a scenario and print the table of the series; with a file of measured "
-                    "runs, beside\nthem, counts for each reclaimed page.",
+        description="Run two policies over a scenario and print the table of the series; with a file of\n"
+                    "measured runs, beside them, counts for each reclaimed page.",
         epilog="examples:\n  reclaim compare batch-tlb-flush --after v2:4 --seeds 3\n"
                "  reclaim observe -o real.jsonl -- stress-ng --vm 4 --vm-bytes 1G --vm-keep -t 10\n"
                "  reclaim compare real.jsonl scenario.toml --profile here.toml")
     compare.add_argument("operands", nargs="*", metavar="SCENARIO|RUNS",
-                         help="packaged name or TOML file (default: batch-tlb-flush), and a .jsonl file of measured "
-                              "runs, whose own scenario is the default if its workload is known")
+                         help="packaged name or TOML file (default: batch-tlb-flush), and a .jsonl file of "
+                              "measured runs, whose own scenario is the default if its workload is known")
     compare.add_argument("--case", metavar="NAME", help="of the RUNS, if there are several")
     compare.add_argument("--before", default="stage0", metavar="POLICY", help="default: %(default)s")
     compare.add_argument("--after", default="stage5", metavar="POLICY", help="default: %(default)s")
@@ -163,30 +163,34 @@ def _add_convert(commands: Any) -> None:
 def _add_observe(commands: Any) -> None:
     observe = commands.add_parser(
         "observe", help="what this machine's kernel counts while a command runs",
-        usage="reclaim observe [-o FILE] [--interval S] [--cgroup PATH] [--case NAME] [--policy NAME] -- COMMAND...",
-        description="Run COMMAND, read the counters of /proc and of its memory cgroup meanwhile, and append them to a "
-                    "file as one\nline. Nothing is changed, and nothing but the command is run. The exit status is "
-                    "the command's.",
+        usage="reclaim observe [-o FILE] [--interval S] [--cgroup PATH] [--case NAME] [--policy NAME] "
+              "-- COMMAND...",
+        description="Run COMMAND, read the counters of /proc and of its memory cgroup meanwhile, and append\n"
+                    "them to a file as one line. Nothing is changed, nothing but the command is run. The\n"
+                    "exit status is the command's.",
         epilog="example: reclaim observe -o real.jsonl -- stress-ng --vm 4 --vm-bytes 1G --vm-keep -t 10")
-    observe.add_argument("-o", "--output", default="observed.jsonl", metavar="FILE", help="default: %(default)s")
+    observe.add_argument("-o", "--output", default="observed.jsonl", metavar="FILE",
+                         help="default: %(default)s")
     observe.add_argument("--interval", type=_seconds, default=1.0, metavar="S",
                          help="between samples: 1, 200ms (default: 1)")
     observe.add_argument("--cgroup", metavar="PATH", help="memory cgroup, instead of the command's own")
     observe.add_argument("--case", metavar="NAME", help="of the line; default: the command and the time")
     observe.add_argument("--policy", default="stage0", metavar="NAME",
-                         help="what the running kernel is: stage0 without the series (default), stage5 with it")
+                         help="what the running kernel is: stage0 without the series (default), stage5 "
+                              "with it")
     observe.set_defaults(func=_observe, parser=observe)
 
 
 def _add_calibrate(commands: Any) -> None:
     calibrate = commands.add_parser(
         "calibrate", help="measure this machine's costs",
-        description="Measure what faults, TLB misses, shootdowns and switches cost here, and write a machine profile; "
-                    "what is not\nmeasured is inherited and marked. Leave the machine alone meanwhile.",
+        description="Measure what faults, TLB misses, shootdowns and switches cost here, and write a\n"
+                    "machine profile; what is not measured is inherited and marked. Leave the machine alone\n"
+                    "meanwhile.",
         epilog="example: reclaim calibrate -o here.toml && reclaim compare small --profile here.toml")
     calibrate.add_argument("-o", "--output", metavar="FILE", help="default: the profile goes to stdout")
     calibrate.add_argument("--seconds", type=_seconds, default=20.0, metavar="S",
-                           help="all of it, 1 to 20 (default: 20)")
+                           help="all of it, 2 to 20 (default: 20)")
     calibrate.add_argument("--profile", default="vm16", metavar="NAME",
                            help="whose values are inherited (default: %(default)s)")
     calibrate.set_defaults(func=_calibrate, parser=calibrate)
@@ -266,7 +270,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     from reclaim.calibration import calibrate, write
     from reclaim.machine import is_path
     if args.output is not None and not is_path(args.output):
-        args.parser.error(f"-o {args.output}: name it {args.output}.toml, so that [machine] profile takes it for a file")
+        args.parser.error(f"-o {args.output}: name it {args.output}.toml, so that [machine] profile takes it "
+                          "for a file")
     with _Progress() as progress:
         try:
             profile = calibrate(args.seconds, parent=args.profile,

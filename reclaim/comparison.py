@@ -32,11 +32,11 @@ RATIOS = {
 }
 # Beside an observation: these, for each reclaimed page, so far as they were read.
 PER_PAGE = (
-    "tlb_shootdowns", "function_call_ipis", "nr_tlb_remote_flush", "nr_tlb_local_flush_all", "nr_tlb_local_flush_one",
-    "pgscan_anon", "pswpin", "pswpout", "swpin_zero", "swpout_zero", "pgfault", "pgmajfault", "pgactivate",
-    "pgdeactivate", "pgrefill", "pgrotated", "pgreuse", "workingset_refault_anon", "workingset_activate_anon",
-    "workingset_restore_anon", "swap_ra", "swap_ra_hit", "shrink_folio_list_calls", "flush_batches", "folios_batched",
-    "memcg_max")
+    "tlb_shootdowns", "function_call_ipis", "nr_tlb_remote_flush", "nr_tlb_local_flush_all",
+    "nr_tlb_local_flush_one", "pgscan_anon", "pswpin", "pswpout", "swpin_zero", "swpout_zero", "pgfault",
+    "pgmajfault", "pgactivate", "pgdeactivate", "pgrefill", "pgrotated", "pgreuse", "workingset_refault_anon", "workingset_activate_anon",
+    "workingset_restore_anon", "swap_ra", "swap_ra_hit", "shrink_folio_list_calls", "flush_batches",
+    "folios_batched", "memcg_max")
 _OF = RATIOS | {f"{name}_per_page": (name, "pgsteal_anon") for name in PER_PAGE}
 SPEED = "simulated_s_per_wall_s"
 TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
@@ -167,7 +167,7 @@ class Comparison:
                 + (", PARTIAL: interrupted" if self.partial else ""))
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        """The heading and the lines: what was simulated, then what was published and measured, if anything."""
+        """The heading and the lines: what was simulated, then what was published or measured."""
         columns: list[tuple[str, Callable[[Row], str]]] = [
             ("simulated", lambda row: row.metric),
             (self.before.policy, lambda row: show_number(row.before)),
@@ -333,7 +333,8 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     return (*rows, Row(SPEED, first, second))
 
 
-def _ratio_row(metric: str, simulated: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ({}, {}),
+def _ratio_row(metric: str, simulated: Sequence[Mapping[str, Any]],
+               published: Sequence[Mapping[str, Any]] = ({}, {}),
                measured: Mapping[str, float] | None = None) -> Row:
     """The row of a ratio from the counters of both sides, and of both sides as published."""
     over, under = _OF[metric]
@@ -360,8 +361,8 @@ def _measured_cell(policy: str) -> Callable[[Row], str]:
 def _observed(observation: Observation, scenario: Scenario) -> Iterator[str]:
     """What to know of the measured columns."""
     nr = ", ".join(f"{len(runs)} of {policy}" for policy, runs in observation.repeats.items())
-    yield (f"Measured: {observation.case}, {observation.source}; medians of runs ({nr}), the whole machine's counts"
-           + ("; PARTIAL: a run was ended early." if observation.partial else "."))
+    yield (f"Measured: {observation.case}, {observation.source}; medians of runs ({nr}), the whole machine's "
+           "counts" + ("; PARTIAL: a run was ended early." if observation.partial else "."))
     if not any(run.get("pgsteal_anon") for runs in observation.repeats.values() for run in runs):
         yield "No anonymous page was reclaimed there, so there is no count per reclaimed page."
     for difference in observation.differences(scenario.to_dict()):

@@ -56,7 +56,7 @@ class TraceError(ReclaimError):
 
 
 class ObservationError(ReclaimError):
-    """A file of a real machine, or of measured runs, that is not what it should be; file and line are named."""
+    """A file of a real machine or of measured runs is not what it should be; file and line are named."""
 
 
 class CommandError(ReclaimError):

@@ -1,8 +1,9 @@
 """`reclaim observe`: a command on a real Linux machine, and what the kernel counted meanwhile.
 
-One run becomes one line of JSON in the format of measured runs: ``case``, ``policy``, ``source``, ``scenario`` (in
-the keys of a `Scenario`), ``repeats`` (each with the windows ``whole`` and ``steady``: ``seconds`` and ``counters``).
-``observed`` holds the rest: the command, what is not known, what could not be read and why, and the samples.
+One run becomes one line of JSON in the format of measured runs: ``case``, ``policy``, ``source``,
+``scenario`` (in the keys of a `Scenario`), ``repeats`` (each with the windows ``whole`` and ``steady``:
+``seconds`` and ``counters``).  ``observed`` holds the rest: the command, what is not known, what could not be
+read and why, and the samples.
 `Observation` reads such lines, whoever wrote them.
 """
 
@@ -133,7 +134,7 @@ class _Watch:
         self.started = datetime.now(UTC)
 
     def run(self, command: Sequence[str], mask: Iterable[int]) -> tuple[int, bool]:
-        """The command's wait status as `os.waitstatus_to_exitcode` gives it, and whether a signal ended it early.
+        """The command's status as `os.waitstatus_to_exitcode` gives it, and whether a signal ended it early.
 
         mask : the signals that it starts with blocked.
         """
@@ -174,7 +175,8 @@ class _Watch:
             if now >= due:
                 self._follow(child)
                 self._take()
-                due = max(due + self.interval, now) if len(self.samples) > 2 else self.samples[0].at + self.interval
+                first = len(self.samples) <= 2
+                due = self.samples[0].at + self.interval if first else max(due + self.interval, now)
 
     def _follow(self, child: int) -> None:
         """Look where the command is now: a wrapper may have moved it."""
@@ -183,8 +185,8 @@ class _Watch:
         now = self.system.cgroup_of(child)
         if now is not None and (self.cgroup is None or now.directory != self.cgroup.directory):
             after = time.monotonic() - self.samples[0].at
-            self.notes.append(f"the command was seen in cgroup {now.name} from {after:.1f} s on: memcg counters are "
-                              "that cgroup's from then on")
+            self.notes.append(f"the command was seen in cgroup {now.name} from {after:.1f} s on: memcg "
+                              "counters are that cgroup's from then on")
             self.cgroup = now
 
     def _take(self) -> None:
@@ -255,7 +257,7 @@ def _scenario(facts: Facts, command: Sequence[str], seconds: float) -> dict[str,
     """The line's scenario: only keys that are known."""
     workload = stress_ng_keys(command)
     if workload is None:
-        facts.unknown["workload"] = "the command is not stress-ng's vm stressor alone, whose options are understood"
+        facts.unknown["workload"] = "only stress-ng's vm stressor alone is understood"
     elif not workload["keep"]:
         facts.unknown["workload"] = "stress-ng without --vm-keep is not modelled"
     else:
@@ -319,7 +321,8 @@ def _check_target(file: str) -> None:
         raise ObservationError(f"-o {file}: is a directory")
     if not os.access(folder if stat.S_ISREG(mode) else target, os.W_OK):
         raise ObservationError(f"-o {file}: no permission to write "
-                               + (f"in {folder}, where the new file is made" if stat.S_ISREG(mode) else "to it"))
+                               + (f"in {folder}, where the new file is made" if stat.S_ISREG(mode)
+                                  else "to it"))
 
 
 def append_line(file: str, line: Mapping[str, Any]) -> None:
@@ -405,11 +408,13 @@ class Observation:
         repeats: dict[str, list[Mapping[str, int]]] = {}
         for line in chosen:
             repeats.setdefault(line["policy"], []).extend(
-                {name: sum(n) if isinstance(n, list) else n for name, n in repeat["whole"]["counters"].items()}
+                {name: sum(n) if isinstance(n, list) else n
+                 for name, n in repeat["whole"]["counters"].items()}
                 for repeat in line["repeats"])
         last = chosen[-1]
-        return cls(last["case"], last["source"], last["scenario"], last.get("observed", {}).get("unknown", {}),
-                   repeats, any(line.get("partial") for line in chosen))
+        return cls(last["case"], last["source"], last["scenario"],
+                   last.get("observed", {}).get("unknown", {}), repeats,
+                   any(line.get("partial") for line in chosen))
 
     def as_scenario(self, file: str) -> Scenario:
         """The scenario that ran.
@@ -484,8 +489,8 @@ def _checked(raw: bytes, where: str) -> dict[str, Any]:
     kinds: dict[str, type] = {"case": str, "policy": str, "source": str, "scenario": dict, "repeats": list}
     for name, kind in kinds.items():
         if not isinstance(line, dict) or not isinstance(line.get(name), kind):
-            raise ObservationError(f"{where}: a run is an object with {', '.join(kinds)}; {name} is missing or no "
-                                   f"{kind.__name__}")
+            raise ObservationError(f"{where}: a run is an object with {', '.join(kinds)}; {name} is "
+                                   f"missing or no {kind.__name__}")
     unknown = line.get("observed", {})
     if not isinstance(unknown, dict) or not isinstance(unknown.get("unknown", {}), dict):
         raise ObservationError(f"{where}: observed: must be an object whose unknown is one")
@@ -499,8 +504,8 @@ def _checked(raw: bytes, where: str) -> dict[str, Any]:
         for name, value in counters.items():
             counts = value if isinstance(value, list) else [value]
             if not counts or not all(type(n) is int and 0 <= n < 2**64 for n in counts):
-                raise ObservationError(f"{where}: repeats[{nr}].whole.counters.{name} = {json.dumps(value)[:60]}: must "
-                                       "be a count, or one for each CPU")
+                raise ObservationError(f"{where}: repeats[{nr}].whole.counters.{name} = "
+                                       f"{json.dumps(value)[:60]}: must be a count, or one for each CPU")
     checked: dict[str, Any] = line
     return checked
 
@@ -509,8 +514,10 @@ def summary(file: str, run: Run) -> str:
     """What is said to the user once the line is stored."""
     whole = run.line["repeats"][0]["whole"]
     counters = whole["counters"]
-    told = ", ".join(f"{counters[name]:,} {name}" for name in ("pgsteal_anon", "tlb_shootdowns", "function_call_ipis")
-                     if name in counters)
+    told = ", ".join(f"{counters[name]:,} {name}"
+                     for name in ("pgsteal_anon", "tlb_shootdowns", "function_call_ipis") if name in counters)
     command = shlex.join(run.line["observed"]["command"])
-    return (f"{file}: {run.line['case']}: {whole['seconds']:g} s of {command if len(command) <= 60 else command[:57] + '...'}"
-            f", {told or 'no counters'} (the whole machine's){'; PARTIAL: ended by a signal' if run.partial else ''}")
+    if len(command) > 60:
+        command = command[:57] + "..."
+    return (f"{file}: {run.line['case']}: {whole['seconds']:g} s of {command}, {told or 'no counters'} (the "
+            f"whole machine's){'; PARTIAL: ended by a signal' if run.partial else ''}")

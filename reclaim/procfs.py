@@ -1,7 +1,7 @@
 """What a running Linux tells of itself: counters and facts of /proc, /sys and the cgroup file systems.
 
-Everything is read, nothing is written.  The parsers refuse what they do not know with the file and line; `System`
-reads the files below a root, so that tests can make one up.
+Everything is read, nothing is written.  The parsers refuse what they do not know with the file and line;
+`System` reads the files below a root, so that tests can make one up.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ CHUNK = 1 << 20
 MAX_COUNT = 2**64        # counters are unsigned long at most
 MAX_CPU = 8192
 
-# Rows of /proc/interrupts by their description (x86 calls them TLB, CAL and RES), and what they are called here.
-# The kernel keeps them in unsigned int, so their differences are taken modulo 2**32.
+# Rows of /proc/interrupts by their description (x86 calls them TLB, CAL and RES), and what they are called
+# here.  The kernel keeps them in unsigned int, so their differences are taken modulo 2**32.
 INTERRUPTS = {"TLB shootdowns": "tlb_shootdowns", "Function call interrupts": "function_call_ipis",
               "Rescheduling interrupts": "rescheduling_ipis"}
 INTERRUPT_WRAP = 2**32
 
 # /proc/vmstat and memory.stat mix counters of events with amounts; these are counters.
-_EVENTS = re.compile(r"pg(?!table)|pswp|swpin_|swpout_|swap_ra|zswp|allocstall|kswapd_|slabs_scanned|oom_kill|thp_"
-                     r"|workingset_(refault|activate|restore|nodereclaim)|nr_tlb_|nr_vmscan_|compact_")
+_EVENTS = re.compile(r"pg(?!table)|pswp|swpin_|swpout_|swap_ra|zswp|allocstall|kswapd_|slabs_scanned|oom_kill"
+                     r"|thp_|workingset_(refault|activate|restore|nodereclaim)|nr_tlb_|nr_vmscan_|compact_")
 _V1_EVENTS = re.compile(r"pg|workingset_(refault|activate|restore)|pswp")
 
 
@@ -75,8 +75,8 @@ def parse_interrupts(text: str, where: str) -> dict[str, dict[int, int]]:
             continue
         values = line.partition(":")[2].split()[:len(cpus)]
         if len(values) != len(cpus) or not all(map(_number, values)) or name in rows:
-            raise ObservationError(f"{where}:{nr}: expected a count for each of {len(cpus)} CPUs, once, found "
-                                   f"{_show(line)}")
+            raise ObservationError(f"{where}:{nr}: expected a count for each of {len(cpus)} CPUs, once, "
+                                   f"found {_show(line)}")
         rows[name] = dict(zip(cpus, map(int, values), strict=True))
     return rows
 
@@ -235,7 +235,8 @@ class System:
             base = root.rstrip("/")
             if mounted == version and (name + "/").startswith(base + "/") and "/../" not in name + "/":
                 return Cgroup(version, self.path(os.path.join(point, name[len(base):].lstrip("/"))), name)
-        self.unread.setdefault(self.path(where), f"{name} of cgroup v{version} is not mounted where it can be read")
+        self.unread.setdefault(self.path(where),
+                               f"{name} of cgroup v{version} is not mounted where it can be read")
         return None
 
     def cgroup_named(self, name: str) -> Cgroup:
@@ -248,7 +249,8 @@ class System:
         tried = []
         for version, _, point in self.mounts():
             mount = os.path.normpath(self.path(point))
-            for directory in (os.path.normpath(name), os.path.normpath(os.path.join(mount, name.lstrip("/")))):
+            below = os.path.normpath(os.path.join(mount, name.lstrip("/")))
+            for directory in (os.path.normpath(name), below):
                 if directory == mount or directory.startswith(mount + "/"):
                     if os.path.isfile(os.path.join(directory, "memory.stat")):
                         return Cgroup(version, directory, directory[len(mount):] or "/")
@@ -346,7 +348,8 @@ class System:
         if online and len(online) <= 512:
             found.put("machine.cpus", len(online))
         else:
-            found.unknown["machine.cpus"] = f"/sys/devices/system/cpu/online names {len(online)} CPUs, not 1 to 512"
+            found.unknown["machine.cpus"] = (f"/sys/devices/system/cpu/online names {len(online)} CPUs, "
+                                             "not 1 to 512")
         if flags:
             found.put("machine.pcid", "pcid" in flags)
         else:
@@ -448,7 +451,8 @@ class System:
         for nr, line in enumerate(text.splitlines()[1:], 2):
             fields = line.split()
             if len(fields) != 5 or not _number(fields[2]) or int(fields[2]) > 2**40:
-                raise ObservationError(f"{where}:{nr}: expected 'name type size used priority', found {_show(line)}")
+                raise ObservationError(f"{where}:{nr}: expected 'name type size used priority', found "
+                                       + _show(line))
             name = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8) & 0xff), fields[0])
             kind, rotational = self._device_kind(name)
             devices.append({"name": name, "type": fields[1], "bytes": int(fields[2]) << 10, "kind": kind,

@@ -110,8 +110,8 @@ class Scenario(Section):
     def load(cls, name_or_path: str | os.PathLike[str]) -> Scenario:
         """The packaged scenario of that name, or the TOML file at that path.
 
-        A relative ``workload.file``, and a relative path in ``machine.profile``, is taken from the directory of
-        the file that names it.
+        A relative ``workload.file``, and a relative path in ``machine.profile``, is taken from the directory
+        of the file that names it.
 
         Raises
         ------

@@ -24,7 +24,8 @@ from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 
 MAIN = "import sys; from reclaim.cli import main; sys.exit(main(sys.argv[1:]))"
-here = pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64" or len(os.sched_getaffinity(0)) < 2,
+here = pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64"
+                          or len(os.sched_getaffinity(0)) < 2,
                           reason="needs Linux on x86 with two CPUs")
 
 
@@ -42,8 +43,8 @@ def made(tmp_path_factory):
 def measured(made):
     """The medians that it printed."""
     lines = made[0].split("\n\n")[0].splitlines()[1:]
-    return {name: float(line[len(what):].split()[0].replace(",", "")) for name, what in calibration.WHAT.items()
-            for line in lines if line.startswith(what + "  ")}
+    return {name: float(line[len(what):].split()[0].replace(",", ""))
+            for name, what in calibration.WHAT.items() for line in lines if line.startswith(what + "  ")}
 
 
 # --- this machine
@@ -52,11 +53,14 @@ def measured(made):
 def test_the_profile_is_one(made):
     text = made[1].read_text()
     profile = Profile.load(str(made[1]))
-    assert platform.release() in profile.description and f"{datetime.datetime.now(datetime.UTC):%Y-%m}" in profile.description
+    assert platform.release() in profile.description
+    assert f"{datetime.datetime.now(datetime.UTC):%Y-%m}" in profile.description
     assert all(math.isfinite(ns) and ns >= 0 for ns in profile.costs.ns)
-    values = [line for line in text.splitlines() if " = " in line and not line.startswith(("#", "description"))]
+    values = [line for line in text.splitlines() if " = " in line
+              and not line.startswith(("#", "description"))]
     assert len(values) == len(names.COSTS) + 10 and all("  # " in line or " # " in line for line in values)
-    inherited = {line.split()[0].removesuffix("_ns") for line in values if line.endswith("# inherited from vm16")}
+    inherited = {line.split()[0].removesuffix("_ns") for line in values
+                 if line.endswith("# inherited from vm16")}
     assert {"zram_write", "invlpg", "l2_ways", "slice_ms"} < inherited
     assert {"walk_cold", "fault_anon", "ipi_send", "irq_entry", "context_switch"}.isdisjoint(inherited)
     vm16 = Profile.load("vm16")
@@ -94,8 +98,9 @@ def test_a_scenario_runs_on_it(made, tmp_path, capsys):
 
 @here
 def test_nothing_is_left_behind():
-    before, tasks = (os.sched_getaffinity(0), signal.getsignal(signal.SIGINT)), set(os.listdir("/proc/self/task"))
-    found = calibrate(1.5)
+    before = os.sched_getaffinity(0), signal.getsignal(signal.SIGINT)
+    tasks = set(os.listdir("/proc/self/task"))
+    found = calibrate(3)
     assert (os.sched_getaffinity(0), signal.getsignal(signal.SIGINT)) == before
     assert set(os.listdir("/proc/self/task")) <= tasks
     with pytest.raises(ChildProcessError):
@@ -108,8 +113,10 @@ def test_interrupted(tmp_path):
     file = tmp_path / "here.toml"
     file.write_text("as it was")
     run = subprocess.Popen([sys.executable, "-c", "import reclaim.calibration as c; old = c._Bench._moves\n"
-                            "def moves(self): print('up', flush=True); old(self)\nc._Bench._moves = moves\n" + MAIN,
-                            "calibrate", "-o", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            "def moves(self): print('up', flush=True); old(self)\nc._Bench._moves = moves\n"
+                            + MAIN,
+                            "calibrate", "-o", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           text=True)
     assert run.stdout.readline() == "up\n"
     run.send_signal(signal.SIGINT)
     _, err = run.communicate(timeout=30)
@@ -129,8 +136,8 @@ def test_an_ordinary_user():
 @here
 def test_it_keeps_to_its_time(capsys):
     start = time.monotonic()
-    assert main(["calibrate", "--seconds", "1500ms"]) == 0
-    assert time.monotonic() - start < 3
+    assert main(["calibrate", "--seconds", "3"]) == 0
+    assert time.monotonic() - start < 5
     assert Profile.from_dict(tomllib.loads(capsys.readouterr().out), name="x", where="stdout")
 
 
@@ -138,7 +145,8 @@ def test_it_keeps_to_its_time(capsys):
 
 def test_one_cpu():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + MAIN
-    done = subprocess.run([sys.executable, "-c", code, "calibrate"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, "calibrate"], capture_output=True, text=True,
+                          timeout=60)
     assert done.returncode == 1 and "needs two CPUs" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -150,9 +158,9 @@ def test_not_linux_or_not_x86(monkeypatch, system, cpu):
         calibrate()
 
 
-@pytest.mark.parametrize("seconds", [0, 0.5, 20.1, -1, math.nan, math.inf])
+@pytest.mark.parametrize("seconds", [0, 1.9, 20.1, -1, math.nan, math.inf])
 def test_bad_seconds(seconds):
-    with pytest.raises(ReclaimError, match="must be 1 to 20"):
+    with pytest.raises(ReclaimError, match="must be 2 to 20"):
         calibrate(seconds)
 
 
@@ -165,7 +173,7 @@ def test_bad_parent(capsys):
 def test_no_time(monkeypatch):
     monkeypatch.setattr(calibration._Bench, "_cold_walks", lambda self: None)
     with pytest.raises(MachineError, match="no time to measure walk_evicted"):
-        calibrate(1)
+        calibrate(2)
 
 
 @here
@@ -173,7 +181,7 @@ def test_what_the_kernel_refuses_is_inherited(monkeypatch):
     def refuse(self):
         raise OSError(22, "made up")
     monkeypatch.setattr(calibration._Bench, "_populate", refuse)
-    found = calibrate(2)
+    found = calibrate(3)
     assert found.costs.keys() == set(COSTS) - {"gup_page"} and "made up" in found.notes[0]
     assert "# not measured, inherited instead: [Errno 22] made up" in found.toml
     assert "gup_page_ns = 60.0" in found.toml
@@ -181,12 +189,16 @@ def test_what_the_kernel_refuses_is_inherited(monkeypatch):
 
 # --- the arithmetic
 
-COSTS = ("tlb_l2_hit", "walk_warm", "walk_cold", "fault_entry", "fault_zero", "fault_anon", "page_copy", "page_zero", "gup_page",
-         "context_switch", "wakeup", "irq_entry", "irq_exit", "flush_fixed", "ipi_send", "ipi_delivery", "csd_ack",
+COSTS = ("tlb_l2_hit", "walk_warm", "walk_cold", "fault_entry", "fault_zero", "fault_anon", "page_copy",
+         "page_zero", "gup_page",
+         "context_switch", "wakeup", "irq_entry", "irq_exit", "flush_fixed", "ipi_send", "ipi_delivery",
+         "csd_ack",
          "ipi_delivery_cross")
 MEDIANS = dict.fromkeys(calibration.WHAT, 1.0) | {
-    "touch_l2": 5, "touch_lines": 3, "zero": 7, "zero_row": 6, "walk_line": 30, "walk_row": 15, "walk_evicted": 107,
-    "fault_read": 600, "fault_write": 1400, "copy": 300, "clear": 150, "populate": 90, "pipe": 700, "ping_pong": 2500,
+    "touch_l2": 5, "touch_lines": 3, "zero": 7, "zero_row": 6, "walk_line": 30, "walk_row": 15,
+    "walk_evicted": 107,
+    "fault_read": 600, "fault_write": 1400, "copy": 300, "clear": 150, "populate": 90, "pipe": 700,
+    "ping_pong": 2500,
     "unmap_alone": 1000, "unmap_spinning": 13000, "away": 7110}
 
 
@@ -198,7 +210,8 @@ def test_the_parts_make_the_whole(parent):
     assert set(COSTS) - costs.keys() == ({"ipi_delivery_cross"} if parent == "tcg-rr" else set())
     assert sum(costs[name] for name in (*SENDER, "irq_entry")) == pytest.approx(12000)
     assert costs["irq_entry"] + costs["irq_exit"] + profile.costs["invlpg"] == pytest.approx(7110)
-    for pair in (("ipi_send", "flush_fixed"), ("csd_ack", "ipi_send"), ("irq_entry", "irq_exit"), ("context_switch", "wakeup"),
+    for pair in (("ipi_send", "flush_fixed"), ("csd_ack", "ipi_send"), ("irq_entry", "irq_exit"),
+                 ("context_switch", "wakeup"),
                  ("fault_entry", "fault_zero")):
         assert costs[pair[0]] / costs[pair[1]] == pytest.approx(profile.costs[pair[0]] / profile.costs[pair[1]])
     assert costs["fault_entry"] + costs["fault_zero"] == pytest.approx(600)
@@ -226,15 +239,18 @@ def test_quantiles():
 
 
 def test_hostile_names_stay_in_their_comment():
-    found = calibration.Calibration('a "quoted" \\ name', Profile.load("vm16"), {}, {"scan": (1.0, "x")}, {}, ["two\nlines = 1"])
+    found = calibration.Calibration('a "quoted" \\ name', Profile.load("vm16"), {}, {"scan": (1.0, "x")}, {},
+                                    ["two\nlines = 1"])
     assert tomllib.loads(found.toml)["description"] == 'a "quoted" \\ name'
 
 
 # --- profiles in files
 
 @pytest.mark.parametrize("content, part", [
-    (None, "No such file"), ("", "description"), ("[costs]\nscan_ns = -1\n", "costs.scan_ns = -1"), ("= ", "not TOML"),
-    (b"\xff", "not UTF-8"), ("x" * 2_000_000, "longer than"), ("[costs]\nsacn_ns = 1\n", "did you mean 'scan_ns'")])
+    (None, "No such file"), ("", "description"), ("[costs]\nscan_ns = -1\n", "costs.scan_ns = -1"),
+    ("= ", "not TOML"),
+    (b"\xff", "not UTF-8"), ("x" * 2_000_000, "longer than"),
+    ("[costs]\nsacn_ns = 1\n", "did you mean 'scan_ns'")])
 def test_bad_files(tmp_path, capsys, content, part):
     path = tmp_path / "p.toml"
     if content is not None:
@@ -260,13 +276,16 @@ def test_probes_refuse_what_they_cannot_do():
     from reclaim import _probe
     out = array("d", bytes(8 * 4))
     pages = _probe.Pages(16)
-    for call in (lambda: _probe.Pages(0), lambda: _probe.Pages(3), lambda: _probe.Pages(1 << 25), lambda: _probe.Pages(16, every=0),
+    for call in (lambda: _probe.Pages(0), lambda: _probe.Pages(3), lambda: _probe.Pages(1 << 25),
+                 lambda: _probe.Pages(16, every=0),
                  lambda: _probe.Pages(16, evict_bytes=-1), lambda: pages.chase(out, 32, 4096, 1, 10),
                  lambda: pages.chase(out, 16, 4096, 0, 10), lambda: pages.chase(out, 12, 64, 1, 10),
                  lambda: pages.chase(out, 16, 4096, 8, 1), lambda: pages.chase(out, 16, -1, 1, 10),
                  lambda: pages.chase(out, 1 << 62, 64, 1, 10), lambda: pages.refill(out, out[:2], 4, 1),
-                 lambda: pages.refill(out, out, 16, 1), lambda: _probe.fault(out, 0, True), lambda: _probe.move(out, -1, True),
-                 lambda: _probe.pipe_alone(out, 0), lambda: _probe.ping_pong(out, 0), lambda: _probe.populate(out, 1 << 40),
+                 lambda: pages.refill(out, out, 16, 1), lambda: _probe.fault(out, 0, True),
+                 lambda: _probe.move(out, -1, True),
+                 lambda: _probe.pipe_alone(out, 0), lambda: _probe.ping_pong(out, 0),
+                 lambda: _probe.populate(out, 1 << 40),
                  lambda: _probe.shootdown(out, out[:1], -1)):
         with pytest.raises(ValueError):
             call()

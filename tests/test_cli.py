@@ -101,9 +101,11 @@ def test_lists(capsys):
     (["run", "small", "--secnods", "1"], "did you mean '--seconds'"),
     (["run", "small", "--seconds", "abc"], "is not a time"),
     (["run", "small", "--seed", "1.5"], "is not an integer"), (["run", "small", "--seed"], "--seed"),
-    (["compare", "small", "batch-tlb-flush"], "one SCENARIO at most"), (["compare", "a.jsonl", "b.jsonl"], "RUNS at most"),
+    (["compare", "small", "batch-tlb-flush"], "one SCENARIO at most"),
+    (["compare", "a.jsonl", "b.jsonl"], "RUNS at most"),
     (["compare", "small", "--case", "x"], "--case NAME needs"), (["observe"], "give the COMMAND after --"),
-    (["observe", "true"], "'true'"), (["observe", "--intervall", "1", "--", "true"], "did you mean '--interval'"),
+    (["observe", "true"], "'true'"),
+    (["observe", "--intervall", "1", "--", "true"], "did you mean '--interval'"),
     (["calibrate", "-o", "here"], "name it here.toml"),
     (["compare", "--seeds", "many"], "is not an integer"), (["scenarios", "x"], "'x'")])
 def test_usage(capsys, argv, part):
