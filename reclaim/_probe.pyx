@@ -6,6 +6,7 @@ released while they run; what runs on which CPU is the caller's to arrange (`os.
 second thread of `shootdown`, which goes where it is told.
 """
 
+cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -71,8 +72,10 @@ cdef enum:
     SCATTER = 77             # odd: pages get their frames in an order that is not theirs
     FRESH = 2000             # ns since the spinner's last beat: it runs
     PATIENCE = 50_000_000    # ns to wait for that
+    MISSES = 4               # that many times
 
 
+@cython.linetrace(False)
 cdef inline int64_t now() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
@@ -270,6 +273,9 @@ def move(double[::1] out, int64_t pages, bint copy):
 
 # --- context switches
 
+# Neither the forked process nor the second thread may run Python: a build that traces lines leaves these out.
+
+@cython.linetrace(False)
 cdef int pass_byte(int fd, bint write_) noexcept nogil:
     """Write or read one byte; 0, or -1 at the end of the other side or on an error."""
     cdef char byte = 0
@@ -280,6 +286,19 @@ cdef int pass_byte(int fd, bint write_) noexcept nogil:
             return 0
         if n == 0 or errno != EINTR:
             return -1
+
+
+@cython.linetrace(False)
+cdef pid_t start_echo(const int *there, const int *back) noexcept nogil:
+    """Another process that sends each byte back until the end of them; its id, or -1."""
+    cdef pid_t child = fork()
+    if child == 0:       # no Python, no malloc: the other threads' locks may be held
+        close(there[1])
+        close(back[0])
+        while pass_byte(there[0], False) == 0 and pass_byte(back[1], True) == 0:
+            pass
+        _exit(0)
+    return child
 
 
 def pipe_alone(double[::1] out, int64_t rounds):
@@ -324,13 +343,7 @@ def ping_pong(double[::1] out, int64_t rounds):
         close(there[1])
         raise OSError(failed, "pipe: " + os.strerror(failed))
     with nogil:
-        child = fork()
-        if child == 0:       # no Python, no malloc: the other threads' locks may be held
-            close(there[1])
-            close(back[0])
-            while pass_byte(there[0], False) == 0 and pass_byte(back[1], True) == 0:
-                pass
-            _exit(0)
+        child = start_echo(there, back)
         failed = errno if child < 0 else 0
         close(there[0])
         close(back[1])
@@ -367,6 +380,7 @@ ctypedef struct spinner_t:
     int64_t[5] pad3
 
 
+@cython.linetrace(False)
 cdef void *spin(void *arg) noexcept nogil:
     """The second thread: looks at the clock all the time, on its own CPU."""
     cdef spinner_t *s = <spinner_t *>arg
@@ -413,7 +427,7 @@ def shootdown(double[::1] out, double[::1] away, int cpu):
     cdef pthread_t thread
     cdef int64_t start, taken
     cdef Py_ssize_t i = 0, tries
-    cdef int failed = 0
+    cdef int failed = 0, misses = 0
     cdef char *at
     if away.shape[0] != out.shape[0]:
         raise ValueError("out and away must be of one length")
@@ -433,7 +447,8 @@ def shootdown(double[::1] out, double[::1] away, int cpu):
                     while probe_load(&s.reset) and runs(&s):
                         pass
                     if not runs(&s):
-                        if probe_load(&s.failed):
+                        misses += 1
+                        if misses > MISSES or probe_load(&s.failed):
                             break
                         continue
                 start = now()
@@ -447,6 +462,7 @@ def shootdown(double[::1] out, double[::1] away, int cpu):
                 out[i] = <double>taken
                 if cpu >= 0:
                     if not runs(&s):
+                        misses += 1
                         continue
                     away[i] = <double>probe_load(&s.away)
                 i += 1

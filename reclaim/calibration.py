@@ -36,6 +36,7 @@ FEW, HOT, WARM, COLD = 16, 512, 4096, 65536
 FLUSHED, ONE = 64, 1     # pages unmapped at once: the whole mm is flushed, one page is
 MIN_EVICT, MAX_EVICT = 16 << 20, 256 << 20    # bytes
 MIN_VALUES = 3
+END = 0.1                # s: for the arithmetic
 
 Progress = Callable[[float, str], None]   # (share done, 0 to 1; what is being done)
 
@@ -132,7 +133,7 @@ def _entry(name: str, value: Any, source: str) -> str:
 
 def calibrate(seconds: float = MAX_SECONDS, *, parent: str = "vm16",
               progress: Progress | None = None) -> Calibration:
-    """Measure this machine for at most `seconds`.
+    """Measure this machine for `seconds`; longer, up to `MAX_SECONDS`, if that is too short.
 
     parent : the profile whose other values, and whose ratios where one measurement holds several costs, are
         kept.
@@ -152,7 +153,7 @@ def calibrate(seconds: float = MAX_SECONDS, *, parent: str = "vm16",
     system = System()
     with _pinned(first):
         bench = _Bench(_probe, second, _evict_bytes(system, first))
-        bench.run(began + seconds - 0.1, began, progress)
+        bench.run(began, seconds, progress)
     measured = bench.quantities()
     costs = derive({name: q.median for name, q in measured.items()}, inherited)
     return Calibration(_description(system), inherited, measured, costs, _scheduler(system, first),
@@ -262,35 +263,35 @@ class _Bench:
             self._moves: ("copy", "clear"), self._switches: ("pipe", "ping_pong"),
             self._shootdowns: ("unmap_alone", "unmap_spinning", "away")}
 
-    def run(self, deadline: float, began: float, progress: Progress | None) -> None:
-        """Take slices in turn until `deadline`.
+    def run(self, began: float, seconds: float, progress: Progress | None) -> None:
+        """Take slices in turn until `seconds` after `began`, or longer for the least number of values.
 
         Raises
         ------
-        MachineError : there was no time for the least number of values.
+        MachineError : `MAX_SECONDS` were not enough for these.
         """
         longest = 0.0
         while True:
             for take in list(self.slices):
                 start = time.monotonic()
-                if start + longest > deadline:
-                    break
+                if start + longest > began + (MAX_SECONDS if self.short() else seconds) - END:
+                    if short := self.short():
+                        raise MachineError(f"there was no time to measure {', '.join(short)}: give more "
+                                           "--seconds, or leave the machine alone meanwhile")
+                    return
                 if progress is not None:
-                    progress((start - began) / (deadline - began), "measuring")
+                    progress(min(1.0, (start - began) / seconds), "measuring")
                 try:
                     take()
                 except OSError as err:
                     del self.slices[take]
                     self.notes.append(f"not measured, inherited instead: {err}")
                 longest = max(longest, time.monotonic() - start)
-            else:
-                continue
-            break
-        short = [name for made in self.slices.values() for name in made
-                 if len(self.values[name]) < MIN_VALUES]
-        if short:
-            raise MachineError(f"there was no time to measure {', '.join(short)}: give more --seconds, or "
-                               "leave the machine alone meanwhile")
+
+    def short(self) -> list[str]:
+        """What has too few values yet."""
+        return [name for made in self.slices.values() for name in made
+                if len(self.values[name]) < MIN_VALUES]
 
     def quantities(self) -> dict[str, Quantity]:
         """What was measured."""

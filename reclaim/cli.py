@@ -190,7 +190,7 @@ def _add_calibrate(commands: Any) -> None:
         epilog="example: reclaim calibrate -o here.toml && reclaim compare small --profile here.toml")
     calibrate.add_argument("-o", "--output", metavar="FILE", help="default: the profile goes to stdout")
     calibrate.add_argument("--seconds", type=_seconds, default=20.0, metavar="S",
-                           help="all of it, 2 to 20 (default: 20)")
+                           help="2 to 20 (default: 20); never more than 20 in all")
     calibrate.add_argument("--profile", default="vm16", metavar="NAME",
                            help="whose values are inherited (default: %(default)s)")
     calibrate.set_defaults(func=_calibrate, parser=calibrate)
