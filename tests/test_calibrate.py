@@ -4,6 +4,7 @@ import datetime
 import math
 import os
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 import tomllib
 from array import array
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,7 @@ from reclaim.machine import Profile
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 
+ROOT = Path(__file__).parent.parent
 MAIN = "import sys; from reclaim.cli import main; sys.exit(main(sys.argv[1:]))"
 here = pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64"
                           or len(os.sched_getaffinity(0)) < 2,
@@ -246,6 +249,17 @@ def test_hostile_names_stay_in_their_comment():
 
 
 # --- profiles in files
+
+def test_the_profile_of_the_docs():
+    """docs/calibration.md, its table: still a profile, in the form that is written today."""
+    file = ROOT / "docs" / "data" / "epyc-vm-2cpu.toml"
+    profile, text = Profile.load(str(file)), file.read_text()
+    assert f'description = "{profile.description}"' in text and "Linux 6.18" in profile.description
+    medians = {name: float(re.search(rf"^#   {re.escape(what)}: ([0-9.,]+) ", text, re.M)[1].replace(",", ""))
+               for name, what in calibration.WHAT.items()}
+    for name, (value, how) in derive(medians, Profile.load("vm16")).items():
+        assert profile.costs[name] == pytest.approx(value, rel=0.05, abs=2) and f"# {how}\n" in text, name
+
 
 @pytest.mark.parametrize("content, part", [
     (None, "No such file"), ("", "description"), ("[costs]\nscan_ns = -1\n", "costs.scan_ns = -1"),
