@@ -255,8 +255,12 @@ def _observe(args: argparse.Namespace) -> int:
                       case=args.case, policy=args.policy)
     except CommandError as err:
         return _complain(str(err), EXIT_NOT_FOUND if err.absent else EXIT_NOT_RUN)
-    for note in [*run.notes, summary(args.output, run)]:
+    for note in run.notes:
         _complain(note, EXIT_OK)
+    if run.failed is not None:        # what was measured is not lost
+        print(json.dumps(run.line, allow_nan=False))
+        return _complain(f"not stored, printed instead: {run.failed}", EXIT_FAILED)
+    _complain(summary(args.output, run), EXIT_OK)
     return run.status
 
 

@@ -34,8 +34,8 @@ RATIOS = {
 PER_PAGE = (
     "tlb_shootdowns", "function_call_ipis", "nr_tlb_remote_flush", "nr_tlb_local_flush_all",
     "nr_tlb_local_flush_one", "pgscan_anon", "pswpin", "pswpout", "swpin_zero", "swpout_zero", "pgfault",
-    "pgmajfault", "pgactivate", "pgdeactivate", "pgrefill", "pgrotated", "pgreuse", "workingset_refault_anon", "workingset_activate_anon",
-    "workingset_restore_anon", "swap_ra", "swap_ra_hit", "shrink_folio_list_calls", "flush_batches",
+    "pgmajfault", "pgactivate", "pgdeactivate", "pgrefill", "pgrotated", "pgreuse", "workingset_refault_anon",
+    "workingset_activate_anon", "workingset_restore_anon", "swap_ra", "swap_ra_hit", "shrink_folio_list_calls", "flush_batches",
     "folios_batched", "memcg_max")
 _OF = RATIOS | {f"{name}_per_page": (name, "pgsteal_anon") for name in PER_PAGE}
 SPEED = "simulated_s_per_wall_s"

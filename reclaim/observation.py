@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from reclaim import __version__, names
 from reclaim.errors import CommandError, ObservationError, ScenarioError, did_you_mean
 from reclaim.files import replacing
-from reclaim.procfs import INTERRUPT_WRAP, Cgroup, Facts, System, stress_ng_keys
+from reclaim.procfs import INTERRUPT_WRAP, INTERRUPTS, Cgroup, Facts, System, stress_ng_keys
 
 if TYPE_CHECKING:
     from reclaim.scenario import Scenario
@@ -46,6 +46,9 @@ _SI_KERNEL = 0x80        # of a signal that the terminal sent to the command as 
 
 # Keys without which an observation is no scenario of its own.
 NEEDED = ("workload", "memcg.limit", "swap.kind", "kernel.version", "kernel.lru", "machine.cpus")
+
+# Lists of a window with a number for each CPU.
+_PER_CPU = {"tlb_shootdowns": "shootdowns_per_cpu", "function_call_ipis": "ipis_per_cpu"}
 
 # Counters that a line holds even if they are 0: read, and none was counted.
 _KNOWN = frozenset(names.COUNTERS)
@@ -69,16 +72,18 @@ class Sample:
 class Run:
     """What `observe` saw.
 
-    line : the line that it stored.
+    line : the line that it stored, or would have.
     status : the command's exit status, as a shell reports it.
     partial : a signal ended it early.
     notes : sentences for the user: what could not be read, what is not known.
+    failed : why the line was not stored.
     """
 
     line: dict[str, Any]
     status: int
     partial: bool
     notes: list[str] = field(default_factory=list)
+    failed: OSError | None = None
 
 
 def observe(command: Sequence[str], file: str, *, interval: float = 1.0, cgroup: str | None = None,
@@ -99,7 +104,6 @@ def observe(command: Sequence[str], file: str, *, interval: float = 1.0, cgroup:
     ------
     ObservationError : bad arguments; nothing was run.
     CommandError : the command could not be started; nothing is stored.
-    OSError : the line could not be stored.
     """
     if not command:
         raise ObservationError("give a COMMAND after --")
@@ -115,12 +119,12 @@ def observe(command: Sequence[str], file: str, *, interval: float = 1.0, cgroup:
     try:
         status, partial = watch.run(command, before)
         line = _line(watch, command, status, partial, case, policy)
-        append_line(file, line)
+        failed = _stored(file, line)
     finally:
         while signal.sigtimedwait(_ENDING, 0) is not None:
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return Run(line, status if status >= 0 else 128 - status, partial, _notes(line, watch))
+    return Run(line, status if status >= 0 else 128 - status, partial, _notes(line, watch), failed)
 
 
 class _Watch:
@@ -213,12 +217,13 @@ def _window(first: Sample, last: Sample, memcg: Mapping[str, int]) -> dict[str, 
     """A window of the format: the counters' growth between two samples."""
     counters = {name: n for name, n in _grown(first.vmstat, last.vmstat).items() if n or name in _KNOWN}
     window: dict[str, Any] = {"seconds": round(last.at - first.at, 3), "counters": counters}
-    for name, row in last.interrupts.items():
-        per_cpu = _grown(first.interrupts.get(name, {}), row, INTERRUPT_WRAP)
+    for name in INTERRUPTS.values():
+        if name not in first.interrupts or name not in last.interrupts:
+            continue
+        per_cpu = _grown(first.interrupts[name], last.interrupts[name], INTERRUPT_WRAP)
         counters[name] = sum(per_cpu.values())
-        if name != "rescheduling_ipis":
-            window[{"tlb_shootdowns": "shootdowns_per_cpu", "function_call_ipis": "ipis_per_cpu"}[name]] = \
-                list(per_cpu.values())
+        if name in _PER_CPU:
+            window[_PER_CPU[name]] = list(per_cpu.values())
     counters |= memcg
     return window
 
@@ -319,10 +324,18 @@ def _check_target(file: str) -> None:
         raise ObservationError(f"-o {file}: {err.strerror}") from None
     if stat.S_ISDIR(mode):
         raise ObservationError(f"-o {file}: is a directory")
-    if not os.access(folder if stat.S_ISREG(mode) else target, os.W_OK):
-        raise ObservationError(f"-o {file}: no permission to write "
-                               + (f"in {folder}, where the new file is made" if stat.S_ISREG(mode)
-                                  else "to it"))
+    if os.path.exists(target) and not os.access(target, os.W_OK):
+        raise ObservationError(f"-o {file}: no permission to write to it")
+    if stat.S_ISREG(mode) and not os.access(folder, os.W_OK):
+        raise ObservationError(f"-o {file}: no permission to write in {folder}, where the new file is made")
+
+
+def _stored(file: str, line: Mapping[str, Any]) -> OSError | None:
+    try:
+        append_line(file, line)
+    except OSError as err:
+        return err
+    return None
 
 
 def append_line(file: str, line: Mapping[str, Any]) -> None:

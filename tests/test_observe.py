@@ -270,6 +270,19 @@ def test_a_machine_with_nothing(tmp_path):
     assert any(note.startswith("not read: ") for note in run.notes)
 
 
+def test_a_row_that_comes_or_goes(tmp_path):
+    """A counter that was not read both times is not taken to be 0."""
+    root = machine(tmp_path / "root")
+    file = root / "proc/interrupts"
+    short = INTERRUPTS.replace("TLB shootdowns", "other")
+    for command in (f"cp {tmp_path}/short {file}", f"cp {tmp_path}/long {file}"):
+        (tmp_path / "short").write_text(short)
+        (tmp_path / "long").write_text(INTERRUPTS)
+        whole = observe(["sh", "-c", command], str(tmp_path / "o.jsonl"), root=str(root)).line["repeats"][0]["whole"]
+        assert "tlb_shootdowns" not in whole["counters"] and "shootdowns_per_cpu" not in whole
+        assert whole["counters"]["function_call_ipis"] == 0
+
+
 def test_counters_that_wrap():
     assert observation._grown({0: 2**32 - 1, 1: 5}, {0: 1, 1: 9, 2: 7}, 2**32) == {0: 2, 1: 4}
 
@@ -470,6 +483,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
                           capture_output=True,
                           text=True, timeout=60)
     assert done.returncode == 1 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["observed"]["command"] == ["true"]
     assert out.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["o.jsonl"]
 
 
