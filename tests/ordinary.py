@@ -44,6 +44,6 @@ def reclaim_as_nobody(*argv: str, timeout: float = 60) -> subprocess.CompletedPr
 @contextmanager
 def open_directory() -> Iterator[Path]:
     """A directory that anyone may write to."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+    with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         yield Path(name)
