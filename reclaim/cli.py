@@ -13,9 +13,10 @@ import time
 from typing import Any
 
 from reclaim import __version__
-from reclaim.errors import ReclaimError, did_you_mean
+from reclaim.errors import CommandError, MachineError, ReclaimError, did_you_mean
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INPUT = 0, 1, 2, 3
+EXIT_NOT_RUN, EXIT_NOT_FOUND = 126, 127    # as a shell reports a command that cannot be run
 EXIT_INTERRUPTED, EXIT_PIPE = 130, 141     # as a shell reports SIGINT and SIGPIPE
 
 
@@ -39,12 +40,22 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv`; the exit code."""
     try:
+        argv, command = _cut(sys.argv[1:] if argv is None else argv)
         args = _parser().parse_args(argv)
+        args.command_line = command
         return _call(args)
     except BrokenPipeError:
         # Whoever read stdout has left; keep the interpreter from flushing into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+
+
+def _cut(argv: list[str]) -> tuple[list[str], list[str]]:
+    """`observe`'s own words, and those of the command after --, which argparse must not see."""
+    if argv[:1] == ["observe"] and "--" in argv:
+        at = argv.index("--")
+        return argv[:at], argv[at + 1:]
+    return argv, []
 
 
 def _call(args: argparse.Namespace) -> int:
@@ -54,6 +65,8 @@ def _call(args: argparse.Namespace) -> int:
         return int(code)
     except BrokenPipeError:
         raise
+    except MachineError as err:
+        return _complain(str(err), EXIT_FAILED)
     except ReclaimError as err:
         return _complain(str(err), EXIT_INPUT)
     except KeyboardInterrupt:
@@ -83,6 +96,8 @@ def _parser() -> _Parser:
     _add_compare(commands)
     _add_run(commands)
     _add_convert(commands)
+    _add_observe(commands)
+    _add_calibrate(commands)
     for name, func, text in (("policies", _policies, "list the policies"),
                              ("scenarios", _scenarios, "list the packaged scenarios"),
                              ("profiles", _profiles, "list the machine profiles")):
@@ -93,11 +108,16 @@ def _parser() -> _Parser:
 
 def _add_compare(commands: Any) -> None:
     compare = commands.add_parser(
-        "compare", help="two policies side by side, beside what was published",
-        description="Run two policies over a scenario and print the table of the series.",
-        epilog="example: reclaim compare batch-tlb-flush --after v2:4 --seeds 3")
-    compare.add_argument("scenario", nargs="?", default="batch-tlb-flush", metavar="SCENARIO",
-                         help="packaged name or TOML file (default: %(default)s)")
+        "compare", help="two policies side by side, beside what was published or measured",
+        description="Run two policies over a scenario and print the table of the series; with a file of\n"
+                    "measured runs, beside them, counts for each reclaimed page.",
+        epilog="examples:\n  reclaim compare batch-tlb-flush --after v2:4 --seeds 3\n"
+               "  reclaim observe -o real.jsonl -- stress-ng --vm 4 --vm-bytes 1G --vm-keep -t 10\n"
+               "  reclaim compare real.jsonl scenario.toml --profile here.toml")
+    compare.add_argument("operands", nargs="*", metavar="SCENARIO|RUNS",
+                         help="packaged name or TOML file (default: batch-tlb-flush), and a .jsonl file of "
+                              "measured runs, whose own scenario is the default if its workload is known")
+    compare.add_argument("--case", metavar="NAME", help="of the RUNS, if there are several")
     compare.add_argument("--before", default="stage0", metavar="POLICY", help="default: %(default)s")
     compare.add_argument("--after", default="stage5", metavar="POLICY", help="default: %(default)s")
     compare.add_argument("--seeds", type=_integer, default=1, metavar="N",
@@ -140,7 +160,45 @@ def _add_convert(commands: Any) -> None:
     convert.set_defaults(func=_convert, parser=convert)
 
 
+def _add_observe(commands: Any) -> None:
+    observe = commands.add_parser(
+        "observe", help="what this machine's kernel counts while a command runs",
+        usage="reclaim observe [-o FILE] [--interval S] [--cgroup PATH] [--case NAME] [--policy NAME] "
+              "-- COMMAND...",
+        description="Run COMMAND, read the counters of /proc and of its memory cgroup meanwhile, and append\n"
+                    "them to a file as one line. Nothing is changed, nothing but the command is run. The\n"
+                    "exit status is the command's.",
+        epilog="example: reclaim observe -o real.jsonl -- stress-ng --vm 4 --vm-bytes 1G --vm-keep -t 10")
+    observe.add_argument("-o", "--output", default="observed.jsonl", metavar="FILE",
+                         help="default: %(default)s")
+    observe.add_argument("--interval", type=_seconds, default=1.0, metavar="S",
+                         help="between samples: 1, 200ms (default: 1)")
+    observe.add_argument("--cgroup", metavar="PATH", help="memory cgroup, instead of the command's own")
+    observe.add_argument("--case", metavar="NAME", help="of the line; default: the command and the time")
+    observe.add_argument("--policy", default="stage0", metavar="NAME",
+                         help="what the running kernel is: stage0 without the series (default), stage5 "
+                              "with it")
+    observe.set_defaults(func=_observe, parser=observe)
+
+
+def _add_calibrate(commands: Any) -> None:
+    calibrate = commands.add_parser(
+        "calibrate", help="measure this machine's costs",
+        description="Measure what faults, TLB misses, shootdowns and switches cost here, and write a\n"
+                    "machine profile; what is not measured is inherited and marked. Leave the machine alone\n"
+                    "meanwhile.",
+        epilog="example: reclaim calibrate -o here.toml && reclaim compare small --profile here.toml")
+    calibrate.add_argument("-o", "--output", metavar="FILE", help="default: the profile goes to stdout")
+    calibrate.add_argument("--seconds", type=_seconds, default=20.0, metavar="S",
+                           help="2 to 20 (default: 20); never more than 20 in all")
+    calibrate.add_argument("--profile", default="vm16", metavar="NAME",
+                           help="whose values are inherited (default: %(default)s)")
+    calibrate.set_defaults(func=_calibrate, parser=calibrate)
+
+
 def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", metavar="NAME",
+                         help="machine profile, packaged or a TOML file, instead of the scenario's")
     command.add_argument("--seconds", type=_seconds, metavar="S",
                          help="simulated time, instead of the scenario's: 5, 200ms")
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -166,11 +224,71 @@ def _seconds(text: str) -> float:
 
 def _compare(args: argparse.Namespace) -> int:
     from reclaim.comparison import compare
-    scenario = _with_seconds(_load(args.scenario), args.seconds)
+    runs = [name for name in args.operands if name.endswith(".jsonl")]
+    names = [name for name in args.operands if not name.endswith(".jsonl")]
+    for kind, several in (("SCENARIO", names), ("file of RUNS", runs)):
+        if len(several) > 1:
+            args.parser.error(f"one {kind} at most: {several[1]!r} is a second one")
+    if args.case is not None and not runs:
+        args.parser.error("--case NAME needs a .jsonl file of RUNS")
+    observation = None
+    if runs:
+        from reclaim.observation import Observation
+        observation = Observation.load(runs[0], args.case)
+        scenario = _load(names[0]) if names else observation.as_scenario(runs[0])
+    else:
+        scenario = _load(names[0] if names else "batch-tlb-flush")
+    scenario = _overridden(scenario, args)
     with _Progress() as progress:
         table = compare(scenario, args.before, args.after, seeds=args.seeds,
-                        progress=progress.callback)
+                        progress=progress.callback, observation=observation)
     return _print(table, args.json)
+
+
+def _observe(args: argparse.Namespace) -> int:
+    from reclaim.observation import observe, summary
+    if not args.command_line:
+        args.parser.error("give the COMMAND after --")
+    _check_policy(args.policy)
+    try:
+        run = observe(args.command_line, args.output, interval=args.interval, cgroup=args.cgroup,
+                      case=args.case, policy=args.policy)
+    except CommandError as err:
+        return _complain(str(err), EXIT_NOT_FOUND if err.absent else EXIT_NOT_RUN)
+    for note in run.notes:
+        _complain(note, EXIT_OK)
+    if run.failed is not None:        # what was measured is not lost
+        print(json.dumps(run.line, allow_nan=False))
+        return _complain(f"not stored, printed instead: {run.failed}", EXIT_FAILED)
+    _complain(summary(args.output, run), EXIT_OK)
+    return run.status
+
+
+def _check_policy(name: str) -> None:
+    if name not in ("stage0", "stage5"):       # any other needs NumPy
+        from reclaim.policies import stages
+        stages.describe(name)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from reclaim.calibration import calibrate, write
+    from reclaim.machine import is_path
+    if args.output is not None and not is_path(args.output):
+        args.parser.error(f"-o {args.output}: name it {args.output}.toml, so that [machine] profile takes it "
+                          "for a file")
+    with _Progress() as progress:
+        try:
+            profile = calibrate(args.seconds, parent=args.profile,
+                                progress=lambda share, what: progress.show(share, what))
+        except KeyboardInterrupt:
+            return _complain("interrupted: no profile was written", EXIT_INTERRUPTED)
+    if args.output is None:
+        print(profile.toml, end="")
+        return EXIT_OK
+    write(args.output, profile.toml)
+    print(profile.table())
+    print(f"{args.output}: {profile.description}")
+    return EXIT_OK
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -193,7 +311,7 @@ def _run(args: argparse.Namespace) -> int:
         args.parser.error("give a SCENARIO, or --trace FILE")
     if args.seed is not None:
         scenario = scenario.replace(seed=args.seed, where="--seed")
-    scenario = _with_seconds(scenario, args.seconds)
+    scenario = _overridden(scenario, args)
     with _Progress() as progress:
         result = simulate(scenario, args.policy, progress=progress.callback)
     return _print(result, args.json)
@@ -241,8 +359,11 @@ def _load(name: str) -> Any:
     return Scenario.load(name)
 
 
-def _with_seconds(scenario: Any, seconds: float | None) -> Any:
-    return scenario if seconds is None else scenario.replace(seconds=seconds, where="--seconds")
+def _overridden(scenario: Any, args: argparse.Namespace) -> Any:
+    """The scenario with what the options say instead."""
+    if args.profile is not None:
+        scenario = scenario.replace({"machine.profile": args.profile}, where="--profile")
+    return scenario if args.seconds is None else scenario.replace(seconds=args.seconds, where="--seconds")
 
 
 def _print(result: Any, as_json: bool) -> int:

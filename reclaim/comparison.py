@@ -1,18 +1,21 @@
-"""Before and after: two policies over the same scenario and seeds, beside what was published."""
+"""Before and after: two policies over the same scenario and seeds, beside what was published or measured."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reclaim.errors import ScenarioError
 from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from reclaim.observation import Observation
 
 Progress = Callable[[float, float], None]   # (share done, 0 to 1; simulated seconds)
 
@@ -27,6 +30,14 @@ RATIOS = {
     "steal_per_scan": ("pgsteal_anon", "pgscan_anon"),
     "ipis_per_shootdown": ("function_call_ipis", "tlb_shootdowns"),
 }
+# Beside an observation: these, for each reclaimed page, so far as they were read.
+PER_PAGE = (
+    "tlb_shootdowns", "function_call_ipis", "nr_tlb_remote_flush", "nr_tlb_local_flush_all",
+    "nr_tlb_local_flush_one", "pgscan_anon", "pswpin", "pswpout", "swpin_zero", "swpout_zero", "pgfault",
+    "pgmajfault", "pgactivate", "pgdeactivate", "pgrefill", "pgrotated", "pgreuse", "workingset_refault_anon",
+    "workingset_activate_anon", "workingset_restore_anon", "swap_ra", "swap_ra_hit", "shrink_folio_list_calls", "flush_batches",
+    "folios_batched", "memcg_max")
+_OF = RATIOS | {f"{name}_per_page": (name, "pgsteal_anon") for name in PER_PAGE}
 SPEED = "simulated_s_per_wall_s"
 TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
 MAX_SEEDS = 10_000
@@ -85,6 +96,7 @@ class Row:
     after: float | None
     published_before: float | None = None
     published_after: float | None = None
+    measured: Mapping[str, float] | None = None     # policy of the real kernel -> value
 
     @property
     def delta_pct(self) -> float | None:
@@ -98,19 +110,21 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """As ``compare --json`` holds it."""
-        return {"metric": self.metric, "before": self.before, "after": self.after,
+        data = {"metric": self.metric, "before": self.before, "after": self.after,
                 "delta_pct": self.delta_pct, "published_before": self.published_before,
                 "published_after": self.published_after}
+        return data if self.measured is None else data | {"measured": dict(self.measured)}
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The table of two policies.  All numbers but the published ones are simulated.
+    """The table of two policies.  All numbers but the published and the measured ones are simulated.
 
     scenario : what ran.
     before, after : the two sides.
     rows : the table.
     partial : interrupted; the sides hold the runs that were made.
+    observation : the runs of a real machine beside them.
     """
 
     scenario: Scenario
@@ -118,12 +132,15 @@ class Comparison:
     after: Side
     rows: tuple[Row, ...]
     partial: bool = False
+    observation: Observation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As ``compare --json`` prints it."""
         data = {"scenario": self.scenario.name, "seconds": self.scenario.seconds,
                 "before": self.before.to_dict(), "after": self.after.to_dict(),
                 "rows": [row.to_dict() for row in self.rows]}
+        if self.observation is not None:
+            data["observed"] = {"case": self.observation.case, "source": self.observation.source}
         return data | {"partial": True} if self.partial else data
 
     def notes(self) -> list[str]:
@@ -133,6 +150,8 @@ class Comparison:
         if published_s and published_s != self.scenario.seconds:
             notes.append(f"The published counts are of {published_s:g} s, these of "
                          f"{self.scenario.seconds:g} s: compare the rates and ratios only.")
+        if self.observation is not None:
+            notes += _observed(self.observation, self.scenario)
         runs = self.before.runs + self.after.runs
         simulated, wall = sum(run.seconds for run in runs), sum(run.wall_s for run in runs)
         touches = sum(run.counters.get("page_touches", 0) for run in runs)
@@ -148,20 +167,19 @@ class Comparison:
                 + (", PARTIAL: interrupted" if self.partial else ""))
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
-        published = any(row.published_before is not None or row.published_after is not None
-                        for row in self.rows)
-        head = ["simulated", self.before.policy, self.after.policy, "change"]
-        if published:
-            head += ["published before", "after", "change"]
-        table = []
-        for row in self.rows:
-            cells = [row.metric, show_number(row.before), show_number(row.after),
-                     _percent(row.delta_pct)]
-            if published:
-                cells += [show_number(row.published_before), show_number(row.published_after),
-                          _percent(row.published_delta_pct)]
-            table.append(cells)
-        return head, table
+        """The heading and the lines: what was simulated, then what was published or measured."""
+        columns: list[tuple[str, Callable[[Row], str]]] = [
+            ("simulated", lambda row: row.metric),
+            (self.before.policy, lambda row: show_number(row.before)),
+            (self.after.policy, lambda row: show_number(row.after)),
+            ("change", lambda row: _percent(row.delta_pct))]
+        if any(row.published_before is not None or row.published_after is not None for row in self.rows):
+            columns += [("published before", lambda row: show_number(row.published_before)),
+                        ("after", lambda row: show_number(row.published_after)),
+                        ("change", lambda row: _percent(row.published_delta_pct))]
+        for policy in self.observation.repeats if self.observation is not None else ():
+            columns.append((f"measured {policy}", _measured_cell(policy)))
+        return [head for head, _ in columns], [[cell(row) for _, cell in columns] for row in self.rows]
 
     def __repr__(self) -> str:
         head, table = self._cells()
@@ -180,7 +198,8 @@ class Comparison:
 
 def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stage5", *,
             seeds: int | Iterable[int] = 1, seconds: float | None = None,
-            progress: Progress | None = None, threads: int | None = None) -> Comparison:
+            progress: Progress | None = None, threads: int | None = None,
+            observation: Observation | None = None) -> Comparison:
     """Run two policies over `scenario` with the same seeds, and set them side by side.
 
     Parameters
@@ -192,6 +211,7 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
     progress : called with the share of all runs done and the simulated seconds of this one.
     threads : 2 runs both sides of a seed at once (the core releases the GIL; the results are the
         same), 1 one after the other; None: 2 where there are two CPUs.
+    observation : runs of a real machine: counts per reclaimed page stand beside theirs.
 
     Returns
     -------
@@ -223,7 +243,8 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
             raise
         partial = True
     sides = [_side(policy, tuple(results)) for policy, results in zip(policies, runs, strict=True)]
-    return Comparison(scenario, sides[0], sides[1], _rows(scenario, *sides), partial)
+    rows = _rows(scenario, *sides) if observation is None else _measured_rows(observation, *sides)
+    return Comparison(scenario, sides[0], sides[1], rows, partial, observation)
 
 
 def default_threads() -> int:
@@ -306,12 +327,48 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     published = [scenario.published.get(side, {}) for side in ("before", "after")]
     rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
                 published[0].get(metric), published[1].get(metric)) for metric in COUNTS]
-    for metric, (over, under) in RATIOS.items():
-        rows.append(Row(metric, *(ratio(c.get(over), c.get(under))
-                                  for c in (before.counters, after.counters, *published))))
-    rows.append(Row(SPEED, *(ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
-                             for side in (before, after))))
+    rows += [_ratio_row(metric, (before.counters, after.counters), published) for metric in RATIOS]
+    first, second = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
+                     for side in (before, after))
+    return (*rows, Row(SPEED, first, second))
+
+
+def _ratio_row(metric: str, simulated: Sequence[Mapping[str, Any]],
+               published: Sequence[Mapping[str, Any]] = ({}, {}),
+               measured: Mapping[str, float] | None = None) -> Row:
+    """The row of a ratio from the counters of both sides, and of both sides as published."""
+    over, under = _OF[metric]
+    before, after, then_before, then_after = (
+        ratio(counters.get(over), counters.get(under)) for counters in (*simulated, *published))
+    return Row(metric, before, after, then_before, then_after, measured)
+
+
+def _measured_rows(observation: Observation, before: Side, after: Side) -> tuple[Row, ...]:
+    """A row for each ratio that was measured."""
+    rows = []
+    for metric, counters in _OF.items():
+        found = {policy: observation.ratio(policy, *counters) for policy in observation.repeats}
+        measured = {policy: value for policy, value in found.items() if value is not None}
+        if measured:
+            rows.append(_ratio_row(metric, (before.counters, after.counters), measured=measured))
     return tuple(rows)
+
+
+def _measured_cell(policy: str) -> Callable[[Row], str]:
+    return lambda row: show_number((row.measured or {}).get(policy))
+
+
+def _observed(observation: Observation, scenario: Scenario) -> Iterator[str]:
+    """What to know of the measured columns."""
+    nr = ", ".join(f"{len(runs)} of {policy}" for policy, runs in observation.repeats.items())
+    yield (f"Measured: {observation.case}, {observation.source}; medians of runs ({nr}), the whole machine's "
+           "counts" + ("; PARTIAL: a run was ended early." if observation.partial else "."))
+    if not any(run.get("pgsteal_anon") for runs in observation.repeats.values() for run in runs):
+        yield "No anonymous page was reclaimed there, so there is no count per reclaimed page."
+    for difference in observation.differences(scenario.to_dict()):
+        yield f"The machine's {difference}."
+    if observation.unknown:
+        yield "Not known of the machine: " + ", ".join(observation.unknown) + "."
 
 
 def _delta(before: float | None, after: float | None) -> float | None:

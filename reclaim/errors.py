@@ -55,6 +55,30 @@ class TraceError(ReclaimError):
     """A malformed trace; the message holds file, line or offset, and what was expected."""
 
 
+class ObservationError(ReclaimError):
+    """A file of a real machine or of measured runs is not what it should be; file and line are named."""
+
+
+class CommandError(ReclaimError):
+    """A command that could not be started.
+
+    Attributes
+    ----------
+    absent : bool, there is none of that name.
+    """
+
+    def __init__(self, message: str, absent: bool = False) -> None:
+        super().__init__(message, absent)
+        self.absent = absent
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MachineError(ReclaimError):
+    """This machine cannot do what was asked of it."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """``"; did you mean 'limit'?"`` for the choice nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.6)

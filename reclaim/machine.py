@@ -6,6 +6,7 @@ A profile is ``profiles/NAME.toml`` of the package: TLB geometry, scheduler and 
 from __future__ import annotations
 
 import functools
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from reclaim import names
 from reclaim.errors import ScenarioError, did_you_mean
 from reclaim.keys import (Fault, Kind, Section, boolean, check, check_section, integer, key, kinds,
-                          number, place, raise_faults, text, unknown)
+                          number, place, raise_faults, read_toml, text, unknown)
 
 COST_KIND = number(0, 1e9)   # ns: up to a second
 COST_KEYS = tuple(f"{name}_ns" for name in names.COSTS)
@@ -28,12 +29,19 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml")))
 
 
+def is_path(profile: str) -> bool:
+    """Whether `profile` names a file, not a packaged profile."""
+    return profile.endswith(".toml") or os.sep in profile
+
+
 def _profile_kind() -> Kind:
     def parse(value: Any) -> str:
-        if not isinstance(value, str) or value not in profile_names():
+        if not isinstance(value, str) or not value.isprintable() or (
+                value not in profile_names() and not is_path(value)):
             raise ValueError(did_you_mean(value, profile_names()) if isinstance(value, str) else "")
         return str(value)
-    return Kind(parse, "a packaged profile: " + ", ".join(f'"{name}"' for name in profile_names()))
+    return Kind(parse, "a packaged profile, " + ", ".join(f'"{name}"' for name in profile_names())
+                + ", or the path of a TOML file")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,15 +175,17 @@ class Profile:
 
     @classmethod
     def load(cls, name: str) -> Profile:
-        """The packaged profile `name`.
+        """The packaged profile `name`, or the one in the TOML file of that path.
 
         Raises
         ------
         ScenarioError : there is none of that name, or its file has faults.
         """
+        if is_path(name):
+            return cls.from_dict(read_toml(name, "profile"), name=name, where=name)
         if name not in profile_names():
             raise ScenarioError(f"unknown profile {name!r}{did_you_mean(name, profile_names())} "
-                                f"(profiles: {', '.join(profile_names())})")
+                                f"(profiles: {', '.join(profile_names())}, or the path of a TOML file)")
         return _load_profile(name)
 
     @classmethod

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from reclaim import units
 from reclaim.errors import ScenarioError, did_you_mean
 from reclaim.keys import (Fault, Section, Table, boolean, byte_size, check, check_section, choice,
-                          integer, key, kinds, number, place, raise_faults, show_value, text, time,
-                          toml_value, unknown)
-from reclaim.machine import Machine, check_costs
+                          integer, key, kinds, number, place, raise_faults, read_toml, show_value, text,
+                          time, toml_value, unknown)
+from reclaim.machine import Machine, check_costs, is_path
 from reclaim.memory import (KERNEL_PAGES, MAX_SIZE, MIN_LIMIT, THREAD_PAGES, Kernel, KernelRules, Memcg, Memory,
                             Swap)
 from reclaim.units import PAGE_SIZE
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from reclaim.world import World
 
 MAX_SECONDS = 9000.0     # the core's clock: signed 64-bit picoseconds, less 10 bits for the CPU
-MAX_FILE = 1 << 20       # bytes of a scenario file
 SPARE_FOLIOS = 256       # frames besides the limit's and 64 per task
 
 KINDS = ("stress_ng.vm", "writer", "trace")
@@ -112,7 +110,8 @@ class Scenario(Section):
     def load(cls, name_or_path: str | os.PathLike[str]) -> Scenario:
         """The packaged scenario of that name, or the TOML file at that path.
 
-        A relative ``workload.file`` is taken from the directory of the file that names it.
+        A relative ``workload.file``, and a relative path in ``machine.profile``, is taken from the directory
+        of the file that names it.
 
         Raises
         ------
@@ -126,13 +125,14 @@ class Scenario(Section):
             raise ScenarioError(
                 f"unknown scenario {show_value(name)}{did_you_mean(name, _packaged_names())}; it is "
                 f"a packaged name ({', '.join(_packaged_names())}) or the path of a TOML file")
-        data = _read_toml(name)
+        data = read_toml(name, "scenario")
         data.setdefault("name", os.path.basename(name).removesuffix(".toml"))
         scenario = cls.from_dict(data, where=name)
-        file = scenario.workload.file
-        if file and not os.path.isabs(file):
-            scenario = scenario.replace({"workload.file": os.path.join(os.path.dirname(name), file)})
-        return scenario
+        named = {"workload.file": scenario.workload.file}
+        if is_path(scenario.machine.profile):
+            named["machine.profile"] = scenario.machine.profile
+        return scenario.replace({key_: os.path.join(os.path.dirname(name), path)
+                                 for key_, path in named.items() if path})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, where: str = "scenario") -> Scenario:
@@ -268,32 +268,6 @@ class Scenario(Section):
 def _packaged_names() -> tuple[str, ...]:
     entries = resources.files("reclaim").joinpath("scenarios").iterdir()
     return tuple(sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml")))
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    """The TOML file at `path`; every way in which that can fail is a ScenarioError."""
-    try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ScenarioError(f"{path}: not a regular file; a scenario is a TOML file")
-            raw = file.read(MAX_FILE + 1)
-        if len(raw) > MAX_FILE:
-            raise ScenarioError(f"{path}: longer than {MAX_FILE} bytes; a scenario is a short TOML file")
-        return tomllib.loads(raw.decode("utf-8"))
-    except OSError as err:
-        raise ScenarioError(f"{path}: {err.strerror or err}") from None
-    except UnicodeDecodeError as err:
-        raise ScenarioError(f"{path}: not UTF-8 at byte {err.start}; a scenario is a TOML file") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as err:
-        raise ScenarioError(f"{path}: not TOML: {err or 'nested too deeply'}") from None
-    except ScenarioError:
-        raise
-    except ValueError as err:   # a NUL in the path, an integer of too many digits
-        raise ScenarioError(f"{path!r}: {err}") from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)   # a FIFO without a writer must not hang
 
 
 def _check_scenario(data: Any, *, where: str) -> dict[str, Any]:

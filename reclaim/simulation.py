@@ -15,6 +15,7 @@ from reclaim._policy import Strategy
 from reclaim.audit import audit, verify
 from reclaim.digest import columns, digest_of
 from reclaim.errors import SnapshotError
+from reclaim.machine import is_path
 from reclaim.result import Result
 from reclaim.scenario import Scenario
 from reclaim.world import World
@@ -229,10 +230,13 @@ class Simulation:
     def provenance(self) -> dict[str, Any]:
         """What is needed to make this result again, and where it was made."""
         scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
-        return {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
+        made = {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
                 "policy": {"name": self.policy.name, "slots": self.policy.describe()},
                 "seed": self.seed, "python": platform.python_version(),
                 "numpy": np.__version__, "platform": platform.platform()}
+        if isinstance(self.scenario, Scenario) and is_path(self.scenario.machine.profile):
+            made["costs_ps"] = list(self.world.costs)       # the file may change
+        return made
 
     # --- snapshots
 

@@ -101,6 +101,12 @@ def test_lists(capsys):
     (["run", "small", "--secnods", "1"], "did you mean '--seconds'"),
     (["run", "small", "--seconds", "abc"], "is not a time"),
     (["run", "small", "--seed", "1.5"], "is not an integer"), (["run", "small", "--seed"], "--seed"),
+    (["compare", "small", "batch-tlb-flush"], "one SCENARIO at most"),
+    (["compare", "a.jsonl", "b.jsonl"], "RUNS at most"),
+    (["compare", "small", "--case", "x"], "--case NAME needs"), (["observe"], "give the COMMAND after --"),
+    (["observe", "true"], "'true'"),
+    (["observe", "--intervall", "1", "--", "true"], "did you mean '--interval'"),
+    (["calibrate", "-o", "here"], "name it here.toml"),
     (["compare", "--seeds", "many"], "is not an integer"), (["scenarios", "x"], "'x'")])
 def test_usage(capsys, argv, part):
     code, out, err = call(capsys, *argv)
@@ -145,7 +151,8 @@ def test_failures(capsys, fake, error, part):
 # --- manners --------------------------------------------------------------------------------------
 
 def test_help_and_version_without_numpy():
-    for argv in (["--help"], ["--version"], ["compare", "--help"], ["run", "--help"]):
+    for argv in (["--help"], ["--version"], ["compare", "--help"], ["run", "--help"],
+                 ["observe", "--help"], ["calibrate", "--help"]):
         done = python("import sys\nfrom reclaim.cli import main\ntry: main(sys.argv[1:])\n"
                       "except SystemExit as e: assert e.code == 0\n"
                       "assert 'numpy' not in sys.modules and 'reclaim._core' not in sys.modules\n"
