@@ -85,7 +85,7 @@ def load(path: str | None = None) -> list[Case]:
     MeasuredError : with file, line and key of what is wrong.
     """
     name = PACKAGED if path is None else path
-    lines = (packaged() if path is None else _read(path)).splitlines()
+    lines = (packaged() if path is None else read(path)).splitlines()
     cases: list[Case] = []
     seen: dict[tuple[str, str], str] = {}
     for number, line in enumerate(lines, 1):
@@ -102,7 +102,8 @@ def load(path: str | None = None) -> list[Case]:
     return cases
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """The text of the file at `path`; every way in which that can fail is a MeasuredError."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_FILE + 1)

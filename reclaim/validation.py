@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import hashlib
 import statistics
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -26,6 +28,7 @@ from reclaim.units import PAGE_SIZE
 SEEDS = 5
 MAX_SECONDS = 600.0      # simulated; a case that has not done its work by then is not reproduced
 FEW = 1000               # a ratio of measured counts below this says nothing
+TOLD = ("MISS", "meets", "near", "out of range", "few")      # verdicts that a note may explain
 Counters = Mapping[str, float]
 
 
@@ -91,7 +94,9 @@ class Row:
     ratio : simulated / measured, of the medians.
     error : its distance from 1, less what a sweep may explain; None where it is not scored.
     verdict : ``ok``; ``near``: above the bar of the median, below that of each case; ``MISS``;
-        ``fixed``, ``few`` (counts), ``in range``, ``out of range``: shown only.
+        ``meets``: beyond the bar, but of a run with lazy masks before the series, which remember
+        each chance move of a worker, and the ranges meet; ``fixed``, ``few`` (counts), ``in range``,
+        ``out of range``: shown only.
     """
 
     case: str
@@ -114,26 +119,30 @@ class Row:
 
 @dataclass(frozen=True)
 class Score:
-    """How near one metric is over all cases of a group."""
+    """How near one metric is over all cases of a group.
+
+    median, worst : of the absolute relative errors of medians.
+    missed : the cases beyond their bar; not those of lazy masks whose ranges meet, see `Row`.
+    """
 
     group: str
     metric: str
     nr: int
     median: float
     worst: float
-    worst_case: str
+    missed: tuple[str, ...]
     typical_bar: float | None
     worst_bar: float
 
     @property
     def passed(self) -> bool:
         """Whether both bars are kept."""
-        return self.worst <= self.worst_bar and (self.typical_bar is None or self.median <= self.typical_bar)
+        return not self.missed and (self.typical_bar is None or self.median <= self.typical_bar)
 
     def to_dict(self) -> dict[str, Any]:
         """As ``validate --json`` holds it."""
         return {"group": self.group, "metric": self.metric, "cases": self.nr, "median_error": self.median,
-                "worst_error": self.worst, "worst_case": self.worst_case,
+                "worst_error": self.worst, "missed": list(self.missed),
                 "median_bar": self.typical_bar, "worst_bar": self.worst_bar, "passed": self.passed}
 
 
@@ -271,7 +280,14 @@ def _row(prediction: Prediction, metric: Metric) -> Row | None:
         verdict = "in range" if got.meets(want) else "out of range"
         return Row(case.case, case.policy, metric.name, want, got, ratio, None, verdict)
     error = abs(_without_a_sweep(prediction) / want.median - 1) if metric.sweep else abs(ratio - 1)
-    return Row(case.case, case.policy, metric.name, want, got, ratio, error, _verdict(error, metric))
+    verdict = _verdict(error, metric)
+    if case.before:
+        verdict = _lenient(verdict, got, want, prediction)
+    return Row(case.case, case.policy, metric.name, want, got, ratio, error, verdict)
+
+
+def _lenient(verdict: str, got: Spread, want: Spread, before: Prediction) -> str:
+    return "meets" if verdict == "MISS" and before.scenario.kernel.mask_lazy and got.meets(want) else verdict
 
 
 def _over(over: float, under: float) -> float:
@@ -323,9 +339,9 @@ def _pairs(predictions: Sequence[Prediction]) -> list[Row]:
         sides = [([_per(run, "tlb_shootdowns") for run in p.case.repeats], p.values("tlb_shootdowns", "pgsteal_anon"))
                  for p in (before, after)]
         want, got = (_quotients(sides[1][i], sides[0][i]) for i in (0, 1))
-        error = abs(got.median / want.median - 1)
-        made.append(Row(after.case.case, after.case.policy, PAIR.name, want, got, got.median / want.median,
-                        error, _verdict(error, PAIR)))
+        ratio = got.median / want.median
+        verdict = _lenient(_verdict(abs(ratio - 1), PAIR), got, want, before)
+        made.append(Row(after.case.case, after.case.policy, PAIR.name, want, got, ratio, abs(ratio - 1), verdict))
     return made
 
 
@@ -345,7 +361,7 @@ class Validation:
     rows : of every case that was reproduced.
     scores : of every metric and group: guests whose CPUs share host CPUs, and other machines.
     refused : case, policy and the reason for each that was not reproduced.
-    groups : (case, policy) to its group.
+    sources : (case, policy) to what it was measured on.
     partial : interrupted.
     """
 
@@ -354,7 +370,7 @@ class Validation:
     rows: tuple[Row, ...]
     scores: tuple[Score, ...]
     refused: tuple[tuple[str, str, str], ...]
-    groups: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    sources: Mapping[tuple[str, str], str] = field(default_factory=dict)
     partial: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -368,9 +384,14 @@ class Validation:
 
     def explained(self) -> list[tuple[Note, list[Row]]]:
         """Each note that is about a row that misses, with those rows."""
-        misses = [row for row in self.rows if row.verdict in ("MISS", "near", "out of range")]
+        misses = [row for row in self.rows if row.verdict in TOLD]
         found = [(note, [row for row in misses if note.about(row)]) for note in notes()]
         return [(note, about) for note, about in found if about]
+
+    def unexplained(self) -> list[Row]:
+        """The rows beyond a bar that no note is about."""
+        return [row for row in self.rows if row.verdict in ("MISS", "meets", "near")
+                and not any(note.about(row) for note in notes())]
 
     def __repr__(self) -> str:
         lines = [self.title(), ""]
@@ -381,13 +402,17 @@ class Validation:
         lines += [f"{case} {policy}: not reproduced: {reason}" for case, policy, reason in self.refused]
         lines += ["", "score                             cases   median    worst      bars"]
         lines += [f"{s.group + ': ' + s.metric:<34}{s.nr:5}{s.median:9.1%}{s.worst:9.1%}"
-                  f"{_bars(s):>11} {'ok' if s.passed else 'MISSED: ' + s.worst_case}" for s in self.scores]
+                  f"{_bars(s):>11} {_passed(s)}" for s in self.scores]
         return "\n".join(lines)
 
     def title(self) -> str:
         """One line: what was run."""
         return (f"{self.name}: measured (median, least..greatest repeat), simulated (medians of {self.seeds} "
                 f"seeds), ratio" + (", PARTIAL: interrupted" if self.partial else ""))
+
+
+def _passed(score: Score) -> str:
+    return "ok" if score.passed else "MISSED: " + (", ".join(score.missed) or "the median")
 
 
 def _bars(score: Score) -> str:
@@ -475,13 +500,87 @@ def _validation(name: str, seeds: int, predictions: Sequence[Prediction],
     scores = []
     for group in dict.fromkeys(groups.values()):
         for metric in (*METRICS, PAIR):
-            scored = [(row.error, f"{row.case} {row.policy}") for row in made if row.metric == metric.name
-                      and row.error is not None and groups[row.case, row.policy] == group]
-            if scored:
-                worst, which = max(scored)
-                scores.append(Score(group, metric.name, len(scored), statistics.median(e for e, _ in scored),
-                                    worst, which, metric.typical, metric.worst))
+            scored = [row for row in made if row.metric == metric.name and row.error is not None
+                      and groups[row.case, row.policy] == group]
+            errors = [row.error for row in scored if row.error is not None]
+            if errors:
+                missed = tuple(f"{row.case} {row.policy}" for row in scored if row.verdict == "MISS")
+                scores.append(Score(group, metric.name, len(errors), statistics.median(errors), max(errors),
+                                    missed, metric.typical, metric.worst))
     order = {key: i for i, key in enumerate(groups)}
     made.sort(key=lambda row: order[row.case, row.policy])
     return Validation(name, seeds, tuple(made), tuple(scores),
-                      tuple((*key, reason) for key, reason in refused.items()), groups, partial)
+                      tuple((*key, reason) for key, reason in refused.items()),
+                      {p.case.key: p.case.source for p in predictions}, partial)
+
+
+# --- docs/validation.md
+
+_HEAD = """# Measured runs of real kernels, simulated
+
+Written by `{command}`; do not edit: a test compares. Inputs: `{inputs}`.
+
+{nr} cases: {sources}. Each was simulated from its scenario with seeds 1 to {seeds}, to the work that
+each of its repeats did: the touches of a sequential writer, the steals of others. Guests whose CPUs share a host CPU take the
+profile `tcg-rr`, other machines `{profile}`; no constant is a case's. Cells are medians, with the least and the greatest
+of the repeats or of seeds and repeats. *ratio* is simulated / measured.
+
+Verdicts: **ok** within the bar of the metric; **near** beyond the bar of the median (12%), within that of each case (35%); **MISS**
+beyond it; **meets** beyond it, but the count is of lazy masks before the series, which remember each chance move, and the ranges meet.
+*fixed* is arithmetic at equal touches, *few* rests on under {few} events, *in range* and *out of range* are
+ranges compared: all shown, none scored. `steal_per_scan` is scored after its scans were moved by up to one walk over the
+list towards the measured ones: one such sweep more or less moves a short run by a third (*ratio* is before that).
+
+## Score
+
+Bars: of the median absolute relative error, and of each case. *guests*: QEMU, CPUs round robin on one host CPU. *machines*: the others.
+
+| group | metric | cases | median error | worst error | bars | |
+|---|---|---|---|---|---|---|
+"""
+
+
+def inputs(path: str | None = None) -> str:
+    """A hash of what the page is made from: the runs, the profiles, the notes and the model's version."""
+    from reclaim import _core
+    from reclaim.machine import profile_names
+    data = resources.files("reclaim")
+    parts = [measured.packaged() if path is None else measured.read(path), str(_core.MODEL_VERSION),
+             data.joinpath("data", "validation_notes.toml").read_text("utf-8")]
+    parts += [data.joinpath("profiles", f"{name}.toml").read_text("utf-8") for name in profile_names()]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def markdown(found: Validation, *, command: str, profile: str | None = None, path: str | None = None) -> str:
+    """The page of `found`: score, what misses and why, every row; its last line is a hash of the others."""
+    keys = list(dict.fromkeys((row.case, row.policy) for row in found.rows))
+    sources = Counter(source for _, source in sorted(found.sources.items()))
+    text = _HEAD.format(command=command, inputs=inputs(path), nr=len(keys) + len(found.refused), seeds=found.seeds,
+                        sources="; ".join(f"{nr} of {source}" for source, nr in sources.items()),
+                        profile=profile or Scenario().machine.profile, few=FEW)
+    text += "".join(f"| {s.group} | `{s.metric}` | {s.nr} | {s.median:.1%} | {s.worst:.1%} | {_bars(s)} | "
+                    f"{'ok' if s.passed else '**' + _passed(s) + '**'} |\n" for s in found.scores)
+    text += "\n## What misses, and why\n\n"
+    for note, about in found.explained():
+        told = "; ".join(f"`{row.case}` {row.policy} {row.metric} {row.ratio:.2f} ({row.verdict})" for row in about)
+        text += f"{note.text}\n\n*{len(about)} rows*: {told}.\n\n"
+    unexplained = found.unexplained()
+    if unexplained:
+        text += "Without a note: " + "; ".join(
+            f"`{row.case}` {row.policy} {row.metric} {row.ratio:.2f} ({row.verdict})" for row in unexplained) + ".\n\n"
+    if found.refused:
+        text += "## Not reproduced\n\n" + "".join(f"* `{c}` {p}: {reason}\n" for c, p, reason in found.refused) + "\n"
+    text += "## Every case\n\n| case | policy | metric | measured | simulated | ratio | |\n|---|---|---|---|---|---|---|\n"
+    text += "".join(markdown_row(row) for row in found.rows)
+    return text + f"\n<!-- {page_hash(text)} -->\n"
+
+
+def markdown_row(row: Row) -> str:
+    """One line of the page's last table."""
+    return (f"| {row.case} | {row.policy} | `{row.metric}` | {row.measured} | {row.simulated} | "
+            f"{row.ratio:.3f} | {row.verdict} |\n")
+
+
+def page_hash(text: str) -> str:
+    """What the last line of a generated page holds, of the lines before it."""
+    return hashlib.blake2b(text.strip().encode(), digest_size=16).hexdigest()
