@@ -190,7 +190,7 @@ class Plan:
             say: Callable[[str], None] | None = None) -> Sensitivity:
         """Run all of it; partial, with what was run, after a KeyboardInterrupt.
 
-        whole : also run the scenario as it is for the published time.
+        whole : also run the scenario as it is for the published time, with `choice_seeds` seeds.
         progress : called with the share done and what was done last.
         say : called once with the time that it will take.
         """
@@ -205,7 +205,7 @@ class Plan:
             started = time.perf_counter()
             self._run([(BASE, first)], found, jobs, None)
             took = time.perf_counter() - started
-            total = len(self.seeds) * (1 + seconds / self.scenario.seconds) + len(self.choices) * self.choice_seeds
+            total = len(self.seeds) + (len(self.choices) + seconds / self.scenario.seconds) * self.choice_seeds
             if say is not None:
                 say(f"{len(self.choices)} choices with {self.choice_seeds} of {len(self.seeds)} seeds, both policies, {self.scenario.seconds:g} "
                     f"simulated seconds each: about {_duration(took * total * min(2, jobs) / jobs)}, or less: what has "
@@ -217,7 +217,7 @@ class Plan:
                       _part(progress, 1 / self.choice_seeds, 1.0))
             if seconds:
                 plan = dataclasses.replace(self, scenario=self.scenario.replace(seconds=seconds, where="published"))
-                plan._run([(BASE, seed) for seed in self.seeds], longer, jobs, None)
+                plan._run([(BASE, seed) for seed in self.seeds[:self.choice_seeds]], longer, jobs, None)
         except KeyboardInterrupt:
             if first not in found.get(BASE, {}):
                 raise
@@ -356,11 +356,17 @@ class Sensitivity:
     def ranked(self) -> list[tuple[Choice, float, list[Cell]]]:
         """Choices by the greatest effect on any number, those beyond the noise of seeds first."""
         rated = []
-        for choice in self.found:
+        for choice in self.found.keys() - set(self.without_effect()):
             cells = self.cells(choice)
             real = [abs(cell.effect) for cell in cells if not cell.in_noise]
             rated.append((choice, max(real, default=0.0), cells))
-        return sorted(rated, key=lambda one: -one[1])
+        return sorted(rated, key=lambda one: (-one[1], one[0].factor, one[0].value))
+
+    def without_effect(self) -> list[Choice]:
+        """The choices with which every run of a seed ends in the state of the base."""
+        first = self.plan.seeds[0]
+        return [choice for choice, pairs in self.found.items()
+                if first in pairs and _same(pairs[first], self.base[first])]
 
     def range_of(self, row: str, what: str, group: str) -> list[tuple[float, Choice]]:
         """The number under each choice of `group`, ascending."""
@@ -392,7 +398,8 @@ class Sensitivity:
                           "published": self.published(row, what)} for row, what in WHAT],
                 "choices": [{"factor": choice.factor, "value": choice.value,
                              "effect": effect if math.isfinite(effect) else None,
-                             "cells": [cell.to_dict() for cell in cells]} for choice, effect, cells in self.ranked()]}
+                             "cells": [cell.to_dict() for cell in cells]} for choice, effect, cells in self.ranked()],
+                "without_effect": [{"factor": choice.factor, "value": choice.value} for choice in self.without_effect()]}
         return data | {"partial": True} if self.partial else data
 
     def title(self) -> str:
@@ -410,15 +417,20 @@ class Sensitivity:
                              f"{show(what, min(values))} .. {show(what, max(values))}")
         lines += ["", "choices by effect (what each moves most; ~: seeds alone move it as far):"]
         for choice, effect, cells in self.ranked():
-            told = sorted(cells, key=lambda cell: (cell.in_noise, -abs(cell.effect)))[:3]
+            most = sorted(cells, key=lambda cell: (cell.in_noise, -abs(cell.effect)))[:3]
             lines.append(f"  {choice.factor + ' = ' + choice.value:<36}{factor(effect):>8}  " + "; ".join(
-                f"{cell.row} {cell.what} {cell} for {show(cell.what, cell.base)}" for cell in told))
-        return "\n".join(lines)
+                f"{cell.row} {cell.what} {cell} for {show(cell.what, cell.base)}" for cell in most))
+        return "\n".join([*lines, "", "without any effect: " + told(self.without_effect())])
 
     def markdown(self, command: str) -> str:
         """The page of docs."""
         from reclaim.sensitivity_page import page
         return page(self, command)
+
+
+def told(chosen: Iterable[Choice]) -> str:
+    """Choices in a sentence."""
+    return ", ".join(f"{choice.factor} = {choice.value}" for choice in chosen) or "none"
 
 
 def show(what: str, value: float) -> str:

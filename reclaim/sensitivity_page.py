@@ -8,7 +8,7 @@ import statistics
 import tomllib
 from importlib import resources
 
-from reclaim.sensitivity import WHAT, Choice, Sensitivity, factor, show, values_of
+from reclaim.sensitivity import WHAT, Choice, Sensitivity, factor, show, told, values_of
 
 _HEAD = """# How sure is that: `{name}`, one assumption at a time
 
@@ -87,9 +87,9 @@ def _sentence(found: Sensitivity, row: str, what: str, want: float) -> str:
         for value, choice in found.range_of(row, what, group):
             ways.append((1 - abs(_distance(what, value, want)) / abs(way), value, choice))
     ways.sort(key=lambda one: -one[0])
-    told = [f"`{choice.factor} = {choice.value}` ({show(what, value)})" for share, value, choice in ways[:4] if share >= 0.5]
-    if told:
-        return f"{show(what, want)} for {show(what, base)}; at least half of the way go {', '.join(told)}."
+    far = [f"`{choice.factor} = {choice.value}` ({show(what, value)})" for share, value, choice in ways[:4] if share >= 0.5]
+    if far:
+        return f"{show(what, want)} for {show(what, base)}; at least half of the way go {', '.join(far)}."
     share, value, choice = ways[0]
     return (f"{show(what, want)} for {show(what, base)}; no single choice goes half of the way; nearest is "
             f"`{choice.factor} = {choice.value}` ({show(what, value)}).")
@@ -119,4 +119,4 @@ def _ranking(found: Sensitivity) -> str:
         by = {(cell.row, cell.what): str(cell) for cell in cells}
         lines.append(f"| `{choice.factor} = {choice.value}` | {factor(effect)} | "
                      + " | ".join(by.get(number, "-") for number in numbers) + " |\n")
-    return "".join(lines)
+    return "".join(lines) + f"\nWithout any effect here: {told(found.without_effect())}.\n"
