@@ -155,7 +155,8 @@ def _add_validate(commands: Any) -> None:
                           help="measured runs, a case a line (default: those of the package)")
     validate.add_argument("--case", nargs="+", action="extend", default=[], metavar="NAME", dest="cases",
                           help="only these cases; patterns as of a shell")
-    validate.add_argument("--seeds", type=_integer, default=5, metavar="N", help="runs of each case (default: 5)")
+    validate.add_argument("--seeds", type=_integer, default=5, metavar="N",
+                          help="runs of each case (default: 5)")
     validate.add_argument("--profile", metavar="NAME",
                           help="of cases that name none and whose CPUs share no host CPU (default: vm16)")
     _add_generated(validate)
@@ -187,11 +188,13 @@ def _add_sensitivity(commands: Any) -> None:
 
 
 def _add_generated(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--jobs", type=_integer, metavar="N", help="simulations at once (default: 2, or 1 of one CPU)")
+    command.add_argument("--jobs", type=_integer, metavar="N",
+                         help="simulations at once (default: 2, or 1 of one CPU)")
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print a page of the docs")
-    command.add_argument("-o", "--output", metavar="FILE", help="write there what is printed; replaced once it is whole")
+    command.add_argument("-o", "--output", metavar="FILE",
+                         help="write there what is printed; replaced once it is whole")
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
@@ -254,12 +257,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    from reclaim.validation import markdown, validate
+    from reclaim.validation import validate
+    from reclaim.validation_page import page
     with _Progress() as progress:
         found = validate(args.file, cases=args.cases, seeds=args.seeds, profile=args.profile, jobs=args.jobs,
                          progress=progress.show)
-    page = markdown(found, command=_told(args), profile=args.profile, path=args.file) if args.markdown else None
-    code = _print(found, args.json, page, args.output)
+    text = page(found, _told(args), profile=args.profile, path=args.file) if args.markdown else None
+    code = _print(found, args.json, text, args.output)
     if not found.rows and code == EXIT_OK:
         return _complain("the model takes none of these cases", EXIT_INPUT)
     return code

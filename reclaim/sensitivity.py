@@ -47,6 +47,8 @@ OPEN: dict[str, tuple[Any, ...]] = {
     **{f"kernel.{name}": ("yes", "no") for name in SWITCHES},
     "machine.pcid": (True, False), "memcg.swappiness": (30, 100, 200), "workload.pin": (True, False),
 }
+# Numbers that no key of a scenario sets, or that one leaves to "auto": the field of `World`.
+IN_WORLD = {"tlb.l1_entries": "l1_sets", "tlb.l2_entries": "l2_sets", "memcg.kernel": "kernel_pages"}
 SCHEDULER: dict[str, tuple[Any, ...]] = {
     "hz": (100, 250, 1000), "migrations_per_s": (0.0, 0.1, 1.0, 10.0), "skew_tick": (True, False)}
 
@@ -72,13 +74,18 @@ class Choice:
         """The part of the scenario that the factor belongs to."""
         return self.factor.partition(".")[0]
 
+    def to_dict(self) -> dict[str, str]:
+        """As ``sensitivity --json`` holds it."""
+        return {"factor": self.factor, "value": self.value}
+
     def lower(self, scenario: Scenario, seed: int) -> Any:
         """The world of `scenario` with this choice."""
         world = scenario.replace(self.changes, where=self.factor).lower(seed=seed)
-        fields: dict[str, Any] = {name: max(1, round(getattr(world, name) * by)) for name, by in self.world.items()}
+        fields: dict[str, Any] = {name: max(1, round(getattr(world, name) * by))
+                                  for name, by in self.world.items()}
         if self.scheduler:
-            fields |= _scheduler_fields(dataclasses.replace(scenario.machine.load_profile().scheduler, **self.scheduler),
-                                        scenario.machine.cpus)
+            scheduler = dataclasses.replace(scenario.machine.load_profile().scheduler, **self.scheduler)
+            fields |= _scheduler_fields(scheduler, scenario.machine.cpus)
         return dataclasses.replace(world, **fields)
 
 
@@ -99,12 +106,14 @@ def choices(scenario: Scenario) -> Iterator[Choice]:
         yield from (Choice(name, show_value(value), {name: value}) for value in values)
     yield from (Choice("swap", name, keys) for name, keys in DEVICES.items())
     for name, values in SCHEDULER.items():
-        yield from (Choice(f"scheduler.{name}", show_value(value), scheduler={name: value}) for value in values)
+        yield from (Choice(f"scheduler.{name}", show_value(value), scheduler={name: value})
+                    for value in values)
     for name in ("slice_ms", "kthread_share"):
         was = getattr(profile.scheduler, name)
-        yield from (Choice(f"scheduler.{name}", f"x{by:g}", scheduler={name: min(was * by, 1.0) if name != "slice_ms"
-                                                                      else was * by}) for by in FACTORS)
-    for name, what in (("tlb.l1_entries", "l1_sets"), ("tlb.l2_entries", "l2_sets"), ("memcg.kernel", "kernel_pages")):
+        most = 1.0 if name == "kthread_share" else math.inf
+        yield from (Choice(f"scheduler.{name}", f"x{by:g}", scheduler={name: min(was * by, most)})
+                    for by in FACTORS)
+    for name, what in IN_WORLD.items():
         yield from (Choice(name, f"x{by:g}", world={what: by}) for by in FACTORS)
     if scenario.machine.host_cpus == 0:
         yield from (Choice("machine.profile", name, {"machine.profile": name})
@@ -118,7 +127,8 @@ def _workload(scenario: Scenario) -> Iterator[Choice]:
         for name, values in (("madvise", ("default", *ADVICE)), ("method", ("all", *METHODS))):
             yield from (Choice(f"workload.{name}", value, {f"workload.{name}": value}) for value in values)
     elif scenario.workload.kind == "writer":
-        yield from (Choice("workload.pattern", value, {"workload.pattern": value}) for value in ("seq", "rand", "mix"))
+        yield from (Choice("workload.pattern", value, {"workload.pattern": value})
+                    for value in ("seq", "rand", "mix"))
 
 
 def _key(world: Any) -> bytes:
@@ -182,8 +192,8 @@ class Plan:
             if key not in seen:
                 seen.add(key)
                 kept.append(choice)
-        return cls(scenario, (before, after), tuple((scenario.seed + i) % 2**64 for i in range(seeds)), tuple(kept),
-                   choice_seeds)
+        numbers = tuple((scenario.seed + i) % 2**64 for i in range(seeds))
+        return cls(scenario, (before, after), numbers, tuple(kept), choice_seeds)
 
     def run(self, *, jobs: int | None = None, whole: bool = False,
             progress: Callable[[float, str], None] | None = None,
@@ -205,25 +215,30 @@ class Plan:
             started = time.perf_counter()
             self._run([(BASE, first)], found, jobs, None)
             took = time.perf_counter() - started
-            total = len(self.seeds) + (len(self.choices) + seconds / self.scenario.seconds) * self.choice_seeds
             if say is not None:
-                say(f"{len(self.choices)} choices with {self.choice_seeds} of {len(self.seeds)} seeds, both policies, {self.scenario.seconds:g} "
-                    f"simulated seconds each: about {_duration(took * total * min(2, jobs) / jobs)}, or less: what has "
-                    "no effect with the first seed is not run with the others")
+                each = len(self.choices) + seconds / self.scenario.seconds
+                say(self._told(took * (len(self.seeds) + each * self.choice_seeds) * min(2, jobs) / jobs))
             self._run([*((BASE, seed) for seed in rest), *((i, first) for i in everyone)], found, jobs,
                       _part(progress, 0.0, 1 / self.choice_seeds))
             moved = [i for i in everyone if not _same(found[i][first], found[BASE][first])]
             self._run([(i, seed) for seed in rest[:self.choice_seeds - 1] for i in moved], found, jobs,
                       _part(progress, 1 / self.choice_seeds, 1.0))
             if seconds:
-                plan = dataclasses.replace(self, scenario=self.scenario.replace(seconds=seconds, where="published"))
+                scenario = self.scenario.replace(seconds=seconds, where="published")
+                plan = dataclasses.replace(self, scenario=scenario)
                 plan._run([(BASE, seed) for seed in self.seeds[:self.choice_seeds]], longer, jobs, None)
         except KeyboardInterrupt:
             if first not in found.get(BASE, {}):
                 raise
             partial = True
-        return Sensitivity(self, found.pop(BASE), {self.choices[i]: pairs for i, pairs in sorted(found.items())},
+        base = found.pop(BASE)
+        return Sensitivity(self, base, {self.choices[i]: pairs for i, pairs in sorted(found.items())},
                            longer.get(BASE, {}), partial)
+
+    def _told(self, seconds: float) -> str:
+        return (f"{len(self.choices)} choices with {self.choice_seeds} of {len(self.seeds)} seeds, both "
+                f"policies, {self.scenario.seconds:g} simulated seconds each: about {_duration(seconds)}, or less: "
+                "what has no effect with the first seed is not run with the others")
 
     def _run(self, work: Sequence[tuple[int, int]], found: dict[int, Pairs], jobs: int,
              progress: Callable[[float, str], None] | None) -> None:
@@ -242,18 +257,21 @@ class Plan:
 
     def _one(self, index: int, seed: int, side: int, stop: Stop) -> Counters:
         from reclaim.simulation import Simulation
-        world = self.scenario.lower(seed=seed) if index == BASE else self.choices[index].lower(self.scenario, seed)
+        choice = Choice("", "") if index == BASE else self.choices[index]
+        world = choice.lower(self.scenario, seed)
         if seed != self.seeds[0]:
             world = _jittered(world, seed)
         simulation = Simulation(world, self.policies[side])
-        counters: Counters = simulation.run(seconds=self.scenario.seconds, progress=stop.watch(simulation)).counters
+        result = simulation.run(seconds=self.scenario.seconds, progress=stop.watch(simulation))
+        counters: Counters = result.counters
         return counters
 
 
 def _jittered(world: Any, seed: int) -> Any:
     """Each cost off by up to `JITTER`: where seeds decide little, phases do, and any change moves those."""
     draw = random.Random(seed)
-    return dataclasses.replace(world, costs=tuple(round(ps * (1 + draw.uniform(-JITTER, JITTER))) for ps in world.costs))
+    return dataclasses.replace(world, costs=tuple(
+        round(ps * (1 + draw.uniform(-JITTER, JITTER))) for ps in world.costs))
 
 
 def _part(progress: Callable[[float, str], None] | None, low: float, high: float,
@@ -290,8 +308,10 @@ class Cell:
     def effect(self) -> float:
         """Of a count or ratio: the log of value / base; of a change: what it does to after / before."""
         if self.what == "change":
-            return math.log((100 + self.value) / (100 + self.base)) if min(self.value, self.base) > -100 else math.inf
-        return math.log(self.value / self.base) if self.value > 0 and self.base > 0 else math.inf
+            value, base = 100 + self.value, 100 + self.base
+        else:
+            value, base = self.value, self.base
+        return math.log(value / base) if min(value, base) > 0 else math.inf
 
     @property
     def in_noise(self) -> bool:
@@ -348,9 +368,10 @@ class Sensitivity:
         for row, what in WHAT:
             pairs = self.found[choice]
             base = values_of((self.base[seed] for seed in pairs), row, what)
-            values, noise = values_of(pairs.values(), row, what), values_of(self.base.values(), row, what)
+            values, every = values_of(pairs.values(), row, what), values_of(self.base.values(), row, what)
             if base and values:
-                made.append(Cell(row, what, statistics.median(base), statistics.median(values), max(noise) - min(noise)))
+                made.append(Cell(row, what, statistics.median(base), statistics.median(values),
+                                 noise=max(every) - min(every)))
         return made
 
     def ranked(self) -> list[tuple[Choice, float, list[Cell]]]:
@@ -396,16 +417,17 @@ class Sensitivity:
                 "policies": list(self.plan.policies), "seeds": list(self.plan.seeds),
                 "base": [{"row": row, "what": what, "values": values_of(self.base.values(), row, what),
                           "published": self.published(row, what)} for row, what in WHAT],
-                "choices": [{"factor": choice.factor, "value": choice.value,
-                             "effect": effect if math.isfinite(effect) else None,
-                             "cells": [cell.to_dict() for cell in cells]} for choice, effect, cells in self.ranked()],
-                "without_effect": [{"factor": choice.factor, "value": choice.value} for choice in self.without_effect()]}
+                "choices": [choice.to_dict() | {"effect": effect if math.isfinite(effect) else None,
+                                                "cells": [cell.to_dict() for cell in cells]}
+                            for choice, effect, cells in self.ranked()],
+                "without_effect": [choice.to_dict() for choice in self.without_effect()]}
         return data | {"partial": True} if self.partial else data
 
     def title(self) -> str:
         """One line: what was run."""
-        return (f"{self.plan.scenario.name}: {self.plan.scenario.seconds:g} s, {' and '.join(self.plan.policies)}, "
-                f"{len(self.plan.seeds)} seeds, {len(self.found)} choices one at a time, simulated"
+        plan = self.plan
+        return (f"{plan.scenario.name}: {plan.scenario.seconds:g} s, {' and '.join(plan.policies)}, "
+                f"{len(plan.seeds)} seeds, {len(self.found)} choices one at a time, simulated"
                 + (", PARTIAL: interrupted" if self.partial else ""))
 
     def __repr__(self) -> str:

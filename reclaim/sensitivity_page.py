@@ -8,15 +8,25 @@ import statistics
 import tomllib
 from importlib import resources
 
+from reclaim.pages import sealed
 from reclaim.sensitivity import WHAT, Choice, Sensitivity, factor, show, told, values_of
 
 _HEAD = """# How sure is that: `{name}`, one assumption at a time
 
-Written by `{command}`; do not edit: a test compares. Inputs: `{inputs}`.
+Written by `{command}`; do not edit: a test compares.
+Inputs: `{inputs}`.
 
-All simulated: {seconds:g} s, `{before}` and `{after}`, seeds {seeds}, the same for every choice. Costs of the profile `{profile}` are
-halved and doubled; what the scenario leaves to its version or to a default takes every value. {nr} choices make another
-world. *per page* is per reclaimed page; *change* is after / before - 1.
+All simulated: {seconds:g} s, `{before}` and `{after}`, seeds {seeds} for the base, the first
+{choice_seeds} of them for each choice. Where seeds decide little, phases do: in all runs but those of
+the first seed each cost is off by up to 0.1%, drawn, so that the range over seeds is also that of any
+small change. Costs of the profile `{profile}` are halved and doubled; what the scenario leaves to its
+version or to a default takes every value. {nr} choices make another world. *per page* is per reclaimed
+page; *change* is after / before - 1.
+"""
+_BOLD = """
+Bold: the published value lies in the range, the base's included. Where it lies outside that of seeds and
+costs, an assumption that is no cost would have to be wrong:
+
 """
 
 
@@ -31,15 +41,15 @@ def inputs(found: Sensitivity) -> str:
 
 def page(found: Sensitivity, command: str) -> str:
     """The page; its last line is a hash of the others."""
-    from reclaim.validation import page_hash
     plan = found.plan
-    text = _HEAD.format(name=plan.scenario.name, command=command, inputs=inputs(found), seconds=plan.scenario.seconds,
-                        before=plan.policies[0], after=plan.policies[1], nr=len(found.found),
-                        profile=plan.scenario.machine.profile, seeds=", ".join(map(str, plan.seeds)))
+    text = _HEAD.format(name=plan.scenario.name, command=command, inputs=inputs(found),
+                        seconds=plan.scenario.seconds, before=plan.policies[0], after=plan.policies[1],
+                        nr=len(found.found),
+                        profile=plan.scenario.machine.profile, seeds=", ".join(map(str, plan.seeds)),
+                        choice_seeds=plan.choice_seeds)
     if plan.scenario.published:
         text += _published(found)
-    text += _ranking(found)
-    return text + f"\n<!-- {page_hash(text)} -->\n"
+    return sealed(text + _ranking(found))
 
 
 def _published(found: Sensitivity) -> str:
@@ -60,12 +70,12 @@ def _published(found: Sensitivity) -> str:
             cells.append(f"{show(what, statistics.median(longer))} ({_range(what, longer)})")
         for group in groups:
             values = [value for value, _ in found.range_of(row, what, group)]
+            told_range = _range(what, values) if values else "-"
             inside = values and min(*values, *base) <= want <= max(*values, *base)
-            cells.append((f"**{_range(what, values)}**" if inside else _range(what, values)) if values else "-")
+            cells.append(f"**{told_range}**" if inside else told_range)
         lines.append("| " + " | ".join(cells) + " |\n")
         sentences.append(f"* **{row} {what}**: {_sentence(found, row, what, want)}\n")
-    return "".join(lines) + ("\nBold: the published value lies in the range, the base's included. Where it lies outside that of seeds and "
-                             "costs, an assumption that is no cost would have to be wrong:\n\n") + "".join(sentences) + _notes(found)
+    return "".join(lines) + _BOLD + "".join(sentences) + _notes(found)
 
 
 def _range(what: str, values: list[float]) -> str:
@@ -87,7 +97,8 @@ def _sentence(found: Sensitivity, row: str, what: str, want: float) -> str:
         for value, choice in found.range_of(row, what, group):
             ways.append((1 - abs(_distance(what, value, want)) / abs(way), value, choice))
     ways.sort(key=lambda one: -one[0])
-    far = [f"`{choice.factor} = {choice.value}` ({show(what, value)})" for share, value, choice in ways[:4] if share >= 0.5]
+    far = [f"`{choice.factor} = {choice.value}` ({show(what, value)})"
+           for share, value, choice in ways[:4] if share >= 0.5]
     if far:
         return f"{show(what, want)} for {show(what, base)}; at least half of the way go {', '.join(far)}."
     share, value, choice = ways[0]
@@ -104,17 +115,17 @@ def _distance(what: str, value: float, want: float) -> float:
 
 def _notes(found: Sensitivity) -> str:
     text = resources.files("reclaim").joinpath("data", "sensitivity_notes.toml").read_text("utf-8")
-    notes = [note["text"].strip() for note in tomllib.loads(text)["note"] if note["scenario"] == found.plan.scenario.name]
-    return "".join(f"\n{note}\n" for note in notes)
+    return "".join(f"\n{note['text'].strip()}\n" for note in tomllib.loads(text)["note"]
+                   if note["scenario"] == found.plan.scenario.name)
 
 
 def _ranking(found: Sensitivity) -> str:
     numbers = [(row, what) for row, what in WHAT if values_of(found.base.values(), row, what)]
     head = ["choice", "effect", *(f"{row} {what}" for row, what in numbers)]
-    lines = ["\n## Choices, by their greatest effect on any number\n\n`~`: the range of the base over its seeds is as "
-             f"wide as what the choice does.\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n",
-             "| base | | " + " | ".join(show(what, statistics.median(values_of(found.base.values(), row, what)))
-                                        for row, what in numbers) + " |\n"]
+    base = [show(what, statistics.median(values_of(found.base.values(), row, what))) for row, what in numbers]
+    lines = ["\n## Choices, by their greatest effect on any number\n\n`~`: the range of the base over its "
+             f"seeds is as wide as what the choice does.\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n",
+             f"| base | | {' | '.join(base)} |\n"]
     for choice, effect, cells in found.ranked():
         by = {(cell.row, cell.what): str(cell) for cell in cells}
         lines.append(f"| `{choice.factor} = {choice.value}` | {factor(effect)} | "

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import hashlib
+import itertools
 import statistics
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -139,6 +138,14 @@ class Score:
         """Whether both bars are kept."""
         return not self.missed and (self.typical_bar is None or self.median <= self.typical_bar)
 
+    def bars(self) -> str:
+        """The bars, of the median first."""
+        return "/".join(f"{bar:.0%}" for bar in (self.typical_bar, self.worst_bar) if bar is not None)
+
+    def told(self) -> str:
+        """``ok``, or what misses."""
+        return "ok" if self.passed else "MISSED: " + (", ".join(self.missed) or "the median")
+
     def to_dict(self) -> dict[str, Any]:
         """As ``validate --json`` holds it."""
         return {"group": self.group, "metric": self.metric, "cases": self.nr, "median_error": self.median,
@@ -168,8 +175,9 @@ class Note:
 def notes() -> tuple[Note, ...]:
     """The notes that the package brings."""
     text = resources.files("reclaim").joinpath("data", "validation_notes.toml").read_text("utf-8")
-    return tuple(Note(tuple(note["cases"]), tuple(note.get("policies", ["*"])), tuple(note.get("metrics", ["*"])),
-                      note["text"].strip()) for note in tomllib.loads(text)["note"])
+    return tuple(Note(tuple(note["cases"]), tuple(note.get("policies", ["*"])),
+                      tuple(note.get("metrics", ["*"])), note["text"].strip())
+                 for note in tomllib.loads(text)["note"])
 
 
 # --- one case
@@ -199,7 +207,8 @@ def work(case: Case, scenario: Scenario) -> str:
     return "page_touches" if seq and counted else "pgsteal_anon"
 
 
-def predict(case: Case, seed: int, *, profile: str | None = None, stop: Stop | None = None) -> tuple[Counters, ...]:
+def predict(case: Case, seed: int, *, profile: str | None = None,
+            stop: Stop | None = None) -> tuple[Counters, ...]:
     """The counters at the work of each repeat of `case`, from one run.
 
     Raises
@@ -209,7 +218,8 @@ def predict(case: Case, seed: int, *, profile: str | None = None, stop: Stop | N
     from reclaim.simulation import Simulation
     stop = stop or Stop()
     scenario = case.load_scenario(profile)
-    simulation = Simulation(scenario.replace(seconds=MAX_SECONDS, warmup=0.0, touches=0), case.policy, seed=seed)
+    endless = scenario.replace(seconds=MAX_SECONDS, warmup=0.0, touches=0)
+    simulation = Simulation(endless, case.policy, seed=seed)
     what = work(case, scenario)
     found: dict[float, Counters] = {}
     for amount in sorted({run[what] for run in case.repeats}):
@@ -273,17 +283,19 @@ def _row(prediction: Prediction, metric: Metric) -> Row | None:
     if len(theirs) < len(ratios) or not ours:
         return None
     got, want = Spread.of(ours), Spread.of(theirs)
+    ratio = _over(got.median, want.median)
+
+    def row(error: float | None, verdict: str) -> Row:
+        return Row(case.case, case.policy, metric.name, want, got, ratio, error, verdict)
     if min(min(run[metric.over], run[metric.under]) for run in case.repeats) < FEW or not want.median:
-        return Row(case.case, case.policy, metric.name, want, got, _over(got.median, want.median), None, "few")
-    ratio = got.median / want.median
+        return row(None, "few")
     if case.before and "b" not in metric.sides:
-        verdict = "in range" if got.meets(want) else "out of range"
-        return Row(case.case, case.policy, metric.name, want, got, ratio, None, verdict)
+        return row(None, "in range" if got.meets(want) else "out of range")
     error = abs(_without_a_sweep(prediction) / want.median - 1) if metric.sweep else abs(ratio - 1)
     verdict = _verdict(error, metric)
     if case.before:
         verdict = _lenient(verdict, got, want, prediction)
-    return Row(case.case, case.policy, metric.name, want, got, ratio, error, verdict)
+    return row(error, verdict)
 
 
 def _lenient(verdict: str, got: Spread, want: Spread, before: Prediction) -> str:
@@ -336,12 +348,12 @@ def _pairs(predictions: Sequence[Prediction]) -> list[Row]:
         before = befores.get(after.case.case)
         if after.case.before or before is None:
             continue
-        sides = [([_per(run, "tlb_shootdowns") for run in p.case.repeats], p.values("tlb_shootdowns", "pgsteal_anon"))
-                 for p in (before, after)]
+        sides = [([_per(run, "tlb_shootdowns") for run in p.case.repeats],
+                  p.values("tlb_shootdowns", "pgsteal_anon")) for p in (before, after)]
         want, got = (_quotients(sides[1][i], sides[0][i]) for i in (0, 1))
         ratio = got.median / want.median
         verdict = _lenient(_verdict(abs(ratio - 1), PAIR), got, want, before)
-        made.append(Row(after.case.case, after.case.policy, PAIR.name, want, got, ratio, abs(ratio - 1), verdict))
+        made.append(Row(*after.case.key, PAIR.name, want, got, ratio, abs(ratio - 1), verdict))
     return made
 
 
@@ -395,28 +407,20 @@ class Validation:
 
     def __repr__(self) -> str:
         lines = [self.title(), ""]
-        for key in dict.fromkeys((row.case, row.policy) for row in self.rows):
-            lines += [f"{key[0]} {key[1]}"]
+        for (case, policy), made in itertools.groupby(self.rows, lambda row: (row.case, row.policy)):
+            lines += [f"{case} {policy}"]
             lines += [f"  {row.metric:<24}{row.measured!s:<36}{row.simulated!s:<36}"
-                      f"{row.ratio:7.3f}  {row.verdict}" for row in self.rows if (row.case, row.policy) == key]
+                      f"{row.ratio:7.3f}  {row.verdict}" for row in made]
         lines += [f"{case} {policy}: not reproduced: {reason}" for case, policy, reason in self.refused]
         lines += ["", "score                             cases   median    worst      bars"]
         lines += [f"{s.group + ': ' + s.metric:<34}{s.nr:5}{s.median:9.1%}{s.worst:9.1%}"
-                  f"{_bars(s):>11} {_passed(s)}" for s in self.scores]
+                  f"{s.bars():>11} {s.told()}" for s in self.scores]
         return "\n".join(lines)
 
     def title(self) -> str:
         """One line: what was run."""
         return (f"{self.name}: measured (median, least..greatest repeat), simulated (medians of {self.seeds} "
                 f"seeds), ratio" + (", PARTIAL: interrupted" if self.partial else ""))
-
-
-def _passed(score: Score) -> str:
-    return "ok" if score.passed else "MISSED: " + (", ".join(score.missed) or "the median")
-
-
-def _bars(score: Score) -> str:
-    return "/".join(f"{bar:.0%}" for bar in (score.typical_bar, score.worst_bar) if bar is not None)
 
 
 def validate(path: str | None = None, *, cases: Iterable[str] = (), seeds: int = SEEDS,
@@ -473,7 +477,8 @@ def _choose(cases: list[Case], patterns: list[str], profile: str | None,
     """The cases that match, and the reason for each that the model does not take."""
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(case.case, pattern) for case in cases):
-            raise ReclaimError(f"no case matches {pattern!r}" + did_you_mean(pattern, (c.case for c in cases)))
+            raise ReclaimError(f"no case matches {pattern!r}"
+                               + did_you_mean(pattern, (case.case for case in cases)))
     chosen: list[tuple[Case, Scenario]] = []
     refused: dict[tuple[str, str], str] = {}
     for case in cases:
@@ -512,75 +517,3 @@ def _validation(name: str, seeds: int, predictions: Sequence[Prediction],
     return Validation(name, seeds, tuple(made), tuple(scores),
                       tuple((*key, reason) for key, reason in refused.items()),
                       {p.case.key: p.case.source for p in predictions}, partial)
-
-
-# --- docs/validation.md
-
-_HEAD = """# Measured runs of real kernels, simulated
-
-Written by `{command}`; do not edit: a test compares. Inputs: `{inputs}`.
-
-{nr} cases: {sources}. Each was simulated from its scenario with seeds 1 to {seeds}, to the work that
-each of its repeats did: the touches of a sequential writer, the steals of others. Guests whose CPUs share a host CPU take the
-profile `tcg-rr`, other machines `{profile}`; no constant is a case's. Cells are medians, with the least and the greatest
-of the repeats or of seeds and repeats. *ratio* is simulated / measured.
-
-Verdicts: **ok** within the bar of the metric; **near** beyond the bar of the median (12%), within that of each case (35%); **MISS**
-beyond it; **meets** beyond it, but the count is of lazy masks before the series, which remember each chance move, and the ranges meet.
-*fixed* is arithmetic at equal touches, *few* rests on under {few} events, *in range* and *out of range* are
-ranges compared: all shown, none scored. `steal_per_scan` is scored after its scans were moved by up to one walk over the
-list towards the measured ones: one such sweep more or less moves a short run by a third (*ratio* is before that).
-
-## Score
-
-Bars: of the median absolute relative error, and of each case. *guests*: QEMU, CPUs round robin on one host CPU. *machines*: the others.
-
-| group | metric | cases | median error | worst error | bars | |
-|---|---|---|---|---|---|---|
-"""
-
-
-def inputs(path: str | None = None) -> str:
-    """A hash of what the page is made from: the runs, the profiles, the notes and the model's version."""
-    from reclaim import _core
-    from reclaim.machine import profile_names
-    data = resources.files("reclaim")
-    parts = [measured.packaged() if path is None else measured.read(path), str(_core.MODEL_VERSION),
-             data.joinpath("data", "validation_notes.toml").read_text("utf-8")]
-    parts += [data.joinpath("profiles", f"{name}.toml").read_text("utf-8") for name in profile_names()]
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
-
-
-def markdown(found: Validation, *, command: str, profile: str | None = None, path: str | None = None) -> str:
-    """The page of `found`: score, what misses and why, every row; its last line is a hash of the others."""
-    keys = list(dict.fromkeys((row.case, row.policy) for row in found.rows))
-    sources = Counter(source for _, source in sorted(found.sources.items()))
-    text = _HEAD.format(command=command, inputs=inputs(path), nr=len(keys) + len(found.refused), seeds=found.seeds,
-                        sources="; ".join(f"{nr} of {source}" for source, nr in sources.items()),
-                        profile=profile or Scenario().machine.profile, few=FEW)
-    text += "".join(f"| {s.group} | `{s.metric}` | {s.nr} | {s.median:.1%} | {s.worst:.1%} | {_bars(s)} | "
-                    f"{'ok' if s.passed else '**' + _passed(s) + '**'} |\n" for s in found.scores)
-    text += "\n## What misses, and why\n\n"
-    for note, about in found.explained():
-        told = "; ".join(f"`{row.case}` {row.policy} {row.metric} {row.ratio:.2f} ({row.verdict})" for row in about)
-        text += f"{note.text}\n\n*{len(about)} rows*: {told}.\n\n"
-    unexplained = found.unexplained()
-    if unexplained:
-        text += "Without a note: " + "; ".join(
-            f"`{row.case}` {row.policy} {row.metric} {row.ratio:.2f} ({row.verdict})" for row in unexplained) + ".\n\n"
-    if found.refused:
-        text += "## Not reproduced\n\n" + "".join(f"* `{c}` {p}: {reason}\n" for c, p, reason in found.refused) + "\n"
-    text += "## Every case\n\n| case | policy | metric | measured | simulated | ratio | |\n|---|---|---|---|---|---|---|\n"
-    text += "".join(markdown_row(row) for row in found.rows)
-    return text + f"\n<!-- {page_hash(text)} -->\n"
-
-
-def markdown_row(row: Row) -> str:
-    """One line of the page's last table."""
-    return (f"| {row.case} | {row.policy} | `{row.metric}` | {row.measured} | {row.simulated} | "
-            f"{row.ratio:.3f} | {row.verdict} |\n")
-
-
-def page_hash(text: str) -> str:
-    """What the last line of a generated page holds, of the lines before it."""
-    return hashlib.blake2b(text.strip().encode(), digest_size=16).hexdigest()
