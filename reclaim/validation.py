@@ -242,7 +242,7 @@ def _run_to_steals(simulation: Any, amount: float, leg: float, stop: Stop) -> Co
         seconds = min(seconds + leg, MAX_SECONDS)
         counters: Counters = simulation.run(seconds=seconds, progress=stop.watch(simulation)).counters
         steals = counters["pgsteal_anon"]
-        if stop or steals >= 0.995 * amount or seconds >= MAX_SECONDS or simulation.now_ps > seconds * 2e12:
+        if stop or steals >= 0.995 * amount or seconds >= MAX_SECONDS:
             return counters
         rate = steals / seconds
         leg = min((amount - steals) / rate, seconds) if rate else seconds
