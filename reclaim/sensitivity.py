@@ -237,8 +237,8 @@ class Plan:
 
     def _told(self, seconds: float) -> str:
         return (f"{len(self.choices)} choices with {self.choice_seeds} of {len(self.seeds)} seeds, both "
-                f"policies, {self.scenario.seconds:g} simulated seconds each: about {_duration(seconds)}, or less: "
-                "what has no effect with the first seed is not run with the others")
+                f"policies, {self.scenario.seconds:g} simulated seconds each: about {_duration(seconds)}, or "
+                "less: what has no effect with the first seed is not run with the others")
 
     def _run(self, work: Sequence[tuple[int, int]], found: dict[int, Pairs], jobs: int,
              progress: Callable[[float, str], None] | None) -> None:

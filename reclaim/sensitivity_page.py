@@ -16,13 +16,14 @@ _HEAD = """# How sure is that: `{name}`, one assumption at a time
 Written by `{command}`; do not edit: a test compares.
 Inputs: `{inputs}`.
 
-All simulated: {seconds:g} s, `{before}` and `{after}`, seeds {seeds} for the base, the first
-{choice_seeds} of them for each choice. Where seeds decide little, phases do: in all runs but those of
+All simulated: {seconds:g} s, `{before}` and `{after}`, seeds {seeds} for the base and the first
+{choice_seeds} of these for each choice. Where seeds decide little, phases do: in all runs but those of
 the first seed each cost is off by up to 0.1%, drawn, so that the range over seeds is also that of any
 small change. Costs of the profile `{profile}` are halved and doubled; what the scenario leaves to its
 version or to a default takes every value. {nr} choices make another world. *per page* is per reclaimed
 page; *change* is after / before - 1.
 """
+NEAR = 0.05      # no assumption need be wrong for that
 _BOLD = """
 Bold: the published value lies in the range, the base's included. Where it lies outside that of seeds and
 costs, an assumption that is no cost would have to be wrong:
@@ -31,11 +32,12 @@ costs, an assumption that is no cost would have to be wrong:
 
 
 def inputs(found: Sensitivity) -> str:
-    """A hash of what the page is made from: the scenario, its profile, the model's version."""
+    """A hash of what the page is made from: the scenario, its profile, the notes, the model's version."""
     from reclaim import _core
     profile = found.plan.scenario.machine.profile
-    text = resources.files("reclaim").joinpath("profiles", f"{profile}.toml").read_text("utf-8")
-    whole = "\0".join([found.plan.scenario.to_toml(), text, str(_core.MODEL_VERSION)])
+    files = [resources.files("reclaim").joinpath(*path).read_text("utf-8")
+             for path in (("profiles", f"{profile}.toml"), ("data", "sensitivity_notes.toml"))]
+    whole = "\0".join([found.plan.scenario.to_toml(), *files, str(_core.MODEL_VERSION)])
     return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
@@ -67,7 +69,8 @@ def _published(found: Sensitivity) -> str:
         cells = [f"{row} {what}", show(what, want), show(what, statistics.median(base)), _range(what, base)]
         if whole:
             longer = values_of(found.whole.values(), row, what)
-            cells.append(f"{show(what, statistics.median(longer))} ({_range(what, longer)})")
+            cells.append(show(what, longer[0]) if len(longer) == 1 else
+                         f"{show(what, statistics.median(longer))} ({_range(what, longer)})")
         for group in groups:
             values = [value for value, _ in found.range_of(row, what, group)]
             told_range = _range(what, values) if values else "-"
@@ -92,6 +95,8 @@ def _sentence(found: Sensitivity, row: str, what: str, want: float) -> str:
     if costs and min(costs) <= want <= max(costs):
         return "within the range of the costs."
     way = _distance(what, base, want)
+    if abs(way) < NEAR:
+        return f"{show(what, want)} for {show(what, base)}, nearer than {NEAR:.0%}."
     ways: list[tuple[float, float, Choice]] = []
     for group in found.groups():
         for value, choice in found.range_of(row, what, group):
