@@ -15,15 +15,9 @@ import reclaim
 from reclaim.comparison import default_threads
 from reclaim.keys import toml_value
 from reclaim.scenario import Scenario
+from reclaim.sensitivity import DEVICES
 
 SECONDS = 10.0
-# Devices by the numbers of their data sheets: an NVMe drive on PCIe 4.0 (its driver's queue has 1023 tags), a
-# virtio disk, which says that it rotates.
-DEVICES = {
-    "zram": {"swap.kind": "zram"},
-    "nvme": {"swap.kind": "nvme", "swap.depth": 1023, "swap.bandwidth": "5G"},
-    "disk": {"swap.kind": "ssd", "swap.rotational": True, "swap.depth": 256},
-}
 OPEN = {
     "swap": tuple(DEVICES),
     "kernel.lru": ("classic", "mglru"),

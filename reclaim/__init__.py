@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reclaim import policies
     from reclaim.comparison import Comparison, compare, simulate
-    from reclaim.errors import (NotModelledError, PolicyError, ReclaimError, ScenarioError,
+    from reclaim.errors import (MeasuredError, NotModelledError, PolicyError, ReclaimError, ScenarioError,
                                 SimulationError, SnapshotError, TraceError, WorldError)
     from reclaim.result import Result
     from reclaim.scenario import Scenario
@@ -32,6 +32,7 @@ _HOME = {
     "NotModelledError": "reclaim.errors", "PolicyError": "reclaim.errors",
     "SnapshotError": "reclaim.errors", "TraceError": "reclaim.errors",
     "WorldError": "reclaim.errors", "SimulationError": "reclaim.errors",
+    "MeasuredError": "reclaim.errors",
 }
 
 __all__ = ["__version__", "policies", *_HOME]

@@ -6,8 +6,10 @@ Data go to stdout, talk to stderr.  NumPy and the core are imported only by what
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shlex
 import sys
 import time
 from typing import Any
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         argv, command = _cut(sys.argv[1:] if argv is None else argv)
         args = _parser().parse_args(argv)
-        args.command_line = command
+        args.argv, args.command_line = argv, command
         return _call(args)
     except BrokenPipeError:
         # Whoever read stdout has left; keep the interpreter from flushing into the void.
@@ -95,6 +97,8 @@ def _parser() -> _Parser:
                                      parser_class=_Parser)
     _add_compare(commands)
     _add_run(commands)
+    _add_validate(commands)
+    _add_sensitivity(commands)
     _add_convert(commands)
     _add_observe(commands)
     _add_calibrate(commands)
@@ -194,6 +198,58 @@ def _add_calibrate(commands: Any) -> None:
     calibrate.add_argument("--profile", default="vm16", metavar="NAME",
                            help="whose values are inherited (default: %(default)s)")
     calibrate.set_defaults(func=_calibrate, parser=calibrate)
+
+
+def _add_validate(commands: Any) -> None:
+    validate = commands.add_parser(
+        "validate", help="measured runs of real kernels beside the simulator",
+        description="Simulate measured runs, to the work that they did, and score the simulator.",
+        epilog="examples:\n  reclaim validate --case '*-zram-*-eager'\n"
+               "  reclaim validate mine.jsonl --seeds 3 --json")
+    validate.add_argument("file", nargs="?", metavar="FILE",
+                          help="measured runs, a case a line (default: those of the package)")
+    validate.add_argument("--case", nargs="+", action="extend", default=[], metavar="NAME", dest="cases",
+                          help="only these cases; patterns as of a shell")
+    validate.add_argument("--seeds", type=_integer, default=5, metavar="N",
+                          help="runs of each case (default: 5)")
+    validate.add_argument("--profile", metavar="NAME",
+                          help="of cases that name none and whose CPUs share no host CPU (default: vm16)")
+    _add_generated(validate)
+    validate.set_defaults(func=_validate, parser=validate)
+
+
+def _add_sensitivity(commands: Any) -> None:
+    sensitivity = commands.add_parser(
+        "sensitivity", help="how much each assumption moves the table",
+        description="Vary each cost and each thing left open, one at a time, with the same seeds.",
+        epilog="example: reclaim sensitivity batch-tlb-flush --seconds 1 --only 'swap*' 'kernel.*'")
+    sensitivity.add_argument("scenario", nargs="?", default="batch-tlb-flush", metavar="SCENARIO",
+                             help="packaged name or TOML file (default: %(default)s)")
+    sensitivity.add_argument("--before", default="stage0", metavar="POLICY", help="default: %(default)s")
+    sensitivity.add_argument("--after", default="stage5", metavar="POLICY", help="default: %(default)s")
+    sensitivity.add_argument("--seconds", type=_seconds, metavar="S",
+                             help="simulated time, instead of the scenario's: 5, 200ms")
+    sensitivity.add_argument("--seeds", type=_integer, default=3, metavar="N",
+                             help="runs of the scenario as it is; their range is the noise (default: 3)")
+    sensitivity.add_argument("--choice-seeds", type=_integer, metavar="N",
+                             help="runs of each choice (default: as --seeds)")
+    sensitivity.add_argument("--only", nargs="+", action="extend", default=[], metavar="NAME",
+                             help="vary only these; patterns as of a shell; --list names them")
+    sensitivity.add_argument("--whole", action="store_true",
+                             help="also run the scenario as it is for the time that was published")
+    sensitivity.add_argument("--list", action="store_true", help="name what would be varied, and run nothing")
+    _add_generated(sensitivity)
+    sensitivity.set_defaults(func=_sensitivity, parser=sensitivity)
+
+
+def _add_generated(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--jobs", type=_integer, metavar="N",
+                         help="simulations at once (default: 2, or 1 of one CPU)")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print a page of the docs")
+    command.add_argument("-o", "--output", metavar="FILE",
+                         help="write there what is printed; replaced once it is whole")
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
@@ -317,6 +373,37 @@ def _run(args: argparse.Namespace) -> int:
     return _print(result, args.json)
 
 
+def _validate(args: argparse.Namespace) -> int:
+    from reclaim.validation import validate
+    from reclaim.validation_page import page
+    with _Progress() as progress:
+        found = validate(args.file, cases=args.cases, seeds=args.seeds, profile=args.profile, jobs=args.jobs,
+                         progress=progress.show)
+    text = page(found, _told(args), profile=args.profile, path=args.file) if args.markdown else None
+    code = _print(found, args.json, text, args.output)
+    if not found.rows and code == EXIT_OK:
+        return _complain("the model takes none of these cases", EXIT_INPUT)
+    return code
+
+
+def _sensitivity(args: argparse.Namespace) -> int:
+    from reclaim.sensitivity import Plan
+    scenario = _with_seconds(_load(args.scenario), args.seconds)
+    plan = Plan.of(scenario, args.before, args.after, seeds=args.seeds,
+                   choice_seeds=args.choice_seeds, only=args.only)
+    if args.list:
+        return _print_list((choice.factor, choice.value) for choice in plan.choices)
+    with _Progress() as progress:
+        found = plan.run(jobs=args.jobs, whole=args.whole, progress=progress.show,
+                         say=lambda text: print(text, file=sys.stderr))
+    return _print(found, args.json, found.markdown(_told(args)) if args.markdown else None, args.output)
+
+
+def _told(args: argparse.Namespace) -> str:
+    """The command line that makes this page."""
+    return " ".join(shlex.quote(word) for word in ["reclaim", *args.argv])
+
+
 def _convert(args: argparse.Namespace) -> int:
     from reclaim.conversion import convert
     to = _format_name(args, args.to or _suffix_format(args), writable=True)
@@ -366,12 +453,30 @@ def _overridden(scenario: Any, args: argparse.Namespace) -> Any:
     return scenario if args.seconds is None else scenario.replace(seconds=args.seconds, where="--seconds")
 
 
-def _print(result: Any, as_json: bool) -> int:
-    """Print a Result or Comparison, whole; the exit code."""
-    print(json.dumps(result.to_dict(), indent=1, allow_nan=False) if as_json else repr(result))
+def _print(result: Any, as_json: bool, page: str | None = None, output: str | None = None) -> int:
+    """Print a result, or the page made of it, whole, or write it to the file `output`; the exit code."""
+    text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n" if as_json else \
+        repr(result) + "\n" if page is None else page
+    if output is None:
+        print(text, end="")
+    else:
+        _write(output, text)
     if result.partial:
         return _complain("interrupted: this is partial", EXIT_INTERRUPTED)
     return EXIT_OK
+
+
+def _write(path: str, text: str) -> None:
+    """`path` holds all of `text`, or what it held before."""
+    whole = f"{path}.{os.getpid()}"
+    try:
+        with open(whole, "x", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(whole, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(whole)
+        raise
 
 
 def _policies(args: argparse.Namespace) -> int:

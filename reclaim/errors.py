@@ -79,6 +79,10 @@ class MachineError(ReclaimError):
     """This machine cannot do what was asked of it."""
 
 
+class MeasuredError(ReclaimError):
+    """A malformed file of measured runs; the message holds file, line and key."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """``"; did you mean 'limit'?"`` for the choice nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.6)

@@ -89,7 +89,7 @@ def test_sdist_and_wheel(tmp_path):
                    env=os.environ | {"RECLAIM_OPT": "-O0"})
     assert list((tree / "reclaim").rglob("*.c")) == []
     sources = {str(path.relative_to(tree)) for path in (tree / "reclaim").rglob("*")
-               if path.suffix in {".py", ".pyx", ".pxd", ".pyi", ".toml", ".typed"}}
+               if path.suffix in {".py", ".pyx", ".pxd", ".pyi", ".toml", ".jsonl", ".typed"}}
 
     (sdist,) = (tmp_path / "dist").glob("reclaim_sim-*.tar.gz")
     with tarfile.open(sdist) as tar:

@@ -159,7 +159,7 @@ def test_refusals() -> None:
 
 
 @pytest.mark.parametrize("pattern, kind, write", [("seq", "SEQ", 1), ("rand", "RAND", 1),
-                                                  ("mix", "RAND", 2)])
+                                                  ("mix", "SEQ", 2)])
 def test_writer(pattern: str, kind: str, write: int) -> None:
     p = compiled(writer(pattern=pattern))
     (row,) = p.passes

@@ -204,12 +204,12 @@ def compile(workload: Any, *, seed: int) -> AccessProgram:
     """The kind ``writer``: each worker touches as many pages as its mapping has, over and over.
 
     With ``mode = "thread"`` the workers are threads of one process, and the one mapping of ``bytes``
-    is that of all: with ``seq`` worker w of W starts at w/W of it and goes on from its end to its start.
+    is that of all: in order, worker w of W starts at w/W of it and goes on from its end to its start.
 
     A touch stores the first 64 bytes of a page.  ``seq`` writes every page in order; ``rand``
-    writes pages drawn uniformly; ``mix`` draws them too and half of the touches, at random,
-    only read.  One touch is one bogo op.  Assumed: the 20 ns of a touch, and that the measured
-    ``mix`` runs drew their pages.  `seed` is not used: the draws are the tasks'.
+    writes pages drawn uniformly; ``mix`` goes in order too, but half of the touches, at random,
+    only read.  One touch is one bogo op.  Assumed: the 20 ns of a touch.  `seed` is not used: the
+    draws are the tasks'.
     """
     del seed
     if workload.pattern not in PATTERNS:
@@ -217,11 +217,11 @@ def compile(workload: Any, *, seed: int) -> AccessProgram:
                             f"{', '.join(PATTERNS)}{did_you_mean(workload.pattern, PATTERNS)}")
     threads = workload.mode == "thread"
     nr = max(1, workload.bytes // (1 if threads else workload.workers) // PAGE_SIZE)
-    one = Pass(nr=nr, kind="SEQ" if workload.pattern == "seq" else "RAND",
+    one = Pass(nr=nr, kind="RAND" if workload.pattern == "rand" else "SEQ",
                write=2 if workload.pattern == "mix" else 1,
                think_ns=WRITER_THINK_NS, units=UNITS_PER_OP)
     whole = program([one], workers=workload.workers, threads=threads)
-    return _staggered(one, whole) if threads and workload.pattern == "seq" else whole
+    return _staggered(one, whole) if threads and one.kind == "SEQ" else whole
 
 
 def _staggered(one: Pass, whole: AccessProgram) -> AccessProgram:
