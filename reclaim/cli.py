@@ -229,6 +229,8 @@ def _add_sensitivity(commands: Any) -> None:
     sensitivity.add_argument("--after", default="stage5", metavar="POLICY", help="default: %(default)s")
     sensitivity.add_argument("--seconds", type=_seconds, metavar="S",
                              help="simulated time, instead of the scenario's: 5, 200ms")
+    sensitivity.add_argument("--profile", metavar="NAME",
+                             help="machine profile, or the path of one, instead of the scenario's")
     sensitivity.add_argument("--seeds", type=_integer, default=3, metavar="N",
                              help="runs of the scenario as it is; their range is the noise (default: 3)")
     sensitivity.add_argument("--choice-seeds", type=_integer, metavar="N",
@@ -388,7 +390,7 @@ def _validate(args: argparse.Namespace) -> int:
 
 def _sensitivity(args: argparse.Namespace) -> int:
     from reclaim.sensitivity import Plan
-    scenario = _with_seconds(_load(args.scenario), args.seconds)
+    scenario = _overridden(_load(args.scenario), args)
     plan = Plan.of(scenario, args.before, args.after, seeds=args.seeds,
                    choice_seeds=args.choice_seeds, only=args.only)
     if args.list:
