@@ -1,0 +1,50 @@
+"""Snapshots, and how long it takes to begin."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import worlds
+from reclaim.scenario import Scenario
+
+
+@pytest.mark.parametrize("what", ["snapshot", "restore"])
+@pytest.mark.parametrize("size", ["small", "batch-tlb-flush"])
+@pytest.mark.benchmark(group="snapshot: per byte", disable_gc=True)
+def test_snapshot(timed, size, what):
+    sim = worlds.Simulation(Scenario.load(size), "stage5")
+    sim._core.run(worlds.END, actions=100_000)
+    kept, digest = sim.snapshot(), sim.digest()
+    timed((lambda: sim.restore(kept)) if what == "restore" else sim.snapshot, unit="bytes", units=len(kept._data))
+    assert sim.digest() == digest
+    sim._core.run(worlds.END, actions=1000)
+    assert sim.digest() != digest
+    sim.restore(kept)
+    assert sim.digest() == digest
+
+
+START = {
+    "python": ["-c", "pass"],
+    "import reclaim": ["-c", "import reclaim"],
+    "import reclaim.Simulation": ["-c", "from reclaim import Simulation"],
+    "reclaim --help": ["-m", "reclaim", "--help"],
+}
+
+
+def children():
+    """CPU time of the processes waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.parametrize("what", START)
+@pytest.mark.benchmark(group="start-up: whole process")
+def test_start(timed, what):
+    command = [sys.executable, *START[what]]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert ("usage: reclaim" in said) == (what == "reclaim --help")
+    timed(lambda: subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=True), unit="starts", units=1,
+          timer=children)
