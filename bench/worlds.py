@@ -195,11 +195,10 @@ def scaled(cpus: int = 16, *, mapped: str = "2G", limit: str = "512M", device: s
 
 
 def mixed() -> World:
-    """A small `batch-tlb-flush`, which asks every slot of a policy now and then."""
+    """A small `batch-tlb-flush`."""
     return scaled(16, mapped="512M", limit="128M")
 
 
-ACTIVATING = 200_000         # touches after which `mixed` activates folios
 SETTLED = GIB * 5 // 4        # touches after which a `scaled` world of 1 GiB reads from swap
 
 
