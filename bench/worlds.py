@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from reclaim import names
-from reclaim.policies import Policy
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 from reclaim.workloads import AccessProgram
@@ -86,6 +85,10 @@ class Round:
         self.run()
         return time.process_time() - started
 
+    def ns(self) -> float:
+        """CPU time of a unit, in one round [ns]."""
+        return 1e9 * self.seconds() / self.units
+
 
 # --- worlds
 
@@ -102,7 +105,7 @@ def world(work: AccessProgram, *, cpus: int, limit: int, swap: Mapping[str, Any]
     given = {name: value for name, value in work.__dict__.items() if name != "nr_processes"}
     return dataclasses.replace(base, **{
         **given, "limit": limit, "nr_folios": limit + 64 * tasks + 256,
-        "nr_slots": 4 * sum(work.mm_pages), "task_cpu": tuple(i % cpus for i in range(tasks)),
+        "nr_slots": 2 * sum(work.mm_pages), "task_cpu": tuple(i % cpus for i in range(tasks)),
         "task_pinned": (True,) * tasks, **fields})
 
 
@@ -128,10 +131,15 @@ DEVICES: dict[str, dict[str, Any]] = {
 }
 
 
-def writers(device: str = "zram", *, cpus: int = 16, each: int = 4096, **fields: Any) -> World:
-    """Each CPU's task writes its pages in order, over and over, in half the memory: every touch faults."""
-    one = Pass(nr=each, write=1, count=FOREVER, think_ns=WRITER_THINK_NS)
-    return world(program([one], workers=cpus), cpus=cpus, limit=cpus * each // 2, swap=DEVICES[device], **fields)
+def writers(device: str = "zram", *, cpus: int = 16, each: int = 4096, kind: str = "SEQ") -> World:
+    """Each CPU's task writes its pages over and over, in half the memory they need.
+
+    In order every touch faults, at random about half of them do.
+    """
+    first = Pass(nr=each, write=1, think_ns=WRITER_THINK_NS)
+    then = Pass(nr=each, kind=kind, write=1, count=FOREVER, think_ns=WRITER_THINK_NS)
+    return world(program([first, then], workers=cpus, loop_to=1), cpus=cpus, limit=cpus * each // 2,
+                 swap=DEVICES[device])
 
 
 def first_touches(limit: int, *, cpus: int = 16, each: int = 32768) -> World:
@@ -199,6 +207,11 @@ def mixed() -> World:
     return scaled(16, mapped="512M", limit="128M")
 
 
+def series(device: str = "zram") -> World:
+    """`batch-tlb-flush` itself, on that device."""
+    return scaled(device=device, **{"memory.total": "31834M", "swap.size": "8191M"})
+
+
 SETTLED = GIB * 5 // 4        # touches after which a `scaled` world of 1 GiB reads from swap
 
 
@@ -220,5 +233,7 @@ PATHS: dict[str, Path] = {
 }
 
 
-def with_policy(path: Path, policy: str | Policy | Any) -> Path:
-    return dataclasses.replace(path, policy=policy)
+def in_turn(rounds: int, *paths: Path) -> list[tuple[float, ...]]:
+    """ns per unit of each path, a row a round: what is compared runs in turn, so that a busy machine disturbs all."""
+    made = [Round(path) for path in paths]
+    return [tuple(one.ns() for one in made) for _ in range(rounds)]
