@@ -9,8 +9,8 @@ import worlds
 @pytest.mark.parametrize("targets", [1, 4, 15, 63, 255])
 @pytest.mark.benchmark(group="flush: per flush of N targets, a fault included", disable_gc=True)
 def test_flush(path, benchmark, targets):
-    p = worlds.PATHS["flush"]
-    made = path(dataclasses.replace(p, world=lambda: worlds.flushes(targets), warm=targets + 2), targets=targets)
+    p = dataclasses.replace(worlds.PATHS["flush"], world=lambda: worlds.flushes(targets), warm=targets + 2)
+    made = path(p, targets=targets)
     got = made.counted
     received = got["nr_tlb_remote_flush_received"]
     # a round may begin or end within a flush, and begins while the last targets start

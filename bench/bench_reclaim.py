@@ -55,7 +55,7 @@ class Filling:
 @pytest.mark.parametrize("stage", [f"stage{k}" for k in range(6)])
 @pytest.mark.benchmark(group="shrink_folio_list: per folio, the faults included", disable_gc=True)
 def test_shrink_folio_list(timed, benchmark, smoke, stage):
-    """`shrink_ns_per_folio` leaves the faults out: the time of the same touches without reclaim is taken off."""
+    """`shrink_ns_per_folio` leaves the faults out: the time of these touches without reclaim is taken off."""
     touches = TOUCHES // (8 if smoke else 1)
     full = Filling(LIMIT, stage, touches)
     timed(full.run, setup=full.back, unit="pgsteal_anon", units=lambda: full.counted["pgsteal_anon"])
@@ -82,7 +82,7 @@ def test_isolate_and_put_back(path):
     assert got["pgscan_anon"] > 25 * got["shrink_folio_list_calls"]      # lists of 32
 
 
-@pytest.mark.benchmark(group="LRU: aging (isolated twice, activated, deactivated): per folio", disable_gc=True)
+@pytest.mark.benchmark(group="LRU: aging (activated and deactivated): per folio", disable_gc=True)
 def test_aging(path):
     got = path(worlds.PATHS["aging"]).counted
     assert got["pgsteal_anon"] == got["page_touches"] == 0
@@ -90,7 +90,7 @@ def test_aging(path):
 
 
 @pytest.mark.parametrize("name", ["swap_queue", "swap_queue_full"])
-@pytest.mark.benchmark(group="swap queue: per page read or written, its fault and reclaim included", disable_gc=True)
+@pytest.mark.benchmark(group="swap queue: per page in or out, fault and reclaim included", disable_gc=True)
 def test_swap_queue(path, name):
     made = path(worlds.PATHS[name])
     got = made.counted

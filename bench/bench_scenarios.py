@@ -1,20 +1,13 @@
 """Whole scenarios: `batch-tlb-flush` on more and fewer CPUs, in memory of one size."""
 
-import dataclasses
-
 import pytest
 import worlds
-
-STEADY = worlds.Path(worlds.scaled, "pgsteal_anon", 0, 4_000_000)
-
 
 @pytest.mark.parametrize("policy", ["stage0", "stage5"])
 @pytest.mark.parametrize("cpus", [2, 16, 64, 256, 512])
 @pytest.mark.benchmark(group="batch-tlb-flush: per folio reclaimed", disable_gc=True)
 def test_scenario(path, cpus, policy):
-    p = dataclasses.replace(STEADY, policy=policy, warm=worlds.SETTLED,
-                            world=lambda: worlds.scaled(cpus, mapped="1G", limit="256M"))
-    made = path(p)
+    made = path(worlds.steady(cpus, policy=policy))
     got = made.counted
     assert got["pgscan_anon"] >= got["pgsteal_anon"] > 0
     assert got["memcg_oom_kill"] == 0

@@ -17,7 +17,8 @@ def test_snapshot(timed, size, what):
     sim = worlds.Simulation(Scenario.load(size), "stage5")
     sim._core.run(worlds.END, actions=100_000)
     kept, digest = sim.snapshot(), sim.digest()
-    timed((lambda: sim.restore(kept)) if what == "restore" else sim.snapshot, unit="bytes", units=len(kept._data))
+    work = sim.snapshot if what == "snapshot" else lambda: sim.restore(kept)
+    timed(work, unit="bytes", units=len(kept._data))
     assert sim.digest() == digest
     sim._core.run(worlds.END, actions=1000)
     assert sim.digest() != digest
@@ -42,7 +43,8 @@ def children():
 def begin(what):
     """Start and end it; what it said."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.run([sys.executable, *START[what]], env=env, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([sys.executable, *START[what]], env=env, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def start(what):

@@ -16,7 +16,7 @@ SMOKE = 4                   # how much shorter a round of a smoke test is
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--smoke", action="store_true", help="one short round of each benchmark: are the counts right?")
+    parser.addoption("--smoke", action="store_true", help="one short round of each: are the counts right?")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:

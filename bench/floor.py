@@ -2,9 +2,9 @@
 
     python bench/floor.py [--quick]
 
-Builds floor.c with the system's compiler (CC, cc, gcc; -O3 as the core) and runs the same access programs of
-`batch-tlb-flush` through both, for the same number of touches after the same number of touches.  What floor.c leaves
-out is written there.  CPU time, rounds in turn, medians; the ratio is per reclaimed page.
+Builds floor.c with the system's compiler (CC, cc, gcc; -O3 as the core) and runs the same access programs
+of `batch-tlb-flush` through both, for the same number of touches after the same number of touches.  What
+floor.c leaves out is written there.  CPU time, rounds in turn, medians; the ratio is per reclaimed page.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def build(directory: str) -> ctypes.CDLL:
         raise SystemExit("floor.py: no C compiler; set CC")
     library = Path(directory) / "floor.so"
     costs = [f"-DCO_{name}={i}" for i, name in enumerate(names.COSTS)]
-    subprocess.run([cc, "-O3", "-std=gnu11", "-Wall", "-Wextra", "-shared", "-fPIC", *costs, "-o", library, HERE / "floor.c"],
-                   check=True)
+    flags = ["-O3", "-std=gnu11", "-Wall", "-Wextra", "-shared", "-fPIC", *costs]
+    subprocess.run([cc, *flags, "-o", library, HERE / "floor.c"], check=True)
     made = ctypes.CDLL(str(library))
     made.floor_new.restype = ctypes.c_void_p
     return made
 
 
 class Floor:
-    """floor.c over the access programs of `world`: one worker a CPU, zram, no kernel memory but the start's."""
+    """floor.c over the access programs of `world`: one worker a CPU; its page tables are there at once."""
 
     def __init__(self, library: ctypes.CDLL, world: World, stage: str) -> None:
         assert len(world.task_mm) == world.nr_cpus == len(world.mm_pages)
@@ -69,8 +69,8 @@ class Floor:
         self._keep = arrays
         tables = sum(-(-pages // 512) for pages in world.mm_pages)
         frames = world.limit - world.kernel_pages - tables
-        self._machine = ctypes.c_void_p(library.floor_new(
-            world.nr_cpus, BATCH[stage], frames, *(a.ctypes.data_as(ctypes.c_void_p) for a in arrays.values())))
+        pointers = [array.ctypes.data_as(ctypes.c_void_p) for array in arrays.values()]
+        self._machine = ctypes.c_void_p(library.floor_new(world.nr_cpus, BATCH[stage], frames, *pointers))
 
     def run(self, touches: int) -> dict[str, int]:
         out = Counts()
@@ -98,8 +98,9 @@ def compare(stage: str, *, rounds: int, actions: int, warm: int = 2_500_000) -> 
             theirs.append((time.process_time() - started) / counts["stolen"])
     counted = {ours: simulated.counted[name] for ours, name in SAME.items()}
     off = counts["stolen"] / counted["stolen"] - 1
-    assert abs(off) <= CLOSE, f"{stage}: floor.c reclaims {counts['stolen']} pages, the simulation {counted['stolen']}"
-    return {"stage": stage, "simulated": 1e9 * statistics.median(mine), "floor": 1e9 * statistics.median(theirs),
+    assert abs(off) <= CLOSE, f"{stage}: {counted['stolen']} pages reclaimed, by floor.c {counts['stolen']}"
+    return {"stage": stage, "simulated": 1e9 * statistics.median(mine),
+            "floor": 1e9 * statistics.median(theirs),
             "ratio": statistics.median(a / b for a, b in zip(mine, theirs, strict=True)),
             "touches": touches, "turns": counts["turns"], "steps": actions,
             "counts": {name: (counted[name], counts[name]) for name in SAME}}
@@ -108,15 +109,18 @@ def compare(stage: str, *, rounds: int, actions: int, warm: int = 2_500_000) -> 
 def table(found: list[dict[str, Any]]) -> str:
     lines = ["| | simulation | floor.c | ratio |", "|---|---|---|---|"]
     for r in found:
-        lines.append(f"| {r['stage']}: ns per page reclaimed | {r['simulated']:.0f} | {r['floor']:.0f} | **{r['ratio']:.2f}** |")
+        lines.append(f"| **{r['stage']}: ns per page reclaimed** | **{r['simulated']:.0f}** "
+                     f"| **{r['floor']:.0f}** | **{r['ratio']:.2f}** |")
         for name, (ours, floors) in r["counts"].items():
             lines.append(f"| {SAME[name]} | {ours:,} | {floors:,} | {ours / max(1, floors):.2f} |")
-        lines.append(f"| actions; turns of its loop | {r['steps']:,} | {r['turns']:,} | {r['steps'] / r['turns']:.2f} |")
+        lines.append(f"| actions; turns of its loop | {r['steps']:,} | {r['turns']:,} "
+                     f"| {r['steps'] / r['turns']:.2f} |")
     return "\n".join(lines) + "\n"
 
 
 def measure(quick: bool = False) -> list[dict[str, Any]]:
-    return [compare(stage, rounds=1 if quick else 7, actions=5_000_000 if quick else 20_000_000) for stage in BATCH]
+    rounds, actions = (1, 5_000_000) if quick else (7, 20_000_000)
+    return [compare(stage, rounds=rounds, actions=actions) for stage in BATCH]
 
 
 def main() -> None:

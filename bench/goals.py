@@ -2,8 +2,8 @@
 
     python bench/goals.py [--quick]
 
-CPU time of one core, medians; what is compared runs in turn in one process.  `performance.py` writes the table to
-docs/performance.md.
+CPU time of one core, medians; what is compared runs in turn in one process.  `performance.py` writes the
+table to docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import statistics
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,22 +28,23 @@ COMPARED = "libcachesim LRU"
 
 @dataclass(frozen=True)
 class Goal:
-    """A row: a number with its bounds.  `most`: it must be at most that, not at least."""
+    """A row: a number, what it must be and what is aimed at.  `most`: at most that, not at least."""
 
     what: str
     must: float
     aim: float
     unit: str
     measured: float | None
-    command: str
+    command: str = "python bench/goals.py"
     most: bool = False
 
     @property
-    def verdict(self) -> str:
+    def reached(self) -> str:
         if self.measured is None:
             return "not measured"
-        reached = [self.measured <= bound if self.most else self.measured >= bound for bound in (self.must, self.aim)]
-        return "aim" if reached[1] else "must" if reached[0] else "**no**"
+        sign = -1 if self.most else 1
+        met = [sign * self.measured >= sign * bound for bound in (self.must, self.aim)]
+        return "aim" if met[1] else "must" if met[0] else "**no**"
 
     def row(self) -> str:
         def shown(value: float | None) -> str:
@@ -52,51 +52,49 @@ class Goal:
                 return "-"
             return f"{100 * value:.0f}%" if self.unit == "%" else f"{value:.3g}{self.unit}"
         sign = "at most " if self.most else ""
-        return (f"| {self.what} | {sign}{shown(self.must)} | {sign}{shown(self.aim)} | **{shown(self.measured)}** | "
-                f"{self.verdict} | `{self.command}` |")
+        return (f"| {self.what} | {sign}{shown(self.must)} | {sign}{shown(self.aim)} "
+                f"| **{shown(self.measured)}** | {self.reached} | `{self.command}` |")
 
 
 def millions(path: worlds.Path, rounds: int) -> float:
-    """Units a microsecond of CPU time: millions a second."""
+    """Millions of units a second of CPU time."""
     return 1e3 / statistics.median(row[0] for row in worlds.in_turn(rounds, path))
 
 
-def ratio(rounds: int, over: worlds.Path, under: worlds.Path, per_step: bool = False) -> float:
+def ratio(rounds: int, over: worlds.Path, under: worlds.Path) -> float:
     """How many times as long a unit of `over` takes as one of `under`."""
-    if not per_step:
-        return statistics.median(a / b for a, b in worlds.in_turn(rounds, over, under))
-    made = [worlds.Round(path) for path in (over, under)]
-    return statistics.median(a / b for a, b in (tuple(m.seconds() / m.actions for m in made) for _ in range(rounds)))
+    return statistics.median(a / b for a, b in worlds.in_turn(rounds, over, under))
 
 
 def touches(rounds: int) -> list[Goal]:
     found = [("touches that hit the TLB, 16 CPUs", "tlb_hit", 60, 120),
              ("touches that miss the TLB, page present, 2 GiB, in order", "tlb_miss", 30, 60),
              ("the same at random", "tlb_miss_random", 30, 60)]
-    return [Goal(what, must, aim, " M/s", millions(worlds.PATHS[name], rounds), "pytest bench/bench_touches.py")
+    return [Goal(what, must, aim, " M/s", millions(worlds.PATHS[name], rounds))
             for what, name, must, aim in found]
 
 
 def series(rounds: int, quick: bool) -> list[Goal]:
     """Folios reclaimed a second of CPU time, the whole machine of batch-tlb-flush."""
-    path = worlds.Path(worlds.series, "pgsteal_anon", 2_500_000, 4_000_000 if quick else 20_000_000)
-    bounds = {("zram", "stage0"): (1.5, 3), ("zram", "stage5"): (2.5, 5), ("nvme", "stage0"): (0.8, 1.6),
-              ("nvme", "stage5"): (1.2, 2.5)}
-    return [Goal(f"folios reclaimed, `batch-tlb-flush`, {device}, {stage}", must, aim, " M/s",
-                 millions(dataclasses.replace(path, world=lambda d=device: worlds.series(d), policy=stage), rounds),
-                 "python bench/goals.py") for (device, stage), (must, aim) in bounds.items()]
+    goals = []
+    for device, stage, must, aim in (("zram", "stage0", 1.5, 3), ("zram", "stage5", 2.5, 5),
+                                     ("nvme", "stage0", 0.8, 1.6), ("nvme", "stage5", 1.2, 2.5)):
+        path = worlds.Path(lambda: worlds.series(device), "pgsteal_anon", 2_500_000,
+                           4_000_000 if quick else 20_000_000, stage)
+        goals.append(Goal(f"folios reclaimed, `batch-tlb-flush`, {device}, {stage}", must, aim, " M/s",
+                          millions(path, rounds)))
+    return goals
 
 
 def against_peers(found: dict[str, Any]) -> list[Goal]:
-    goals = []
+    command, goals = "python bench/peers.py", []
     for name, rows in found["traces"].items():
         by_tool = {row.tool: row.ns for row in rows}
         faster = by_tool[COMPARED] / by_tool["reclaim, replay"] if COMPARED in by_tool else None
-        goals.append(Goal(f"trace mode against {COMPARED}, {name}", 8, 15, "x", faster, "python bench/peers.py"))
+        goals.append(Goal(f"trace mode against {COMPARED}, {name}", 8, 15, "x", faster, command))
     steps, events = found["events"]
-    goals.append(Goal("steps a second against SimPy's events", 10, 20, "x", events and events / steps,
-                      "python bench/peers.py"))
-    return goals
+    faster = events and events / steps
+    return [*goals, Goal("steps a second against SimPy's events", 10, 20, "x", faster, command)]
 
 
 def against_floor(found: list[dict[str, Any]]) -> list[Goal]:
@@ -104,55 +102,45 @@ def against_floor(found: list[dict[str, Any]]) -> list[Goal]:
                  "python bench/floor.py", most=True) for r in found]
 
 
-def policy(rounds: int) -> Goal:
-    path = worlds.Path(worlds.series, "pgsteal_anon", 2_500_000, 4_000_000)
-    compiled, python = (dataclasses.replace(path, policy={"base": "stage5", "flush": one})
-                        for one in (BatchFlush(31), bench_policies.Every31()))
-    return Goal("a flush policy in Python against the same compiled, whole run", 1.5, 1.15, "x", ratio(rounds, python, compiled),
-                "python bench/goals.py", most=True)
+def policy(rounds: int) -> list[Goal]:
+    compiled, python = (worlds.Path(worlds.series, "pgsteal_anon", 2_500_000, 4_000_000,
+                                    {"base": "stage5", "flush": strategy})
+                        for strategy in (BatchFlush(31), bench_policies.Every31()))
+    return [Goal("a flush policy in Python against the same compiled, whole run", 1.5, 1.15, "x",
+                 ratio(rounds, python, compiled), most=True)]
 
 
 def sizes(rounds: int, quick: bool) -> list[Goal]:
     """The two ends of scaling.py's axes, in turn."""
-    big, small = (worlds.Path(lambda n=n: worlds.scaled(n, mapped="1G", limit="256M"), "pgsteal_anon", worlds.SETTLED,
-                              4_000_000) for n in (512, 16))
-    goals = [Goal("512 CPUs against 16, time per step", 2, 1.6, "x", ratio(rounds, big, small, per_step=True), "python bench/goals.py",
-                  most=True)]
+    most = 4 if quick else 64
+    per_step = [dataclasses.replace(worlds.steady(cpus), unit="actions") for cpus in (512, 16)]
+    goals = [Goal("512 CPUs against 16, time per step", 2, 1.6, "x", ratio(rounds, *per_step), most=True)]
     for order, kind in (("in order", "SEQ"), ("at random", "RAND")):
-        large, little = (worlds.Path(lambda p=pages, k=kind: worlds.writers(each=p // 16, kind=k), "pgmajfault", pages * 5 // 4,
-                                     4_000_000) for pages in ((4 if quick else 64) * worlds.GIB, 2 * worlds.GIB))
-        goals.append(Goal(f"{4 if quick else 64} GiB against 2 GiB, time per fault, written {order}", 2.5, 1.8, "x",
-                          ratio(rounds, large, little), "python bench/goals.py", most=True))
+        large, small = (worlds.writing(gib * worlds.GIB, kind, cpus=4) for gib in (most, 2))
+        goals.append(Goal(f"{most} GiB against 2 GiB, time per fault, written {order}", 2.5, 1.8, "x",
+                          ratio(rounds, large, small), most=True))
     return goals
 
 
 def two_at_once(rounds: int) -> list[Goal]:
-    goals = []
-    for name, (wall, cpu) in parallel.measure(rounds).items():
-        goals += [Goal(f"two runs at once: {name}, {kind}", 0.9, 0.95, "%", share, "python bench/parallel.py")
-                  for kind, share in (("wall time", wall), ("CPU time", cpu))]
-    return goals
+    return [Goal(f"two runs at once: {name}, {kind}", 0.9, 0.95, "%", share, "python bench/parallel.py")
+            for name, both in parallel.measure(rounds).items()
+            for kind, share in zip(("wall time", "CPU time"), both, strict=True)]
 
 
 def starts(rounds: int) -> list[Goal]:
-    def least(what: str) -> float:
-        return statistics.median(bench_state.start(what) for _ in range(rounds))
-    return [Goal(f"`{what}`, CPU time of the process", must, aim, " s", least(what), "pytest bench/bench_state.py", most=True)
-            for what, must, aim in (("import reclaim", 0.3, 0.15), ("import reclaim.Simulation", 0.3, 0.15),
-                                    ("reclaim --help", 0.15, 0.1))]
+    bounds = {"import reclaim": (0.3, 0.15), "import reclaim.Simulation": (0.3, 0.15),
+              "reclaim --help": (0.15, 0.1)}
+    return [Goal(f"`{what}`, CPU time of the process", must, aim, " s",
+                 statistics.median(bench_state.start(what) for _ in range(rounds)), most=True)
+            for what, (must, aim) in bounds.items()]
 
 
 def measure(quick: bool, peers_found: dict[str, Any], floor_found: list[dict[str, Any]]) -> list[Goal]:
     rounds = 1 if quick else 7
-    parts: list[Callable[[], list[Goal]]] = [
-        lambda: touches(rounds), lambda: series(rounds, quick), lambda: against_peers(peers_found),
-        lambda: against_floor(floor_found), lambda: [policy(rounds)], lambda: sizes(rounds, quick),
-        lambda: two_at_once(rounds), lambda: starts(rounds)]
-    goals = []
-    for part in parts:
-        goals += part()
-        print(*(f"{g.what}: {g.measured}" for g in goals[-1:]), file=sys.stderr)
-    return goals
+    goals = [*touches(rounds), *series(rounds, quick), *policy(rounds), *sizes(rounds, quick),
+             *two_at_once(rounds), *starts(rounds)]
+    return [*goals, *against_floor(floor_found), *against_peers(peers_found)]
 
 
 def table(goals: list[Goal]) -> str:

@@ -2,9 +2,10 @@
 
     python bench/parallel.py
 
-Each run makes the same round of `batch-tlb-flush`, in calls of a million actions as `Simulation.run` does.  Two
-numbers each, the least of the rounds: wall time, which is only worth something where two cores are idle, and a run's own CPU
-time, which shows what the two take from each other's caches and memory, but not waiting for the GIL.
+Each run makes the same round of `batch-tlb-flush`, in calls of a million actions as `Simulation.run` does.
+Two numbers each, the least of the rounds: wall time, which is only worth something where two cores are
+idle, and a run's own CPU time, which shows what the two take from each other's caches and memory, but not
+waiting for the GIL.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def measure(rounds: int = 7) -> dict[str, tuple[float, float]]:
     def share(slow: tuple[float, float], fast: tuple[float, float]) -> tuple[float, float]:
         return slow[0] / fast[0], slow[1] / fast[1]
     return {"threads against processes": share(two_processes, two_threads),
-            "threads against one": share(one, two_threads), "processes against one": share(one, two_processes)}
+            "threads against one": share(one, two_threads),
+            "processes against one": share(one, two_processes)}
 
 
 def main() -> None:

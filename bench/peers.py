@@ -2,18 +2,22 @@
 
     pip install -e ".[peers]" && python bench/peers.py [--quick]
 
-20 million references to 524288 pages over 131072 frames: uniform, zipf 1.0, and a loop over all pages.  Each trace
-is written once as libCacheSim's oracleGeneral.  What is timed, in CPU time, rounds in turn, the median of them:
+20 million references to 524288 pages over 131072 frames: uniform, zipf 1.0, and a loop over all pages.
+Each trace is written once as libCacheSim's oracleGeneral.  What is timed, in CPU time, rounds in turn, the
+median of them:
 
-* reclaim, trace mode: the whole simulation of one vm16 CPU whose memcg holds 131072 pages: TLB, page faults, the
-  two LRU lists, swap-out and swap-in through zram.  `read` turns the file into the program, `replay` runs it from an empty
-  memory to the last reference (no warm-up is left out, as for the others); the first reference of a page writes it.
-* libcachesim: `process_trace` of its C library over the mapped file, from an empty cache of 131072 objects of size 1.
+* reclaim, trace mode: the whole simulation of one vm16 CPU whose memcg holds 131072 pages: TLB, page
+  faults, the two LRU lists, swap-out and swap-in through zram.  `read` turns the file into the program,
+  `replay` runs it from an empty memory to the last reference (no warm-up is left out, as for the others);
+  the first reference of a page writes it.
+* libcachesim: `process_trace` of its C library over the mapped file, from an empty cache of 131072 objects
+  of size 1.
 * the others, in Python or called from it, on the first million references.
 
-What they do is not the same: a cache counts misses of one exact policy, the simulation says what each miss costs
-the machine.  LRU misses are asserted equal where a tool has exact LRU; the kernel's two lists only approximate it.
-SimPy has no memory: its events are set beside the core's steps, both of 16 processes that wait in turn.
+What they do is not the same: a cache counts misses of one exact policy, the simulation says what each miss
+costs the machine.  LRU misses are asserted equal where a tool has exact LRU; the kernel's two lists only
+approximate it.  SimPy has no memory: its events are set beside the core's steps, both of 16 processes that
+wait in turn.
 """
 
 from __future__ import annotations
@@ -157,16 +161,17 @@ def one_trace(pages: np.ndarray, path: Path, rounds: int, prefix: int) -> list[R
             runs.setdefault(f"libcachesim {kind}", []).append(libcachesim(kind, path, length))
     rows = [Row(tool, length, 1e9 * statistics.median(s for s, _ in found) / length, found[0][1],
                 tool == "libcachesim LRU") for tool, found in runs.items()]
-    rows.insert(1, Row("reclaim, read and replay", length, rows[0].ns + 1e9 * mine.read_s / length, rows[0].misses))
+    both = rows[0].ns + 1e9 * mine.read_s / length
+    rows.insert(1, Row("reclaim, read and replay", length, both, rows[0].misses))
     head = pages[:prefix].tolist()
     exact = ordered_dict(head)
     if installed("libcachesim"):
-        assert libcachesim("LRU", path, length, len(head))[1] == exact, "libcachesim's LRU is not an exact LRU"
+        assert libcachesim("LRU", path, length, len(head))[1] == exact, "libcachesim's LRU is not exact"
     for tool, work in (("OrderedDict", ordered_dict), ("cachetools", cachetools), ("pycachesim", pycachesim)):
         if tool == "OrderedDict" or installed(tool):
             found = [timed(lambda work=work: work(head)) for _ in range(min(rounds, 3))]
-            rows.append(Row(f"{tool}, first {len(head):,}", len(head),
-                            1e9 * statistics.median(s for s, _ in found) / len(head), found[0][1], tool != "pycachesim"))
+            ns = 1e9 * statistics.median(s for s, _ in found) / len(head)
+            rows.append(Row(f"{tool}, first {len(head):,}", len(head), ns, found[0][1], tool != "pycachesim"))
             assert tool == "pycachesim" or found[0][1] == exact, f"{tool} is not an exact LRU"
     return rows
 
@@ -203,7 +208,9 @@ def events_and_steps(rounds: int) -> tuple[float, float | None]:
     """CPU time of a step of batch-tlb-flush [s], and of an event of SimPy."""
     made = worlds.Round(worlds.Path(worlds.mixed, "pgsteal_anon", 130_000, 4_000_000))
     steps = statistics.median(made.seconds() for _ in range(rounds)) / made.actions
-    return steps, statistics.median(simpy_events(300_000) for _ in range(rounds)) if installed("simpy") else None
+    if not installed("simpy"):
+        return steps, None
+    return steps, statistics.median(simpy_events(300_000) for _ in range(rounds))
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
@@ -222,8 +229,9 @@ def table(found: dict[str, Any]) -> str:
              "|---|---|---|---|---|---|"]
     for name, rows in found["traces"].items():
         for row in rows:
-            lines.append(f"| {name} | {row.tool} | {row.references:,} | {row.ns:.0f} | {row.ns / rows[0].ns:.2f} | "
-                         f"{row.misses:,}{' (exact LRU)' if row.exact else ''} |")
+            misses = f"{row.misses:,}{' (exact LRU)' if row.exact else ''}"
+            lines.append(f"| {name} | {row.tool} | {row.references:,} | {row.ns:.0f} "
+                         f"| {row.ns / rows[0].ns:.2f} | {misses} |")
     steps, events = found["events"]
     lines += ["", f"Steps of the core, batch-tlb-flush on 16 CPUs: {1e-6 / steps:.1f} M/s."]
     if events is not None:

@@ -2,8 +2,9 @@
 
     python bench/scaling.py [--quick] [--svg FILE]
 
-CPU time, the median of five rounds, one size after the other.  What bounds a line is said in it: a world that would take over
-8 GiB or half of the free memory is left out, and the longest ones have fewer rounds.  The plot needs matplotlib (the `plot` extra).
+CPU time, the median of five rounds, one size after the other.  What bounds a line is said in it: a world
+that would take over 8 GiB or half of the free memory is left out, and the longest ones have fewer rounds.
+The plot needs matplotlib (the `plot` extra).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from reclaim.workloads.synthetic import replay
 
 MIB = 256                    # pages
 MOST = 8 << 30               # bytes of one world, its snapshot included
+PER_PAGE = 45                # bytes of the arena for a page: PTE, half a folio, two slots, and some
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,15 @@ class Line:
 
 def cpus(quick: bool) -> Iterator[Point]:
     for n in (1, 16, 128) if quick else (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
-        yield Point(n, f"{n}", worlds.Path(lambda n=n: worlds.scaled(n, mapped="1G", limit="256M"), "pgsteal_anon",
-                                          worlds.SETTLED, 4_000_000))
+        yield Point(n, f"{n}", worlds.steady(n))
 
 
 def memory(kind: str) -> Callable[[bool], Iterator[Point]]:
     def points(quick: bool) -> Iterator[Point]:
         for mib in (16, 256) if quick else (16, 64, 256, 1024, 2048, 4096, 16384, 65536):
             pages = mib * MIB
-            yield Point(mib << 20, units.format_size(mib << 20), bytes=2 * 45 * pages, rounds=5 if mib < 16384 else 3,
-                        path=worlds.Path(lambda p=pages: worlds.writers(cpus=4, each=p // 4, kind=kind), "pgmajfault", pages * 5 // 4,
-                                         4_000_000))
+            yield Point(mib << 20, units.format_size(mib << 20), worlds.writing(pages, kind, cpus=4),
+                        bytes=2 * PER_PAGE * pages, rounds=5 if mib < 16384 else 3)
     return points
 
 
@@ -68,20 +68,18 @@ def length(quick: bool) -> Iterator[Point]:
         def build(n: int = million * 1_000_000) -> worlds.World:
             pages = np.random.default_rng(1).integers(0, 2 * worlds.GIB, n, dtype=np.uint32)
             return worlds.world(replay(pages, True, think_ns=1.0), cpus=1, limit=worlds.GIB // 2)
-        yield Point(million, f"{million} M", worlds.Path(build, "page_touches", 1, 0), rounds=5 if million < 30 else 1)
+        yield Point(million, f"{million} M", worlds.Path(build, "page_touches", 1, 0),
+                    rounds=5 if million < 30 else 1)
 
 
 def workers(quick: bool) -> Iterator[Point]:
     for n in (16, 256) if quick else (1, 4, 16, 64, 256, 1024, 4096):
-        yield Point(n, f"{n}", worlds.Path(
-            lambda n=n: worlds.scaled(16, mapped="1G", limit="256M", **{"workload.workers": n, "memcg.kernel": 0}),
-            "pgsteal_anon", worlds.SETTLED, 4_000_000))
+        yield Point(n, f"{n}", worlds.steady(16, **{"workload.workers": n, "memcg.kernel": 0}))
 
 
 def batch(quick: bool) -> Iterator[Point]:
     for n in (1, 31) if quick else (1, 2, 4, 8, 16, 31):
-        yield Point(n, f"{n}", replace(next(iter(cpus(False))).path, policy=BatchFlush(n), warm=worlds.SETTLED,
-                                       world=lambda: worlds.scaled(16, mapped="1G", limit="256M")))
+        yield Point(n, f"{n}", worlds.steady(16, policy=BatchFlush(n)))
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,12 @@ class Axis:
 
 AXES = {
     "CPUs": Axis("CPUs (1 GiB mapped, limit 256 MiB, a worker a CPU)", "page reclaimed", cpus),
-    "memory, in order": Axis("memory written in order (limit: half of it; 4 CPUs)", "major fault", memory("SEQ")),
-    "memory, at random": Axis("memory written at random (limit: half of it; 4 CPUs)", "major fault", memory("RAND")),
-    "length": Axis("references (uniform over 2 GiB, limit 512 MiB, one CPU, from the start)", "reference", length),
+    "memory, in order": Axis("memory written in order (limit: half of it; 4 CPUs)", "major fault",
+                             memory("SEQ")),
+    "memory, at random": Axis("memory written at random (limit: half of it; 4 CPUs)", "major fault",
+                              memory("RAND")),
+    "length": Axis("references (uniform over 2 GiB, limit 512 MiB, one CPU, from the start)", "reference",
+                   length),
     "workers": Axis("workers (16 CPUs, 1 GiB mapped, limit 256 MiB)", "page reclaimed", workers),
     "batch": Axis("dirty folios of a flush (16 CPUs, 1 GiB mapped, limit 256 MiB)", "page reclaimed", batch),
 }
@@ -144,7 +145,8 @@ def table(found: dict[str, list[Line]]) -> str:
         lines += [f"| {axis.title} | ns per {axis.unit} | ns per step | |", "|---|---|---|---|"]
         for line in found[name]:
             ns = "-" if line.ns is None else f"{line.ns:.0f}"
-            lines.append(f"| {line.label} | {ns} | {f'{line.ns_per_step:.1f}' if line.ns_per_step else '-'} | {line.note} |")
+            per_step = f"{line.ns_per_step:.1f}" if line.ns_per_step else "-"
+            lines.append(f"| {line.label} | {ns} | {per_step} | {line.note} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
 """Worlds in which one hot path does nearly all the work, and how such a path is run and timed.
 
 Shared by the benchmarks (`bench_*.py`), `goals.py`, `scaling.py` and `instructions.py`: a path's name means
-the same world in all of them.  The length of a round is in actions of the core (docs/model.md 2), each a step
-or a touch that hit: every round makes the same ones, from the same snapshot.
+the same world in all of them.  The length of a round is in actions of the core (docs/model.md 2), each a
+step or a touch that hit: every round makes the same ones, from the same snapshot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Path:
     """One hot path.
 
     world : builds it.
-    unit : the counter (or a sum of counters, "a+b") whose growth is the number of units.
+    unit : the counter (or a sum of counters, "a+b") whose growth is the number of units, or "actions".
     warm : touches made before anything is timed.
     actions : of one round.
     policy : as `Simulation` takes it.
@@ -43,8 +43,6 @@ class Path:
     actions: int = 400_000
     policy: Any = "stage0"
 
-    def units(self, counters: Mapping[str, int]) -> int:
-        return sum(counters[name] for name in self.unit.split("+"))
 
 
 class Round:
@@ -76,7 +74,10 @@ class Round:
 
     @property
     def units(self) -> int:
-        return self.path.units(self.counted)
+        if self.path.unit == "actions":
+            return self.actions
+        counted = self.counted
+        return sum(counted[name] for name in self.path.unit.split("+"))
 
     def seconds(self) -> float:
         """CPU time of one round."""
@@ -165,7 +166,8 @@ def flushes(targets: int) -> World:
     """One thread zaps; `targets` others, each on its CPU, take the interrupts and do nothing else."""
     idle = Pass(nr=1, count=FOREVER, think_ns=1e9)
     rows = [_zapper(512), *([idle] for _ in range(targets))]
-    return world(_threads(rows, 1024), cpus=targets + 1, limit=200 * (targets + 1), tick=S, cpus_per_socket=512)
+    cpus = targets + 1
+    return world(_threads(rows, 1024), cpus=cpus, limit=200 * cpus, tick=S, cpus_per_socket=512)
 
 
 def storms(cpus: int = 16) -> World:
@@ -212,7 +214,16 @@ def series(device: str = "zram") -> World:
     return scaled(device=device, **{"memory.total": "31834M", "swap.size": "8191M"})
 
 
-SETTLED = GIB * 5 // 4        # touches after which a `scaled` world of 1 GiB reads from swap
+def steady(cpus: int, *, policy: Any = "stage0", actions: int = 4_000_000, **keys: Any) -> Path:
+    """`batch-tlb-flush` in 1 GiB over 256 MiB on so many CPUs, when it reads from swap."""
+    return Path(lambda: scaled(cpus, mapped="1G", limit="256M", **keys), "pgsteal_anon", GIB * 5 // 4,
+                actions, policy)
+
+
+def writing(pages: int, kind: str, *, cpus: int) -> Path:
+    """Writers of `pages` in all, when they read from swap."""
+    return Path(lambda: writers(cpus=cpus, each=pages // cpus, kind=kind), "pgmajfault", pages * 5 // 4,
+                4_000_000)
 
 
 # --- paths, of which several tools measure the same
@@ -234,6 +245,6 @@ PATHS: dict[str, Path] = {
 
 
 def in_turn(rounds: int, *paths: Path) -> list[tuple[float, ...]]:
-    """ns per unit of each path, a row a round: what is compared runs in turn, so that a busy machine disturbs all."""
+    """ns per unit of each path, a row a round: they run in turn, so that a busy machine disturbs all."""
     made = [Round(path) for path in paths]
     return [tuple(one.ns() for one in made) for _ in range(rounds)]
