@@ -26,7 +26,7 @@ def test_benchmarks_count_right():
 @pytest.mark.skipif(floor.compiler() is None, reason="no C compiler")
 @pytest.mark.parametrize("stage", floor.BATCH)
 def test_floor_counts_as_the_simulation(stage):
-    found = floor.compare(stage, rounds=1, actions=2_000_000)     # asserts the pages reclaimed
+    found = floor.compare(stage, rounds=1, actions=5_000_000)     # asserts the pages reclaimed
     ours, floors = found["counts"]["scanned"]
     assert floors == pytest.approx(ours, rel=0.1)
     assert found["turns"] < found["steps"] / 4
