@@ -2,9 +2,9 @@
 
     python bench/scaling.py [--quick] [--svg FILE]
 
-CPU time, the median of five rounds, one size after the other.  What bounds a line is said in it: a world
-that would take over 8 GiB or half of the free memory is left out, and the longest ones have fewer rounds.
-The plot needs matplotlib (the `plot` extra).
+CPU time, the median of five rounds, those of all sizes in turn where they fit into memory together.  What
+bounds a line is said in it: a world that would take over 8 GiB or half of the free memory is left out, and
+the longest ones have fewer rounds.  The plot needs matplotlib (the `plot` extra).
 """
 
 from __future__ import annotations
@@ -118,20 +118,33 @@ class Whole(worlds.Round):
         assert self.sim._core.run(worlds.END, actions=1 << 60) == "finished"
 
 
+def groups(points: Iterator[Point]) -> Iterator[list[Point]]:
+    """Neighbours with as many rounds, as many as fit into memory together."""
+    together: list[Point] = []
+    for point in points:
+        if together and (point.rounds != together[0].rounds
+                         or sum(p.bytes for p in together) + point.bytes > free_memory() // 4):
+            yield together
+            together = []
+        together.append(point)
+    yield together
+
+
 def along(axis: Axis, quick: bool) -> list[Line]:
-    """The lines of one axis; the large worlds one after the other, for they do not fit together."""
+    """The lines of one axis."""
     found = []
-    for point in axis.points(quick):
-        if point.bytes > min(MOST, free_memory() // 2):
-            found.append(Line(point.label, point.x, None, note="left out: not enough memory"))
+    for together in groups(axis.points(quick)):
+        if together[0].bytes > min(MOST, free_memory() // 2):
+            found += [Line(p.label, p.x, None, note="left out: not enough memory") for p in together]
             continue
-        made = (Whole if not point.path.actions else worlds.Round)(point.path)
-        rounds = 1 if quick else point.rounds
-        ns = statistics.median(made.ns() for _ in range(rounds))
-        steps = made.actions if made.actions > 1 else 0
-        found.append(Line(point.label, point.x, ns, ns * made.units / steps if steps else 0.0,
-                          "" if rounds == 5 else f"rounds: {rounds}"))
-        print(axis.title, point.label, f"{ns:.1f} ns", file=sys.stderr)
+        made = [(Whole if not p.path.actions else worlds.Round)(p.path) for p in together]
+        rounds = 1 if quick else together[0].rounds
+        times = [[one.ns() for one in made] for _ in range(rounds)]
+        for point, one, column in zip(together, made, zip(*times, strict=True), strict=True):
+            ns = statistics.median(column)
+            per_step = ns * one.units / one.actions if point.path.actions else 0.0
+            found.append(Line(point.label, point.x, ns, per_step, "" if rounds == 5 else f"rounds: {rounds}"))
+            print(axis.title, point.label, f"{ns:.1f} ns", file=sys.stderr)
     return found
 
 
