@@ -89,6 +89,27 @@ def test_aging(path):
     assert got["pgactivate"] == pytest.approx(got["pgdeactivate"], rel=0.1)
 
 
+WALK = worlds.names.STEPS.index("G_WALK")
+
+
+@pytest.mark.benchmark(group="MGLRU aging: per PTE of a walk", disable_gc=True)
+def test_walk(timed):
+    """A stretch of walk_mm and nothing else."""
+    made = worlds.Round(worlds.Path(worlds.walks, "actions", 1 << 17, actions=80))
+    sim, core = made.sim, made.sim._core
+    for _ in range(100_000):
+        core.run(worlds.END, actions=50)
+        if sim.view("task")["step"][sim.view("cpu")["current"][0]] == WALK:
+            break
+    made.stay()
+    rows, _ = core.run_log(worlds.END, actions=made.actions)
+    assert set(rows["step"].tolist()) == {WALK}
+    made.back()
+    before = worlds.walked(sim)
+    timed(made.run, setup=made.back, unit="PTEs", units=lambda: worlds.walked(sim) - before)
+    assert worlds.walked(sim) - before == 512 * made.actions        # every region was young
+
+
 @pytest.mark.parametrize("name", ["swap_queue", "swap_queue_full"])
 @pytest.mark.benchmark(group="swap queue: per page in or out, fault and reclaim included", disable_gc=True)
 def test_swap_queue(path, name):

@@ -20,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    if file_path.name.startswith("bench_") and file_path.suffix == ".py":
+    named = parent.session.isinitpath(file_path)         # pytest collects those itself
+    if file_path.name.startswith("bench_") and file_path.suffix == ".py" and not named:
         return pytest.Module.from_parent(parent, path=file_path)
     return None
 

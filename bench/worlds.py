@@ -53,6 +53,10 @@ class Round:
         self.actions = actions or path.actions
         self.sim = Simulation(path.world(), path.policy)
         self.sim._core.run(END, actions=1 << 60, touches=path.warm)
+        self.stay()
+
+    def stay(self) -> None:
+        """Begin the round where the simulation stands."""
         self._before = self._counters()
         self._snapshot = self.sim.snapshot()
 
@@ -186,14 +190,28 @@ def stuck() -> World:
                  io_latency=10 * S, cgroup=2)
 
 
-def generations(cpus: int = 16) -> World:
-    """MGLRU; each task goes over a hot quarter of the memory between parts of a longer scan."""
-    each = 4096
-    hot = Pass(nr=each // 8, write=2, think_ns=WRITER_THINK_NS)
-    scan = [Pass(nr=each // 4, first=first, write=1, think_ns=WRITER_THINK_NS)
-            for first in range(0, each, each // 4)]
-    rows = [p for part in scan for p in (hot, part)]
-    return world(program(rows, workers=cpus), cpus=cpus, limit=cpus * each // 2, lru=1)
+_SCAN = ("reclaim_prio", "lru_lock", "lru_isolate", "lru_putback", "lru_add", "scan", "rmap", "relock",
+         "free")
+_WALKED = 20                 # bits
+
+
+def walks(pages: int = 1 << 16) -> World:
+    """MGLRU on one CPU: a hot range that memory holds, between passes over a cold one that it does not.
+
+    Two tasks, for an mm is only walked again after it was switched to.
+    A PTE that is looked at costs 1 ps, all else that reclaim does a multiple of 2**20 ps: see `walked`.
+    """
+    hot = Pass(nr=pages // 2, write=1, think_ns=WRITER_THINK_NS)
+    cold = Pass(nr=pages // 2, first=pages // 2, write=1, think_ns=WRITER_THINK_NS)
+    made = world(program([hot, cold], workers=2), cpus=1, limit=pages * 3 // 2, lru=1)
+    costs = dict(zip(names.COSTS, made.costs, strict=True))
+    costs |= {name: -(-costs[name] >> _WALKED) << _WALKED for name in _SCAN} | {"walk_pte": 1}
+    return dataclasses.replace(made, costs=tuple(costs.values()))
+
+
+def walked(sim: Simulation) -> int:
+    """PTEs that reclaim has looked at in `walks`, as the CPU's time tells (modulo 2**20)."""
+    return int(sim.view("time")[names.TIMES.index("scan")]) & ((1 << _WALKED) - 1)
 
 
 def scaled(cpus: int = 16, *, mapped: str = "2G", limit: str = "512M", device: str = "zram",
@@ -240,7 +258,7 @@ PATHS: dict[str, Path] = {
     "coalescing": Path(storms, "nr_tlb_remote_flush_received", 200, 1_000_000),
     "isolate": Path(stuck, "pgscan_anon", 8191, 1_000_000, {"activation": "never"}),
     "aging": Path(stuck, "pgdeactivate", 8191, 1_000_000),
-    "generations": Path(generations, "pgmajfault", 200_000, 4_000_000),
+    "generations": Path(lambda: dataclasses.replace(writers(), lru=1), "pgmajfault", 130_000, 4_000_000),
 }
 
 
