@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def length(quick: bool) -> Iterator[Point]:
 
 def workers(quick: bool) -> Iterator[Point]:
     for n in (16, 256) if quick else (1, 4, 16, 64, 256, 1024, 4096):
-        yield Point(n, f"{n}", worlds.steady(16, **{"workload.workers": n, "memcg.kernel": 0}))
+        path = worlds.steady(16, **{"workload.workers": n, "memcg.kernel": 0})
+        yield Point(n, f"{n}", replace(path, unit="actions"))     # many small workers hardly reclaim
 
 
 def batch(quick: bool) -> Iterator[Point]:
@@ -97,7 +98,7 @@ AXES = {
                               memory("RAND")),
     "length": Axis("references (uniform over 2 GiB, limit 512 MiB, one CPU, from the start)", "reference",
                    length),
-    "workers": Axis("workers (16 CPUs, 1 GiB mapped, limit 256 MiB)", "page reclaimed", workers),
+    "workers": Axis("workers (16 CPUs, 1 GiB mapped, limit 256 MiB)", "step", workers),
     "batch": Axis("dirty folios of a flush (16 CPUs, 1 GiB mapped, limit 256 MiB)", "page reclaimed", batch),
 }
 
@@ -158,6 +159,7 @@ def table(found: dict[str, list[Line]]) -> str:
         lines += [f"| {axis.title} | ns per {axis.unit} | ns per step | |", "|---|---|---|---|"]
         for line in found[name]:
             ns = "-" if line.ns is None else f"{line.ns:.0f}"
+            ns = ns if line.ns is None or line.ns >= 100 else f"{line.ns:.1f}"
             per_step = f"{line.ns_per_step:.1f}" if line.ns_per_step else "-"
             lines.append(f"| {line.label} | {ns} | {per_step} | {line.note} |")
         lines.append("")
