@@ -3,14 +3,15 @@
  *
  * Done here, on flat arrays of plain C: the access programs of the workers, page by page; a generation-tagged TLB
  * a CPU; PTEs; anonymous and swap-in faults; a limit; direct reclaim from an inactive list that an active list
- * refills, with second chances, refaults by age, lists of 32, batches of 31 folios a CPU, flushes deferred to a mask; shootdowns as
- * events: queued, coalesced while an IPI is under way, served when the target's clock gets there, waited for; the CPU
- * with the least clock goes next.
+ * refills, with second chances, refaults by age, lists of 32, batches of 31 folios a CPU, flushes deferred to a
+ * mask; shootdowns as events: queued, coalesced while an IPI is under way, served when the target's clock gets
+ * there, waited for; the CPU with the least clock goes next.
  *
- * Left out, all of which the simulation does: a step is a whole folio, not one access to shared state; touches may
- * run ahead of other CPUs by up to AHEAD of them, and a shootdown that comes meanwhile is served late; no priorities
- * and no scan targets, no stocks of charges, no folio flags, no locks but the time of the LRU lock, no swap
- * slots and no swap cache, no zero pages in swap, one level of TLB, no ASIDs, no scheduler, no ticks, no lazy TLB, no
+ * Left out, all of which the simulation does: a turn looks at a whole folio or list, where the model has a step for
+ * each access to shared state; touches run ahead of other CPUs by up to AHEAD of them, and a shootdown that comes
+ * meanwhile is served late; no priorities and no scan targets, no stocks of charges, no folio flags but one, no
+ * locks but the time of the LRU lock, no swap slots and no swap cache, no zero pages in swap, one level of TLB, no
+ * ASIDs, no migrations (a worker stays on its CPU, so a mask is one CPU), no scheduler, no ticks, no lazy TLB, no
  * histograms, no times by category, no policy that could be replaced, no snapshots, no OOM, no checks.
  */
 #include <stdint.h>
@@ -20,7 +21,7 @@
 enum { MAX_CPUS = 64, TLB = 2048, LIST = 32, BATCH = 31, AHEAD = 1024 };
 enum { SEQ, RAND, FWDREV, POPULATE };                       /* of World.passes */
 enum { EMPTY, PRESENT, SWAPPED, ZERO };                     /* pte & 3; then YOUNG, DIRTY; then frame or age */
-enum { YOUNG = 4, DIRTY = 8, SHIFT = 4 };
+enum { YOUNG = 4, DIRTY = 8, SHIFT = 4 };                   /* an age has 28 bits: enough for 2^28 evictions */
 enum { INACTIVE, ACTIVE };
 #define NEVER (INT64_MAX >> 6)                               /* a key is time << 6 | cpu */
 #define NOWHERE UINT32_MAX                                  /* place of a folio on no list: isolated, or in a batch */
@@ -53,7 +54,7 @@ typedef struct {
     int32_t vp, write, have;
     int32_t list[LIST], kept[LIST], dirty[LIST];            /* isolated folios; their fates */
     int32_t batch[BATCH];                                   /* faulted in, not on a list yet */
-    int nr_batch, nr_list, nr_kept, nr_dirty, at, out, reclaimed, freed;
+    int nr_batch, nr_list, nr_kept, nr_dirty, at, reclaimed, freed;
     uint64_t mask;                                          /* CPUs to flush before pages go */
     int writable;
     uint64_t tlb[TLB];
@@ -283,7 +284,7 @@ static void reclaim(machine_t *m, cpu_t *p)
     m->n.scanned += n;
     hold_lru(m, p, n * COST(lru_isolate));
     p->nr_list = n;
-    p->nr_kept = p->nr_dirty = p->at = p->out = p->freed = 0;
+    p->nr_kept = p->nr_dirty = p->at = p->freed = 0;
     p->phase = SCAN;
 }
 

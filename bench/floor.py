@@ -32,6 +32,7 @@ COUNTS = ("touches", "faults", "majfaults", "scanned", "stolen", "received", "ip
 SAME = {"stolen": "pgsteal_anon", "scanned": "pgscan_anon", "majfaults": "pgmajfault",
         "received": "nr_tlb_remote_flush_received", "ipis": "function_call_ipis"}
 BATCH = {"stage0": 0, "stage5": 31}
+MAX_CPUS = 64            # of floor.c
 CLOSE = 0.1              # pages reclaimed, floor and simulation, may differ by so much
 
 
@@ -60,7 +61,7 @@ class Floor:
     """floor.c over the access programs of `world`: one worker a CPU; its page tables are there at once."""
 
     def __init__(self, library: ctypes.CDLL, world: World, stage: str) -> None:
-        assert len(world.task_mm) == world.nr_cpus == len(world.mm_pages)
+        assert len(world.task_mm) == world.nr_cpus == len(world.mm_pages) <= MAX_CPUS
         self._library = library
         arrays = {
             "cost": np.array(world.costs, np.int64), "passes": np.ascontiguousarray(world.passes),

@@ -44,6 +44,12 @@ def core() -> Path:
     return Path(_core.__file__)
 
 
+def symbol() -> str | None:
+    """The function that Core.run() is in the library; None if that was stripped."""
+    found = re.search(rb"__pyx_pw_7reclaim_5_core_4Core_\d+run\0", core().read_bytes())
+    return found and found[0][:-1].decode()
+
+
 def unavailable() -> str | None:
     """Why there is nothing to count here, or None."""
     from reclaim import _core
@@ -51,7 +57,7 @@ def unavailable() -> str | None:
         return "valgrind is not installed"
     if _core.DEBUG:
         return "a debug build"
-    return None
+    return None if symbol() else "the core was stripped of its symbols"
 
 
 def compiler() -> str:
@@ -106,10 +112,7 @@ def own(dump: str) -> Counter[str]:
 
 def count() -> dict[str, Counter[str]]:
     """Instructions per unit of each path, by function."""
-    symbol = re.search(rb"__pyx_pw_7reclaim_5_core_4Core_\d+run\0", core().read_bytes())
-    if symbol is None:
-        raise SystemExit("instructions.py: the core was stripped of its symbols")
-    function = symbol[0][:-1].decode()
+    function = symbol()
     env = os.environ | {"PYTHONHASHSEED": "0",
                         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), *sys.path]))}
     with tempfile.TemporaryDirectory() as directory:
@@ -188,6 +191,8 @@ def main() -> int:
     sys.stdout.write(functions(found[args.functions]) if args.functions else table(counted, stored))
     faults = compare(counted, stored)
     print(*faults, sep="\n", end="\n" if faults else "")
+    if any(now * GROWTH < stored.get(path, 0) for path, now in counted.items()) and not args.update:
+        print("less than is stored: --update keeps it so")
     if args.update and not faults:
         STORE.write_text(json.dumps(store | {name: counted}, indent=1, sort_keys=True) + "\n")
     return 1 if faults and (args.check or args.update) else 0

@@ -44,7 +44,6 @@ class Path:
     policy: Any = "stage0"
 
 
-
 class Round:
     """A path that was warmed up; `run` makes the same round again and again."""
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_benchmarks_count_right():
+    pytest.importorskip("pytest_benchmark")
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench", "--smoke"],
                           cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-5000:]
