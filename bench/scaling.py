@@ -160,7 +160,7 @@ def table(found: dict[str, list[Line]]) -> str:
         for line in found[name]:
             ns = "-" if line.ns is None else f"{line.ns:.0f}"
             ns = ns if line.ns is None or line.ns >= 100 else f"{line.ns:.1f}"
-            per_step = f"{line.ns_per_step:.1f}" if line.ns_per_step else "-"
+            per_step = f"{line.ns_per_step:.1f}" if line.ns_per_step and axis.unit != "step" else "-"
             lines.append(f"| {line.label} | {ns} | {per_step} | {line.note} |")
         lines.append("")
     return "\n".join(lines)
@@ -174,7 +174,7 @@ def plot(found: dict[str, list[Line]], file: Path) -> bool:
         return False
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
-    plt.rcParams.update({"svg.hashsalt": "reclaim", "font.size": 8})
+    plt.rcParams.update({"svg.hashsalt": "reclaim", "svg.fonttype": "none", "font.size": 8})
     figure, panels = plt.subplots(2, 3, figsize=(9, 5), constrained_layout=True)
     for (name, axis), panel in zip(AXES.items(), panels.flat, strict=True):
         done = [line for line in found[name] if line.ns is not None]
@@ -182,7 +182,7 @@ def plot(found: dict[str, list[Line]], file: Path) -> bool:
         panel.set_xscale("log", base=2 if name != "length" else 10)
         panel.set_xticks([line.x for line in done], [line.label for line in done], rotation=45)
         panel.minorticks_off()
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * max(line.ns for line in done if line.ns))
         panel.set_title(name, fontsize=9)
         panel.set_ylabel(f"ns per {axis.unit}")
     figure.savefig(file, metadata={"Date": None})
