@@ -46,6 +46,9 @@ class Goal:
         met = [sign * self.measured >= sign * bound for bound in (self.must, self.aim)]
         return "aim" if met[1] else "must" if met[0] else "**no**"
 
+    def __post_init__(self) -> None:
+        print(f"{self.what}: {self.measured}", file=sys.stderr)
+
     def row(self) -> str:
         def shown(value: float | None) -> str:
             if value is None:

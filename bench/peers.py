@@ -221,6 +221,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
             rows = one_trace(pages, Path(directory) / "t.oracleGeneral", rounds, prefix)
             check(name, rows)
             found["traces"][name] = rows
+            print(f"peers: {name}", file=sys.stderr)
     return found
 
 
