@@ -109,7 +109,7 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
                 complete(m, t, a, a.think)
                 return
         else:
-            e = tlb_find(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
+            e = tlb_find_l2(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
             if e == NULL:
                 m.run[m.c].missed = tag | 1
             elif not t.write or e[0] & 1:

@@ -57,8 +57,18 @@ cdef inline uint64_t tlb_tag(const cpu_t *p, int32_t vp) noexcept nogil:
 cdef inline uint64_t *tlb_find(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
                                uint64_t tag) noexcept nogil:
     cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
+    cdef int i
+    for i in range(ways):
+        if (e[i] ^ tag) <= 1:
+            return e + i
+    return NULL
+
+cdef inline uint64_t *tlb_find_l2(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
+                                  uint64_t tag) noexcept nogil:
+    """As tlb_find, to the end of the set: where the entry stands there, if at all, cannot be foretold."""
+    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
     cdef int i, found = -1
-    for i in range(ways):             # to the end: where it stands cannot be foretold
+    for i in range(ways):
         if (e[i] ^ tag) <= 1:
             found = i
     return e + found if found >= 0 else NULL
