@@ -15,7 +15,6 @@ from typing import Any
 
 from reclaim import __version__
 from reclaim.errors import CommandError, MachineError, ReclaimError, did_you_mean
-from reclaim.files import replacing
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INPUT = 0, 1, 2, 3
 EXIT_NOT_RUN, EXIT_NOT_FOUND = 126, 127    # as a shell reports a command that cannot be run
@@ -384,7 +383,7 @@ def _validate(args: argparse.Namespace) -> int:
     text = page(found, _told(args), profile=args.profile, path=args.file) if args.markdown else None
     code = _print(found, args.json, text, args.output)
     if not found.rows and code == EXIT_OK:
-        return _complain("none of these cases is reproduced: what is printed says why", EXIT_INPUT)
+        return _complain("none of these cases is reproduced; each is listed with the reason", EXIT_INPUT)
     return code
 
 
@@ -462,6 +461,7 @@ def _print(result: Any, as_json: bool, page: str | None = None, output: str | No
     if output is None:
         print(text, end="")
     else:
+        from reclaim.files import replacing
         with replacing(output) as file:
             file.write(text.encode())
     if result.partial:

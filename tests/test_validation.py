@@ -300,7 +300,8 @@ def test_every_note_is_about_a_case():
     metrics = {metric.name for metric in (*validation.METRICS, PAIR)}
     for note in validation.notes():
         one = Spread.of([1])
-        row = [validation.Row(*key, metric, one, one, 1, None, "") for key in keys for metric in metrics]
+        row = [validation.Row(*key, metric, one, one, 1, None, "")
+               for key in keys for metric in metrics]
         assert any(note.about(each) for each in row), note
 
 
