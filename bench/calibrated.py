@@ -3,7 +3,7 @@
     reclaim calibrate -o here.toml
     python bench/calibrated.py RUNS.jsonl here.toml [--match host-] [--seconds 8] [--seeds 3] [--packaged vm16]
 
-RUNS is a file of measured runs (docs/observe.md); each case whose name holds what `--match` says runs with its own
+RUNS is a file of measured runs (docs/measured.md); each case whose name holds what `--match` says runs with its own
 scenario.  Prints a table in Markdown: for each reclaimed page, and reclaimed pages a second; medians over repeats
 and seeds.
 """
@@ -14,21 +14,21 @@ import argparse
 import statistics
 
 from reclaim.comparison import simulate
-from reclaim.observation import Observation, read_lines
+from reclaim.measured import Case, Observation, load
 from reclaim.result import ratio
 
 COLUMNS = {"shootdowns": "tlb_shootdowns", "scans": "pgscan_anon", "major faults": "pgmajfault"}
 
 
-def measured(case: Observation, policy: str, lines: list[dict]) -> list[float | None]:
-    rates = [repeat["whole"]["counters"]["pgsteal_anon"] / repeat["whole"]["seconds"]
-             for line in lines for repeat in line["repeats"] if line["policy"] == policy]
-    return [*(case.ratio(policy, name, "pgsteal_anon") for name in COLUMNS.values()), statistics.median(rates)]
+def measured(case: Case) -> list[float | None]:
+    rates = [run["pgsteal_anon"] / seconds for run, seconds in zip(case.repeats, case.seconds, strict=True)]
+    of = Observation((case,))
+    return [*(of.ratio(case.policy, name, "pgsteal_anon") for name in COLUMNS.values()), statistics.median(rates)]
 
 
-def simulated(case: Observation, file: str, policy: str, args: argparse.Namespace, profile: str) -> list[float | None]:
-    scenario = case.as_scenario(file).replace({"machine.profile": profile}, seconds=args.seconds)
-    runs = [simulate(scenario, policy, seed=seed).counters for seed in range(1, args.seeds + 1)]
+def simulated(case: Case, args: argparse.Namespace, profile: str) -> list[float | None]:
+    scenario = case.load_scenario().replace({"machine.profile": profile}, seconds=args.seconds)
+    runs = [simulate(scenario, case.policy, seed=seed).counters for seed in range(1, args.seeds + 1)]
     found = [[ratio(run[name], run["pgsteal_anon"]) for name in COLUMNS.values()]
              + [run["pgsteal_anon"] / args.seconds] for run in runs]
     return [statistics.median(values) for values in zip(*found, strict=True)]
@@ -47,26 +47,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--packaged", default="vm16")
     args = parser.parse_args()
-    lines: dict[str, list[dict]] = {}
-    for line in read_lines(args.runs):
-        if args.match in line["case"]:
-            lines.setdefault(line["case"], []).append(line)
     heads = [*COLUMNS, "pages/s"]
     print("| case | policy | " + " | ".join(f"{head}: measured | {args.packaged} | here" for head in heads) + " |")
     print("|---" * (2 + 3 * len(heads)) + "|")
     errors: dict[str, list[list[float]]] = {head: [[], []] for head in heads}
-    for name, of_case in lines.items():
-        case = Observation.load(args.runs, name)
-        for policy in case.repeats:
-            rows = [measured(case, policy, of_case)] + [
-                simulated(case, args.runs, policy, args, profile) for profile in (args.packaged, args.profile)]
-            cells = [show(row[i]) for i in range(len(heads)) for row in rows]
-            print(f"| {name} | {policy} | " + " | ".join(cells) + " |", flush=True)
-            for i, head in enumerate(heads):
-                for side in (0, 1):
-                    error = ratio(rows[1 + side][i], rows[0][i])
-                    if error is not None:
-                        errors[head][side].append(abs(error - 1))
+    for case in (case for case in load(args.runs) if args.match in case.case):
+        rows = [measured(case)] + [simulated(case, args, profile) for profile in (args.packaged, args.profile)]
+        cells = [show(row[i]) for i in range(len(heads)) for row in rows]
+        print(f"| {case.case} | {case.policy} | " + " | ".join(cells) + " |", flush=True)
+        for i, head in enumerate(heads):
+            for side in (0, 1):
+                error = ratio(rows[1 + side][i], rows[0][i])
+                if error is not None:
+                    errors[head][side].append(abs(error - 1))
     print("\nmedian absolute relative error, " + args.packaged + " and here: " + "; ".join(
         f"{head} {statistics.median(sides[0]):.0%}, {statistics.median(sides[1]):.0%}"
         for head, sides in errors.items() if all(sides)))

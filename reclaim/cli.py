@@ -6,7 +6,6 @@ Data go to stdout, talk to stderr.  NumPy and the core are imported only by what
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
@@ -207,7 +206,7 @@ def _add_validate(commands: Any) -> None:
         epilog="examples:\n  reclaim validate --case '*-zram-*-eager'\n"
                "  reclaim validate mine.jsonl --seeds 3 --json")
     validate.add_argument("file", nargs="?", metavar="FILE",
-                          help="measured runs, a case a line (default: those of the package)")
+                          help="measured runs, a line each (default: those of the package)")
     validate.add_argument("--case", nargs="+", action="extend", default=[], metavar="NAME", dest="cases",
                           help="only these cases; patterns as of a shell")
     validate.add_argument("--seeds", type=_integer, default=5, metavar="N",
@@ -291,9 +290,9 @@ def _compare(args: argparse.Namespace) -> int:
         args.parser.error("--case NAME needs a .jsonl file of RUNS")
     observation = None
     if runs:
-        from reclaim.observation import Observation
+        from reclaim.measured import Observation
         observation = Observation.load(runs[0], args.case)
-        scenario = _load(names[0]) if names else observation.as_scenario(runs[0])
+        scenario = _load(names[0]) if names else observation.as_scenario()
     else:
         scenario = _load(names[0] if names else "batch-tlb-flush")
     scenario = _overridden(scenario, args)
@@ -384,7 +383,7 @@ def _validate(args: argparse.Namespace) -> int:
     text = page(found, _told(args), profile=args.profile, path=args.file) if args.markdown else None
     code = _print(found, args.json, text, args.output)
     if not found.rows and code == EXIT_OK:
-        return _complain("the model takes none of these cases", EXIT_INPUT)
+        return _complain("none of these cases is reproduced; each is listed with the reason", EXIT_INPUT)
     return code
 
 
@@ -462,23 +461,12 @@ def _print(result: Any, as_json: bool, page: str | None = None, output: str | No
     if output is None:
         print(text, end="")
     else:
-        _write(output, text)
+        from reclaim.files import replacing
+        with replacing(output) as file:
+            file.write(text.encode())
     if result.partial:
         return _complain("interrupted: this is partial", EXIT_INTERRUPTED)
     return EXIT_OK
-
-
-def _write(path: str, text: str) -> None:
-    """`path` holds all of `text`, or what it held before."""
-    whole = f"{path}.{os.getpid()}"
-    try:
-        with open(whole, "x", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(whole, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(whole)
-        raise
 
 
 def _policies(args: argparse.Namespace) -> int:

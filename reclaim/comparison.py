@@ -15,7 +15,7 @@ from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
 
 if TYPE_CHECKING:
-    from reclaim.observation import Observation
+    from reclaim.measured import Observation
 
 Progress = Callable[[float, float], None]   # (share done, 0 to 1; simulated seconds)
 

@@ -56,7 +56,7 @@ class TraceError(ReclaimError):
 
 
 class ObservationError(ReclaimError):
-    """A file of a real machine or of measured runs is not what it should be; file and line are named."""
+    """A file of a real machine, or an argument of `observe`, is not what it should be; it is named."""
 
 
 class CommandError(ReclaimError):

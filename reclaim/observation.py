@@ -1,15 +1,12 @@
 """`reclaim observe`: a command on a real Linux machine, and what the kernel counted meanwhile.
 
-One run becomes one line of JSON in the format of measured runs: ``case``, ``policy``, ``source``,
-``scenario`` (in the keys of a `Scenario`), ``repeats`` (each with the windows ``whole`` and ``steady``:
-``seconds`` and ``counters``).  ``observed`` holds the rest: the command, what is not known, what could not be
-read and why, and the samples.
-`Observation` reads such lines, whoever wrote them.
+One run becomes one line of JSON in the format of measured runs (docs/measured.md), which
+`reclaim.measured` reads, with the windows ``whole`` and ``steady``.  ``observed`` holds the rest: the
+command, what is not known, what could not be read and why, and the samples.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -17,35 +14,27 @@ import re
 import shlex
 import signal
 import stat
-import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reclaim import __version__, names
-from reclaim.errors import CommandError, ObservationError, ScenarioError, did_you_mean
+from reclaim.errors import CommandError, ObservationError
 from reclaim.files import replacing
 from reclaim.procfs import INTERRUPT_WRAP, INTERRUPTS, Cgroup, Facts, System, stress_ng_keys
-
-if TYPE_CHECKING:
-    from reclaim.scenario import Scenario
 
 MAX_SAMPLES = 512        # then every other one is dropped and the interval doubles
 FIRST_SAMPLE = 0.1       # s: by then a wrapper has moved itself to its cgroup
 GRACE = 10.0             # s from a signal passed on to SIGKILL
 LOOK = 0.25              # s: how late the end of the command is seen if another thread took its signal
 MIN_INTERVAL, MAX_INTERVAL = 0.01, 3600.0
-MAX_LINES = 1 << 28      # bytes of a file of runs
 
 # Signals that end a run early.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGCHLD)
 _SI_KERNEL = 0x80        # of a signal that the terminal sent to the command as well
-
-# Keys without which an observation is no scenario of its own.
-NEEDED = ("workload", "memcg.limit", "swap.kind", "kernel.version", "kernel.lru", "machine.cpus")
 
 # Lists of a window with a number for each CPU.
 _PER_CPU = {"tlb_shootdowns": "shootdowns_per_cpu", "function_call_ipis": "ipis_per_cpu"}
@@ -267,7 +256,7 @@ def _scenario(facts: Facts, command: Sequence[str], seconds: float) -> dict[str,
         facts.unknown["workload"] = "stress-ng without --vm-keep is not modelled"
     else:
         facts.known["workload"] = workload
-    return {"seconds": round(min(max(seconds, 1e-6), 9000.0), 3), **facts.known}
+    return {"seconds": round(min(max(seconds, 1e-3), 9000.0), 3), **facts.known}
 
 
 def _line(watch: _Watch, command: Sequence[str], status: int, partial: bool, case: str | None,
@@ -376,151 +365,6 @@ def _append(target: str, text: bytes) -> None:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())
-
-
-# --- reading lines
-
-@dataclass(frozen=True)
-class Observation:
-    """One case of a file of measured runs.
-
-    case, source : as the file has them.
-    scenario : keys that are known.
-    unknown : keys that are not, and why.
-    repeats : policy -> the counters of each repeat's whole window.
-    partial : a run was ended early.
-    """
-
-    case: str
-    source: str
-    scenario: Mapping[str, Any]
-    unknown: Mapping[str, str]
-    repeats: Mapping[str, Sequence[Mapping[str, int]]]
-    partial: bool = False
-
-    @classmethod
-    def load(cls, file: str, case: str | None = None) -> Observation:
-        """The runs of `case` in `file`; it may be left out if there is one only.
-
-        Raises
-        ------
-        ObservationError : with the file and the line.
-        """
-        lines: dict[str, list[dict[str, Any]]] = {}
-        for line in read_lines(file):
-            lines.setdefault(line["case"], []).append(line)
-        known = list(lines)
-        if not known:
-            raise ObservationError(f"{file}: holds no runs")
-        if case is None and len(known) > 1:
-            raise ObservationError(f"{file}: holds {len(known)} cases: choose one with --case: "
-                                   + ", ".join(known[:4]) + (", ..." if len(known) > 4 else ""))
-        if case is not None and case not in lines:
-            raise ObservationError(f"{file}: has no case {case!r}{did_you_mean(case, known)}")
-        chosen = lines[known[0] if case is None else case]
-        repeats: dict[str, list[Mapping[str, int]]] = {}
-        for line in chosen:
-            repeats.setdefault(line["policy"], []).extend(
-                {name: sum(n) if isinstance(n, list) else n
-                 for name, n in repeat["whole"]["counters"].items()}
-                for repeat in line["repeats"])
-        last = chosen[-1]
-        return cls(last["case"], last["source"], last["scenario"],
-                   last.get("observed", {}).get("unknown", {}), repeats,
-                   any(line.get("partial") for line in chosen))
-
-    def as_scenario(self, file: str) -> Scenario:
-        """The scenario that ran.
-
-        Raises
-        ------
-        ScenarioError : the line does not hold it all, or it is not modelled.
-        """
-        from reclaim.scenario import Scenario
-        lacking = [f"{key} is not known ({self.unknown[key]})" for key in NEEDED if key in self.unknown]
-        if "workload" not in self.scenario and not lacking:
-            lacking = ["it names no workload"]
-        if lacking:
-            raise ScenarioError(f"{file}: {self.case}: give a SCENARIO too: {'; '.join(lacking)}")
-        return Scenario.from_dict({"name": self.case[:200], **self.scenario}, where=f"{file}: {self.case}")
-
-    def ratio(self, policy: str, over: str, under: str) -> float | None:
-        """The median over the repeats of one counter for each of another; None if not both were read."""
-        found = [r[over] / r[under] for r in self.repeats[policy] if over in r and r.get(under)]
-        return statistics.median(found) if found else None
-
-    def differences(self, scenario: Mapping[str, Any]) -> Iterator[str]:
-        """Where a scenario's dict says otherwise than this machine."""
-        for section, keys in self.scenario.items():
-            if isinstance(keys, Mapping):
-                for name, value in keys.items():
-                    other = scenario.get(section, {}).get(name)
-                    if other not in (None, "auto") and not _same(other, value):
-                        yield f"{section}.{name} = {json.dumps(value)}, here {json.dumps(other)}"
-
-
-def _same(a: Any, b: Any) -> bool:
-    from reclaim.units import parse_size
-    try:
-        return bool(parse_size(a) == parse_size(b))
-    except ValueError:
-        return bool(a == b)
-
-
-def read_lines(file: str) -> Iterator[dict[str, Any]]:
-    """The lines of a file of measured runs, each checked.
-
-    Raises
-    ------
-    ObservationError : with the file and the line.
-    """
-    try:
-        # A FIFO without a writer must not hang.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as lines:
-            if not stat.S_ISREG(os.fstat(lines.fileno()).st_mode):
-                raise ObservationError(f"{file}: not a regular file")
-            for nr, raw in enumerate(iter(lambda: lines.readline(MAX_LINES), b""), 1):
-                if raw.strip():
-                    yield _checked(raw, f"{file}:{nr}")
-    except OSError as err:
-        raise ObservationError(f"{file}: {err.strerror or os.strerror(err.errno or errno.EIO)}") from None
-    except ValueError as err:        # a NUL in the path
-        if isinstance(err, ObservationError):
-            raise
-        raise ObservationError(f"{file!r}: {err}") from None
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a count")
-
-
-def _checked(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        line = json.loads(raw, parse_constant=_refuse)
-    except (ValueError, RecursionError) as err:
-        raise ObservationError(f"{where}: not a line of JSON: {err}") from None
-    kinds: dict[str, type] = {"case": str, "policy": str, "source": str, "scenario": dict, "repeats": list}
-    for name, kind in kinds.items():
-        if not isinstance(line, dict) or not isinstance(line.get(name), kind):
-            raise ObservationError(f"{where}: a run is an object with {', '.join(kinds)}; {name} is "
-                                   f"missing or no {kind.__name__}")
-    unknown = line.get("observed", {})
-    if not isinstance(unknown, dict) or not isinstance(unknown.get("unknown", {}), dict):
-        raise ObservationError(f"{where}: observed: must be an object whose unknown is one")
-    if not line["repeats"]:
-        raise ObservationError(f"{where}: repeats is empty")
-    for nr, repeat in enumerate(line["repeats"]):
-        whole = repeat.get("whole") if isinstance(repeat, dict) else None
-        counters = whole.get("counters") if isinstance(whole, dict) else None
-        if not isinstance(counters, dict):
-            raise ObservationError(f"{where}: repeats[{nr}].whole.counters: must be an object")
-        for name, value in counters.items():
-            counts = value if isinstance(value, list) else [value]
-            if not counts or not all(type(n) is int and 0 <= n < 2**64 for n in counts):
-                raise ObservationError(f"{where}: repeats[{nr}].whole.counters.{name} = "
-                                       f"{json.dumps(value)[:60]}: must be a count, or one for each CPU")
-    checked: dict[str, Any] = line
-    return checked
 
 
 def summary(file: str, run: Run) -> str:

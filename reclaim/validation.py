@@ -213,11 +213,12 @@ def predict(case: Case, seed: int, *, profile: str | None = None,
 
     Raises
     ------
-    ScenarioError : the model does not take the scenario, or the work is not done in `MAX_SECONDS`.
+    ScenarioError : nothing was reclaimed, the model does not take the scenario, or the work is not
+        done in `MAX_SECONDS`.
     """
     from reclaim.simulation import Simulation
     stop = stop or Stop()
-    scenario = case.load_scenario(profile)
+    scenario = _scenario(case, profile)
     endless = scenario.replace(seconds=MAX_SECONDS, warmup=0.0, touches=0)
     simulation = Simulation(endless, case.policy, seed=seed)
     what = work(case, scenario)
@@ -348,8 +349,10 @@ def _pairs(predictions: Sequence[Prediction]) -> list[Row]:
         before = befores.get(after.case.case)
         if after.case.before or before is None:
             continue
-        sides = [([_per(run, "tlb_shootdowns") for run in p.case.repeats],
+        sides = [([_ratio(run, "tlb_shootdowns", "pgsteal_anon") or 0.0 for run in p.case.repeats],
                   p.values("tlb_shootdowns", "pgsteal_anon")) for p in (before, after)]
+        if not (sides[1][1] and sides[0][1] and all([*sides[0][0], *sides[0][1], *sides[1][0]])):
+            continue                # none, or not counted
         want, got = (_quotients(sides[1][i], sides[0][i]) for i in (0, 1))
         ratio = got.median / want.median
         verdict = _lenient(_verdict(abs(ratio - 1), PAIR), got, want, before)
@@ -485,10 +488,19 @@ def _choose(cases: list[Case], patterns: list[str], profile: str | None,
         if patterns and not any(fnmatch.fnmatchcase(case.case, pattern) for pattern in patterns):
             continue
         try:
-            chosen.append((case, case.load_scenario(profile)))
+            chosen.append((case, _scenario(case, profile)))
         except ScenarioError as err:
             refused[case.key] = str(err)
     return chosen, refused
+
+
+def _scenario(case: Case, profile: str | None) -> Scenario:
+    """The scenario of a case that can be simulated to what it did."""
+    idle = sum(not run.get("pgsteal_anon") for run in case.repeats)
+    if idle:
+        raise ScenarioError(f"{case.where}: no anonymous page was reclaimed in {idle} of {len(case.repeats)} "
+                            "runs (pgsteal_anon is 0, or was not counted): there is nothing to compare")
+    return case.load_scenario(profile)
 
 
 def _try(case: Case, seed: int, profile: str | None, stop: Stop) -> tuple[Counters, ...] | str:

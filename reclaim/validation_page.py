@@ -46,10 +46,10 @@ def inputs(path: str | None = None) -> str:
     from reclaim import _core
     from reclaim.machine import profile_names
     package = resources.files("reclaim")
-    parts = [measured.packaged() if path is None else measured.read(path), str(_core.MODEL_VERSION),
-             package.joinpath("data", "validation_notes.toml").read_text("utf-8")]
-    parts += [package.joinpath("profiles", f"{name}.toml").read_text("utf-8") for name in profile_names()]
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+    parts = [b"".join(measured.lines(path)), str(_core.MODEL_VERSION).encode(),
+             package.joinpath("data", "validation_notes.toml").read_bytes()]
+    parts += [package.joinpath("profiles", f"{name}.toml").read_bytes() for name in profile_names()]
+    return hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()
 
 
 def page(found: Validation, command: str, *, profile: str | None = None, path: str | None = None) -> str:

@@ -88,7 +88,8 @@ def test_a_scenario_runs_on_it(made, tmp_path, capsys):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/here.toml").write_text(made[1].read_text())
     (tmp_path / "mine.toml").write_text('seconds = 0.01\n[machine]\nprofile = "sub/here.toml"\ncpus = 2\n'
-                                        '[memcg]\nlimit = "8M"\n[workload]\nkind = "writer"\nworkers = 2\nbytes = "16M"\n')
+                                        '[memcg]\nlimit = "8M"\n'
+                                        '[workload]\nkind = "writer"\nworkers = 2\nbytes = "16M"\n')
     mine = Scenario.load(tmp_path / "mine.toml")           # a path of its own directory
     assert mine.machine.load_profile().costs == Profile.load(str(made[1])).costs
     assert Scenario.from_dict(mine.to_dict()) == mine
@@ -217,12 +218,14 @@ def test_the_parts_make_the_whole(parent):
     for pair in (("ipi_send", "flush_fixed"), ("csd_ack", "ipi_send"), ("irq_entry", "irq_exit"),
                  ("context_switch", "wakeup"),
                  ("fault_entry", "fault_zero")):
-        assert costs[pair[0]] / costs[pair[1]] == pytest.approx(profile.costs[pair[0]] / profile.costs[pair[1]])
+        assert costs[pair[0]] / costs[pair[1]] == pytest.approx(
+            profile.costs[pair[0]] / profile.costs[pair[1]])
     assert costs["fault_entry"] + costs["fault_zero"] == pytest.approx(600)
     assert costs["fault_entry"] + costs["fault_anon"] == pytest.approx(1400)
     assert costs["context_switch"] + costs["wakeup"] == pytest.approx(1800)
     assert (costs["tlb_l2_hit"], costs["walk_cold"]) == (2, 100)
-    assert (7 * costs["walk_warm"] + 23) / 8 == pytest.approx(9)          # a row: one new line, seven times the same
+    # A row: one new line, seven times the same.
+    assert (7 * costs["walk_warm"] + 23) / 8 == pytest.approx(9)
 
 
 def test_a_sender_that_waits_less_than_the_target_is_away():

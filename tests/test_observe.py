@@ -16,11 +16,13 @@ import pytest
 
 import fake_simulation
 from ordinary import open_directory, reclaim_as_nobody
-from reclaim import observation, procfs
+from reclaim import measured, observation, procfs
 from reclaim.cli import main
-from reclaim.errors import CommandError, ObservationError
-from reclaim.observation import Observation, append_line, observe, read_lines
-from reclaim.procfs import Cgroup, System, parse_cgroup, parse_counts, parse_interrupts, parse_mounts, stress_ng_keys
+from reclaim.errors import CommandError, MeasuredError, ObservationError
+from reclaim.measured import Observation
+from reclaim.observation import append_line, observe
+from reclaim.procfs import (Cgroup, System, parse_cgroup, parse_counts, parse_interrupts, parse_mounts,
+                            stress_ng_keys)
 from reclaim.scenario import Scenario
 
 MAIN = "import sys; from reclaim.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -34,8 +36,8 @@ CAL:       4000         50   Function call interrupts
 TLB:       3000         20   TLB shootdowns
 ERR:          0
 """
-V2 = {"memory.stat": "anon 4096\npagetables 4096\npgscan 10\npgsteal 4\npgrefill 3\nworkingset_refault_anon 2\n"
-                     "workingset_nodes 9\npswpin 1\nzswapped 7\n",
+V2 = {"memory.stat": "anon 4096\npagetables 4096\npgscan 10\npgsteal 4\npgrefill 3\n"
+                     "workingset_refault_anon 2\nworkingset_nodes 9\npswpin 1\nzswapped 7\n",
       "memory.events": "low 0\nhigh 0\nmax 12\noom 0\noom_kill 1\n", "memory.max": "268435456\n"}
 V1 = {"memory.stat": "cache 0\npgpgin 5\npgfault 6\nhierarchical_memory_limit 268435456\ntotal_cache 0\n"
                      "total_pgpgin 50\ntotal_pgfault 60\ntotal_pgmajfault 2\n",
@@ -115,7 +117,8 @@ def test_cgroups():
         with pytest.raises(ObservationError, match=f"^{where}"):
             parse_cgroup(text, "f")
     mounts = parse_mounts("1 2 0:5 / /sys/fs/cg\\040x rw,nosuid shared:3 - cgroup2 cgroup rw\n"
-                          "1 2 0:6 /ns /m rw - cgroup cgroup rw,memory\n1 2 0:7 / /c rw - cgroup cgroup rw,cpu\n", "f")
+                          "1 2 0:6 /ns /m rw - cgroup cgroup rw,memory\n"
+                          "1 2 0:7 / /c rw - cgroup cgroup rw,cpu\n", "f")
     assert mounts == [(2, "/", "/sys/fs/cg x"), (1, "/ns", "/m")]
     with pytest.raises(ObservationError, match="^f:1: "):
         parse_mounts("1 2 - \n", "f")
@@ -218,7 +221,8 @@ def test_kinds_of_swap(tmp_path):
 
 
 def test_the_command_tells_the_work():
-    words = "/usr/bin/stress-ng --vm 4 --vm-bytes=1G --vm-keep --vm-method flip --vm-madvise normal -t 10 --metrics".split()
+    words = ("/usr/bin/stress-ng --vm 4 --vm-bytes=1G --vm-keep --vm-method flip --vm-madvise normal -t 10 "
+             "--metrics").split()
     assert stress_ng_keys(words) == {"kind": "stress_ng.vm", "workers": 4, "bytes": "1G", "keep": True,
                                      "method": "flip",
                                      "madvise": "normal"}
@@ -231,8 +235,10 @@ def test_the_command_tells_the_work():
 # --- a run
 
 def the_line(file):
-    (line,) = read_lines(str(file))
-    return line
+    (line,) = file.read_text().splitlines()
+    (case,) = measured.load(str(file))          # whatever the machine is like
+    assert case.where == f"{file}:1"
+    return json.loads(line)
 
 
 def test_a_made_up_machine(tmp_path):
@@ -278,7 +284,8 @@ def test_a_row_that_comes_or_goes(tmp_path):
     for command in (f"cp {tmp_path}/short {file}", f"cp {tmp_path}/long {file}"):
         (tmp_path / "short").write_text(short)
         (tmp_path / "long").write_text(INTERRUPTS)
-        whole = observe(["sh", "-c", command], str(tmp_path / "o.jsonl"), root=str(root)).line["repeats"][0]["whole"]
+        run = observe(["sh", "-c", command], str(tmp_path / "o.jsonl"), root=str(root))
+        whole = run.line["repeats"][0]["whole"]
         assert "tlb_shootdowns" not in whole["counters"] and "shootdowns_per_cpu" not in whole
         assert whole["counters"]["function_call_ipis"] == 0
 
@@ -312,7 +319,8 @@ def test_a_wrapper_that_moves_itself(tmp_path, monkeypatch):
 def test_this_machine(tmp_path, capfd):
     out = tmp_path / "o.jsonl"
     assert main(["observe", "-o", str(out), "--interval", "50ms", "--", sys.executable, "-c",
-                 "b = bytearray(64 << 20); b[::4096] = bytes(16384); import time; time.sleep(0.3); print('done')"]) == 0
+                 "b = bytearray(64 << 20); b[::4096] = bytes(16384); import time; time.sleep(0.3); "
+                 "print('done')"]) == 0
     line = the_line(out)
     whole, steady = (line["repeats"][0][name] for name in ("whole", "steady"))
     assert whole["counters"]["pgfault"] > steady["counters"]["pgfault"] >= 0 and whole["seconds"] > 0.3
@@ -352,7 +360,7 @@ def test_bad_arguments(tmp_path, capsys):
 
 
 def test_it_only_reads(tmp_path):
-    """What the process opens to write is the output, what it makes is beside it, and it runs the command only."""
+    """It opens to write the output only, makes what is beside it only, and runs the command only."""
     hook = """
 import os, sys
 log = []
@@ -465,18 +473,21 @@ def test_appending(tmp_path):
 def test_appending_together(tmp_path):
     out = tmp_path / "o.jsonl"
     code = (f"import sys\nfrom reclaim.observation import append_line\n"
-            f"for i in range(20): append_line({str(out)!r}, {{'who': sys.argv[1], 'i': i, 'pad': 'x' * 20000}})")
+            f"for i in range(20):\n"
+            f"    append_line({str(out)!r}, {{'who': sys.argv[1], 'i': i, 'pad': 'x' * 20000}})")
     runs = [subprocess.Popen([sys.executable, "-c", code, str(who)]) for who in range(4)]
     assert [run.wait(60) for run in runs] == [0] * 4
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert sorted((line["who"], line["i"]) for line in lines) == [(str(w), i) for w in range(4) for i in range(20)]
+    assert sorted((line["who"], line["i"]) for line in lines) == [
+        (str(w), i) for w in range(4) for i in range(20)]
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
     out = tmp_path / "o.jsonl"
     append_line(str(out), {"a": 1})
     before = out.read_bytes()
-    code = ("import resource, signal, sys; from reclaim.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    code = ("import resource, signal, sys; from reclaim.cli import main; "
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
             "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); sys.exit(main(sys.argv[1:]))")
     done = subprocess.run([sys.executable, "-c", code, "observe", "-o", str(out), "--", "true"],
                           capture_output=True,
@@ -544,31 +555,91 @@ def test_nothing_reclaimed(tmp_path, capsys, fake):
     assert "No anonymous page was reclaimed there" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line, part", [
-    ("{", "not a line of JSON"), ("[]", "case is missing"), ('{"case": 1}', "case is missing or no str"),
-    (json.dumps(run_line() | {"repeats": []}), "repeats is empty"),
-    (json.dumps(run_line() | {"repeats": [{}]}), "repeats[0].whole"),
-    (json.dumps(run_line(pgscan_anon=-1)), "counters.pgscan_anon = -1"),
-    (json.dumps(run_line(pgscan_anon=1.5)), "= 1.5"),
-    (json.dumps(run_line(pgscan_anon=float("nan"))), "NaN is not a count"),
-    (json.dumps(run_line(tlb_shootdowns=[])), "= []"),
-    (json.dumps(run_line(pgscan_anon=True)), "= true"),
-    (json.dumps(run_line() | {"observed": 3}), "observed: must be"),
-    ("[" * 100_000, "not a line of JSON"), ("\udcff", "not a line of JSON")])
-def test_hostile_runs_are_located(tmp_path, capsys, line, part):
-    file = tmp_path / "r.jsonl"
-    file.write_bytes(json.dumps(run_line()).encode() + b"\n\n" + line.encode(errors="surrogateescape")
-                     + b"\n")
-    assert main(["compare", str(file), "small"]) == 3
-    err = capsys.readouterr().err
-    assert f"{file}:3: " in err and part in err and "Traceback" not in err
+# --- what is stored is read
+
+STRESS = ("--vm", "2", "--vm-bytes", "8M", "--vm-keep", "-t", "1")
 
 
-def test_no_such_runs(tmp_path, capsys):
-    (tmp_path / "empty.jsonl").touch()
-    (tmp_path / "dir.jsonl").mkdir()
-    os.mkfifo(tmp_path / "fifo.jsonl")
-    for name, part in (("none", "No such file"), ("empty", "holds no runs"), ("dir", "irectory"),
-                       ("fifo", "not a regular file")):
-        assert main(["compare", str(tmp_path / f"{name}.jsonl"), "small"]) == 3
-        assert part in capsys.readouterr().err
+def observed(tmp_path, *grown, name="stress-ng", words=STRESS, **kwargs):
+    """A file of runs on a made-up machine with a limit of 4M, whose counters grow so: one line for each."""
+    root = machine(tmp_path / "root", **{"sys__fs__cgroup__job__memory.max": f"{4 << 20}\n"})
+    vmstat, command, out = root / "proc/vmstat", tmp_path / name, tmp_path / "o.jsonl"
+    for counters in grown:
+        before = parse_counts(vmstat.read_text(), "vmstat")
+        after = "".join(f"{key} {n + counters.get(key, 0)}\n" for key, n in before.items())
+        command.write_text(f"#!/bin/sh\ncat > {vmstat} << end\n{after}end\n")
+        command.chmod(0o755)
+        assert observe([str(command), *words], str(out), root=str(root), case="mine", **kwargs).status == 0
+    return str(out)
+
+
+def test_what_is_stored_is_validated_and_compared(tmp_path, capsys):
+    """Two runs, whose lengths differ, are repeats of one case."""
+    file = observed(tmp_path, {"pgsteal_anon": 3000, "pgscan_anon": 7000, "nr_tlb_remote_flush": 40},
+                    {"pgsteal_anon": 3100, "pgscan_anon": 6800})
+    (case,) = measured.load(file)
+    assert [run["pgsteal_anon"] for run in case.repeats] == [3000, 3100] and len(case.seconds) == 2
+    assert case.where == f"{file}:2" and "machine.profile" in case.unknown and not case.partial
+    assert main(["validate", file, "--seeds", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "mine stage0\n" in out and "  steal_per_scan" in out and "not reproduced" not in out
+    assert main(["compare", file, "--seconds", "0.02"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("mine: 0.02 s, simulated") and "2 of stage0" in out
+    assert "Not known of the machine: machine.profile" in out
+    assert main(["compare", file, "small", "--seconds", "0.02"]) == 0
+    assert 'The machine\'s memcg.limit = "4M", here ' in capsys.readouterr().out
+
+
+def test_a_run_without_reclaim_says_so(tmp_path, capsys):
+    file = observed(tmp_path, {"pgsteal_anon": 3000, "pgscan_anon": 7000}, {})
+    assert main(["validate", file, "--seeds", "1"]) == 3
+    out, err = capsys.readouterr()
+    assert (f"mine stage0: not reproduced: {file}:2: no anonymous page was reclaimed in 1 of 2 runs "
+            "(pgsteal_anon is 0, or was not counted): there is nothing to compare") in out
+    assert "none of these cases is reproduced" in err
+    assert main(["compare", file, "--seconds", "0.02"]) == 0        # of the run that reclaimed
+    assert "steal_per_scan" in capsys.readouterr().out
+
+
+def test_work_that_is_not_known_says_so(tmp_path, capsys):
+    file = observed(tmp_path, {"pgsteal_anon": 3000, "pgscan_anon": 7000}, name="sort", words=())
+    why = "workload is not known (only stress-ng's vm stressor alone is understood)"
+    assert main(["validate", file, "--seeds", "1"]) == 3
+    assert f"mine stage0: not reproduced: {file}:1: {why}" in capsys.readouterr().out
+    assert main(["compare", file]) == 3
+    assert f"give a SCENARIO too: {why}" in capsys.readouterr().err
+    assert main(["compare", file, "small", "--seconds", "0.02"]) == 0
+    assert "tlb_shootdowns_per_page" in capsys.readouterr().out
+
+
+def test_this_machine_is_validated_and_compared(tmp_path, capsys):
+    out = str(tmp_path / "o.jsonl")
+    for _ in range(2):
+        assert main(["observe", "-o", out, "--case", "here", "--", "true"]) == 0
+    capsys.readouterr()
+    assert main(["validate", out, "--seeds", "1"]) == 3
+    assert "here stage0: not reproduced: " in capsys.readouterr().out
+    assert main(["compare", out, "small", "--seconds", "0.02"]) == 0
+    assert "Measured: here, observed: " in capsys.readouterr().out
+
+
+def test_runs_of_another_machine_are_another_case(tmp_path):
+    file = observed(tmp_path, {})
+    line = json.loads(Path(file).read_text())
+    line["scenario"]["memcg"]["limit"] = "8M"
+    append_line(file, line)
+    with pytest.raises(MeasuredError, match=r"o.jsonl:2: scenario.memcg.limit: not as in .*o.jsonl:1, "):
+        measured.load(file)
+    append_line(file, line | {"case": "other"})
+    Path(file).write_text("".join(Path(file).read_text().splitlines(keepends=True)[::2]))
+    assert [case.case for case in measured.load(file)] == ["mine", "other"]
+
+
+def test_a_hostile_name_is_not_printed(tmp_path, capsys):
+    line = run_line(pgscan_anon=7) | {"source": "\x1b[2J\ud800", "observed": {"unknown": {"a\nb": "\x07"}}}
+    (case,) = measured.load(runs_file(tmp_path / "r.jsonl", line))
+    assert (case.source, case.unknown) == ("?[2J?", {"a?b": "?"})
+    line["scenario"]["seconds"] = {"x": 1}
+    observation = Observation.load(runs_file(tmp_path / "r.jsonl", line))
+    assert list(observation.differences(Scenario.load("small").to_dict())) != []

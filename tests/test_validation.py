@@ -1,6 +1,7 @@
 """`reclaim validate`: the measured file, what is compared and how, the page that it writes."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write(tmp_path):
     def write(*lines):
         path = tmp_path / "runs.jsonl"
         texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
-        path.write_text("".join(text + "\n" for text in texts))
+        path.write_bytes("".join(text + "\n" for text in texts).encode(errors="surrogateescape"))
         return str(path)
     return write
 
@@ -56,32 +57,68 @@ def test_counters_of_each_cpu_are_added_up(write):
     assert case.repeats[0]["tlb_shootdowns"] == 7
 
 
+def test_lines_of_a_case_are_joined(write):
+    """An observer appends a line for each run; how long it ran differs."""
+    later = line(scenario=SCENARIO | {"seconds": 0.03}, counters={"pgscan_anon": 1}, partial=True)
+    first, other = measured.load(write(line(), line(policy="stage5"), later))
+    assert [run["pgscan_anon"] for run in first.repeats] == [10_000, 1] and first.seconds == (1.0, 1.0)
+    assert first.partial and not other.partial and first.where.endswith(":3") and other.unknown == {}
+    assert first.load_scenario().seconds == 0.03
+
+
 @pytest.mark.parametrize("bad, says", [
     ("{", "runs.jsonl:2: not JSON"),
+    ("[" * 100_000, "runs.jsonl:2: not JSON"),
+    ("\udcff", "runs.jsonl:2: not JSON"),
     ("[]", "runs.jsonl:2: must be an object"),
     (line(case=""), "runs.jsonl:2: case: must be a string"),
+    (line(case=1), "runs.jsonl:2: case: must be a string"),
     (line(policy="stage9"), "runs.jsonl:2: policy: unknown policy 'stage9'"),
+    (line(source=1), "runs.jsonl:2: source: must be a string"),
+    (line(partial=1), "runs.jsonl:2: partial: must be true or false"),
+    (line(observed=3), "runs.jsonl:2: observed: must be an object"),
+    (line(observed={"unknown": {"swap": 3}}), "runs.jsonl:2: observed.unknown: must be"),
     (line(repeats=[]), "runs.jsonl:2: repeats: must be a list of one run or more"),
     (line(repeats=[{"steady": {}}]), "runs.jsonl:2: repeats[0].whole: missing"),
     (line(repeats=[{"whole": {"counters": 3}}]), f"{WHOLE}.counters: must be an object"),
-    (line(counters={"pgscan_anon": -1}), f"{WHOLE}.counters.pgscan_anon: must be a number"),
-    (line(counters={"pgscan_anon": [1, "2"]}), f"{WHOLE}.counters.pgscan_anon: must be"),
-    (line(counters={"pgsteal_anon": 0}), f"{WHOLE}.counters.pgsteal_anon: must be above 0"),
+    (line(repeats=[{"whole": {"seconds": 1e999, "counters": {}}}]), "Infinity is not a count"),
+    (line(repeats=[{"whole": {"seconds": 10**400, "counters": {}}}]), f"{WHOLE}.seconds = 1000"),
+    (line(counters={"pgscan_anon": -1}), f"{WHOLE}.counters.pgscan_anon = -1: must be a count"),
+    (line(counters={"pgscan_anon": 1.5}), f"{WHOLE}.counters.pgscan_anon = 1.5: must be"),
+    (line(counters={"pgscan_anon": True}), f"{WHOLE}.counters.pgscan_anon = true: must be"),
+    (line(counters={"pgscan_anon": 2**64}), f"{WHOLE}.counters.pgscan_anon = 18446744073709551616: must be"),
+    (line(counters={"pgscan_anon": float("nan")}), "NaN is not a count"),
+    (line(counters={"pgscan_anon": [1, "2"]}), f'{WHOLE}.counters.pgscan_anon = [1, "2"]: must be'),
+    (line(counters={"pgscan_anon": []}), f"{WHOLE}.counters.pgscan_anon = []: must be"),
     (line(scenario=[]), "runs.jsonl:2: scenario: must be an object"),
-    (line(case="good"), "runs.jsonl:2: case and policy are those of"),
+    (line(case="good", scenario=SCENARIO | {"machine": {"cpus": 4}}),
+     "runs.jsonl:2: scenario.machine.cpus: not as in"),
+    (line(case="good", scenario=None), "runs.jsonl:2: scenario: not as in"),
 ])
 def test_faults_are_located(write, bad, says, capsys):
     path = write(line(case="good"), bad)
     with pytest.raises(MeasuredError, match=re.escape(says)):
         measured.load(path)
-    assert main(["validate", path]) == 3 and says in capsys.readouterr().err
+    for argv in (["validate", path], ["compare", path, "small"]):
+        assert main(argv) == 3
+        err = capsys.readouterr().err
+        assert says in err and "Traceback" not in err
 
 
-def test_files_that_are_none(tmp_path, write):
-    for path, says in ((str(tmp_path / "none"), "No such file"), (str(tmp_path), "directory"), ("\0", "null"),
-                       (write(""), "no case in it")):
+def test_files_that_are_none(tmp_path, write, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "fifo.jsonl")
+    (tmp_path / "dir.jsonl").mkdir()
+    (tmp_path / "long.jsonl").write_text("\n" + "1" * 2000)
+    monkeypatch.setattr(measured, "MAX_LINE", 1999)
+    for name, says in (("none", "No such file"), ("dir", "directory"), ("fifo", "not a regular file"),
+                       ("\0", "null"), ("long", "long.jsonl:2: longer than 1999 bytes"),
+                       ("runs", "no case in it")):
+        write("")
+        path = str(tmp_path / f"{name}.jsonl")
         with pytest.raises(MeasuredError, match=says):
             measured.load(path)
+        for argv in (["validate", path], ["compare", path, "small"]):
+            assert main(argv) == 3 and says in capsys.readouterr().err
 
 
 # --- what is compared
@@ -131,16 +168,19 @@ def test_another_machine_misses(write, real, capsys):
 
 def test_what_the_model_refuses_is_listed(write, real, capsys):
     refused = [line(case="thp", scenario=SCENARIO | {"kernel": {"thp": True}}),
-               line(case="none", scenario=None), line(case="typo", scenario={"memcg": {"limti": "8M"}})]
+               line(case="none", scenario=None),
+               line(case="typo", scenario=SCENARIO | {"memcg": {"limti": "8M"}}),
+               line(case="idle", counters={"pgsteal_anon": 0})]
     path = write(*lines(real), *refused)
     found = validate(path, seeds=1)
     reasons = {case: reason for case, _, reason in found.refused}
-    assert set(reasons) == {"thp", "none", "typo"} and len({row.policy for row in found.rows}) == 2
+    assert set(reasons) == {"thp", "none", "typo", "idle"} and len({row.policy for row in found.rows}) == 2
     assert reasons["thp"].endswith("runs.jsonl:3: kernel.thp = true: not modelled yet; must be false")
     assert "runs.jsonl:4: scenario: missing" in reasons["none"] and "did you mean 'limit'" in reasons["typo"]
+    assert "runs.jsonl:6: no anonymous page was reclaimed in 1 of 1 runs" in reasons["idle"]
     assert "thp stage0: not reproduced: " in repr(found)
     assert main(["validate", write(*refused), "--seeds", "1"]) == 3
-    assert "the model takes none of these cases" in capsys.readouterr().err
+    assert "none of these cases is reproduced" in capsys.readouterr().err
 
 
 def test_work_that_is_never_done_is_not_reproduced(write, monkeypatch):
@@ -202,6 +242,16 @@ def test_spread():
     assert Spread.of([1, 2]).meets(Spread.of([2, 3])) and not Spread.of([1, 2]).meets(Spread.of([2.1, 3]))
 
 
+def test_shootdowns_that_were_not_counted_have_no_ratio(write, real):
+    """Of a machine whose /proc/interrupts has no such row."""
+    both = lines(real)
+    for each in both:
+        del each["repeats"][0]["whole"]["counters"]["tlb_shootdowns"]
+    found = validate(write(*both), seeds=1)
+    assert {row.policy for row in found.rows} == set(real)
+    assert PAIR.name not in {row.metric for row in found.rows}
+
+
 # --- running
 
 def test_cases_are_chosen_by_pattern(write, real):
@@ -236,7 +286,8 @@ def test_output_is_written_whole(write, real, tmp_path, capsys):
     page.write_text("old")
     path = write(*lines(real))
     assert main(["validate", path, "--seeds", "1", "--markdown", "-o", str(page)]) == 0
-    assert capsys.readouterr().out == "" and not list(tmp_path.glob("page.md.*"))
+    assert capsys.readouterr().out == ""
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["page.md", "runs.jsonl"]
     text = page.read_text()
     assert f"`reclaim validate {path} --seeds 1 --markdown -o {page}`" in text
     assert is_sealed(text) and not is_sealed(text.replace("ratio", "ratios"))
@@ -249,7 +300,8 @@ def test_every_note_is_about_a_case():
     metrics = {metric.name for metric in (*validation.METRICS, PAIR)}
     for note in validation.notes():
         one = Spread.of([1])
-        row = [validation.Row(*key, metric, one, one, 1, None, "") for key in keys for metric in metrics]
+        row = [validation.Row(*key, metric, one, one, 1, None, "")
+               for key in keys for metric in metrics]
         assert any(note.about(each) for each in row), note
 
 
