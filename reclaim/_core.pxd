@@ -5,6 +5,8 @@ from libc.stdint cimport int32_t, int64_t
 from reclaim._policy cimport Policies
 from reclaim._mm.types cimport machine
 
+cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil
+
 cdef class Arena:
     cdef object buffer
     cdef char *data

@@ -603,6 +603,40 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             return made
 
 
+cdef inline int64_t cpu_steps(machine *m, cpu_t *p, Policies s, int64_t budget,
+                              int64_t task_budget) except -1 nogil:
+    """What the CPU does next, of an interrupt, of the scheduler or of its task; how many steps."""
+    cdef int64_t made = 0
+    if p.in_irq:
+        p.last_on = 0
+        while True:
+            m.row_step = p.istep
+            irq_step(m, p, p.istep)
+            made += 1
+            if m.turn or made == budget:
+                return made
+    if p.sstep >= 0:
+        m.row_step = p.sstep
+        p.last_on = m.irq_on[p.sstep]
+        sched_step(m, p, p.sstep)
+        return 1
+    return task_steps(m, p, s, task_budget)
+
+
+cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil:
+    """One action of CPU c, whatever the clocks say: the interrupt pending at that time, or, if it
+    is INF, the CPU's next step.  The explorer and checked runs choose who acts."""
+    cdef cpu_t *p = &m.cpu[c]
+    m.c = c
+    m.p = p
+    m.times = &m.time[c * TM_NR]
+    m.turn = 0
+    m.row_cost = 0
+    if interrupt < INF:
+        enter_irq(m, p, m.now, interrupt)
+    return <int>cpu_steps(m, p, s, 1, 1)
+
+
 cdef class Core:
     """One simulated machine.
 
@@ -884,22 +918,8 @@ cdef class Core:
             if not p.in_irq and irq_due(m, p, at):
                 enter_irq(m, p, m.now, at)
             m.run[c].nr = 0
-            if p.in_irq:
-                p.last_on = 0
-                while True:
-                    m.row_step = p.istep
-                    irq_step(m, p, p.istep)
-                    budget -= 1
-                    if m.turn or budget == 0:
-                        break
-            elif p.sstep >= 0:
-                m.row_step = p.sstep
-                p.last_on = m.irq_on[p.sstep]
-                sched_step(m, p, p.sstep)
-                budget -= 1
-            else:
-                # with an interrupt pending, one step: it may come before the next
-                budget -= task_steps(m, p, self.policies, 1 if at <= m.now else budget)
+            # with an interrupt pending, one step of the task: it may come before the next
+            budget -= cpu_steps(m, p, self.policies, budget, 1 if at <= m.now else budget)
             tree_set(m, c, leaf_of(m, c))
             if m.bad:
                 break
