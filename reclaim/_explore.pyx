@@ -21,7 +21,7 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport *
 from reclaim._mm.blk cimport blk_flush_plug
-from reclaim._mm.sched cimport block, rq_append, wake_task
+from reclaim._mm.sched cimport block, folio_unlock, rq_append, wake_task
 from reclaim._mm.smp cimport flush, irq_entry_step
 from reclaim._mm.ghost cimport *
 
@@ -34,9 +34,10 @@ cdef enum:                    # limits of a tiny world
     MAX_MMS = 6
     MAX_VPS = 8
     MAX_FRAMES = 12
-    MAX_SLOTS = 8
-    MAX_MOVES = 96
+    MAX_SLOTS = 12
+    MAX_MOVES = 320
     MAX_CODE = 1024           # bytes of a state's canonical form
+    MAX_LOOP = 256            # steps of a loop without progress
 
 # What can happen next, as numbers: kind << 8 | a << 4 | b.  Kept in the order of MOVES.
 cdef enum:
@@ -58,9 +59,11 @@ cdef enum:
     MV_SLOT_GIVE = 15
     MV_FRAME_TAKE = 16        # another mm takes the next free frame
     MV_FRAME_GIVE = 17
+    MV_START = 19             # the start: a: pages that the slots hold too; b: that no TLB holds
+    MV_TICK = 18              # CPU a's task, which has nothing left to do, gives way to one that has
 
 MOVES = ("step", "ipi", "io", "timer", "read", "write", "zap", "pin", "dma", "unpin", "migrate",
-         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give")
+         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start")
 
 cdef enum:                    # classes of environment actions, as bits
     ENV_PIN = 1
@@ -75,13 +78,33 @@ ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse"
 
 # Defects that can be planted: what a broken kernel does in place of a row.  Bits, in this order.
 DEFECTS = (
-    "no-flush-before-writeout", "flush-before-recheck", "no-refcount-test", "no-swapcount-test",
-    "unlock-before-writeout", "drop-on-trylock", "add-twice", "count-twice", "index-not-advanced",
-    "free-before-flush", "last-mask-only", "no-generation-check", "mask-before-clear",
-    "skip-own-cpu", "dirty-before-clear", "slot-freed-in-io", "no-batched-pending",
-    "no-generation-bump", "mask-after-generation", "ack-before-flush", "no-wait",
-    "no-dirty-transfer", "no-dirty-test", "no-freeze", "no-cow-flush", "unlock-twice",
-    "no-recheck-in-fault", "lock-leak", "ptl-dropped",
+    "no-flush-before-writeout",
+    "flush-before-recheck",
+    "no-refcount-test",
+    "no-swapcount-test",
+    "unlock-before-writeout",
+    "drop-on-trylock",
+    "add-twice",
+    "count-twice",
+    "index-not-advanced",
+    "free-before-flush",
+    "last-mask-only",
+    "no-generation-check",
+    "mask-before-clear",
+    "skip-own-cpu",
+    "dirty-before-clear",
+    "slot-freed-in-io",
+    "no-batched-pending",
+    "no-generation-bump",
+    "mask-after-generation",
+    "ack-before-flush",
+    "no-wait",
+    "no-dirty-transfer",
+    "no-dirty-test",
+    "no-freeze",
+    "no-cow-flush",
+    "no-recheck-in-fault",
+    "lock-leak",
 )
 
 cdef enum:
@@ -110,10 +133,8 @@ cdef enum:
     DF_NO_DIRTY_TEST = 1 << 22
     DF_NO_FREEZE = 1 << 23
     DF_NO_COW_FLUSH = 1 << 24
-    DF_UNLOCK_TWICE = 1 << 25
-    DF_NO_FAULT_RECHECK = 1 << 26
-    DF_LOCK_LEAK = 1 << 27
-    DF_PTL_DROPPED = 1 << 28
+    DF_NO_FAULT_RECHECK = 1 << 25
+    DF_LOCK_LEAK = 1 << 26
 
 cdef struct extra_t:          # of a state, beside tables and ghosts: what may still happen
     int8_t rounds[MAX_TASKS]          # shrink_folio_list calls that a reclaimer still makes
@@ -122,8 +143,10 @@ cdef struct extra_t:          # of a state, beside tables and ghosts: what may s
     int8_t reads[MAX_VPS]             # left of each page
     int8_t writes[MAX_VPS]
     int8_t actions                    # of the environment, left
+    int8_t begun                      # the start was chosen
     int8_t dma                        # the device still writes
     int8_t pinned                     # frame + 1
+    int8_t got                        # by a plain reference, not a pin
     int8_t pinned_vp
     int8_t slot                       # taken + 1
     int8_t frame                      # taken + 1
@@ -445,6 +468,7 @@ cdef class Explorer:
             p.mode = CPU_IDLE
             p.sstep = p.current = -1
         m.cg.nr_idle = m.w.nr_cpus
+        m.cg.frames_free = m.w.nr_folios
         for i in range(m.w.nr_regions):
             m.region[i].present = 1
         for t, (cpu, reclaims, frames) in enumerate(setup["tasks"]):
@@ -476,7 +500,6 @@ cdef class Explorer:
             self.x.reads[vp] = self.x.writes[vp] = 0
             if page is None:
                 continue
-            cached, lru = page
             self.x.reads[vp] = setup["reads"]
             self.x.writes[vp] = setup["writes"]
             f = alloc_frame(m)
@@ -488,21 +511,10 @@ cdef class Explorer:
             m.mm[q.mm].rss += 1
             self.g.version[0] += 1
             self.g.latest[vp] = self.g.content[f] = self.g.version[0]
-            m.pte[vp] = pte_make(PTE_PRESENT, f, PTE_WRITE | PTE_EXCL | (0 if cached else PTE_DIRTY))
-            if cached:                  # read back and not written since: the slot holds it, too
-                s = m.cg.slot_fresh
-                m.cg.slot_fresh += 1
-                m.cg.slots_free -= 1
-                q.slot = s
-                add_to_swap_cache(m, f, s)
-                m.slot_count[s] = SLOT_HAS_CACHE
-                self.g.stored[s] = self.g.content[f]
-            if lru:
-                q.flags |= PG_lru
-                lruvec_add_folio(m, f)
+            m.pte[vp] = pte_make(PTE_PRESENT, f, PTE_WRITE | PTE_EXCL | PTE_DIRTY)
             for c in range(m.w.nr_cpus):
                 if m.cpu[c].loaded_mm == q.mm:
-                    self._fill(c, vp, not cached)
+                    self._fill(c, vp, True)
         for t, (_, reclaims, frames) in enumerate(setup["tasks"]):
             u = &m.task[t]
             u.list.head = u.list.tail = u.ret.head = u.ret.tail = -1
@@ -520,6 +532,7 @@ cdef class Explorer:
                 m.cg.nr_isolated += u.taken
         self.x.actions = setup["actions"]
         self.x.dma = 1
+        self.x.begun = not setup["starts"]
         for t in range(m.w.nr_tasks):
             m.task[t].pass_no = 0
             m.task[t].pos = 0
@@ -553,10 +566,12 @@ cdef class Explorer:
     cdef int moves(self, int16_t *out) noexcept nogil:
         """Everything that can happen next; how many."""
         cdef machine *m = &self.m
-        cdef int n = 0
+        cdef int n = 0, i
         cdef int32_t c
         cdef const cpu_t *p
         cdef const task_t *t
+        if not self.x.begun:
+            return self.starts(out)
         for c in range(m.w.nr_cpus):
             p = &m.cpu[c]
             if self.irq_possible(p):
@@ -580,8 +595,66 @@ cdef class Explorer:
                 out[n] = move(MV_STEP, c, 0)
                 n += 1
             else:
-                n = self.accesses(out, n, c, t)
+                i = self.accesses(out, n, c, t)
+                if i == n and p.rq_nr > 0 and self.waits_for_cpu(p):
+                    out[n] = move(MV_TICK, c, 0)
+                    i += 1
+                n = i
         return self.environment_moves(out, n) if self.environment else n
+
+    cdef int starts(self, int16_t *out) noexcept nogil:
+        """Every page dirty, or clean and in the swap cache; in the TLBs or not."""
+        cdef int32_t pages = self.m.w.nr_folios - self.m.cg.frames_free, slots, a, b
+        cdef int n = 0
+        for a in range(1 << pages):
+            slots = 0
+            for b in range(pages):
+                slots += a >> b & 1
+            if slots > self.m.w.nr_slots:
+                continue
+            for b in range(1 << pages):
+                out[n] = move(MV_START, a, b)
+                n += 1
+        return n
+
+    cdef void begin(self, int cached, int cold) noexcept nogil:
+        cdef machine *m = &self.m
+        cdef int32_t vp, f, s, c
+        cdef uint64_t *e
+        self.x.begun = 1
+        for vp in range(m.w.nr_vps):
+            if not pte_present(m.pte[vp]):
+                continue
+            f = pte_index(m.pte[vp])
+            if cached >> f & 1:
+                m.pte[vp] &= ~<uint64_t>PTE_DIRTY
+                s = m.cg.slot_fresh
+                m.cg.slot_fresh += 1
+                m.cg.slots_free -= 1
+                m.folio[f].slot = s
+                add_to_swap_cache(m, f, s)
+                m.slot_count[s] = SLOT_HAS_CACHE
+                self.g.stored[s] = self.g.content[f]
+            for c in range(m.w.nr_cpus):
+                if m.cpu[c].loaded_mm != m.folio[f].mm:
+                    continue
+                e = tlb_find(l2_of(m, c), 1, m.w.l2_ways, vp, tlb_tag(&m.cpu[c], vp))
+                e[0] = 0 if cold >> f & 1 else tlb_tag(&m.cpu[c], vp) | (not cached >> f & 1)
+                tlb_find(l1_of(m, c), 1, m.w.l1_ways, vp, tlb_tag(&m.cpu[c], vp))[0] = e[0]
+
+    cdef inline bint finished(self, const task_t *t) noexcept nogil:
+        """In user mode, with nothing left to do."""
+        cdef int16_t moves[2 * MAX_VPS + MAX_VPS]
+        return t.step == ST_TOUCH and not t.have and self.accesses(moves, 0, 0, t) == 0
+
+    cdef bint waits_for_cpu(self, const cpu_t *p) noexcept nogil:
+        """A task that has something to do stands in the CPU's queue."""
+        cdef int32_t u = p.rq_head
+        while u >= 0:
+            if not self.finished(&self.m.task[u]):
+                return True
+            u = self.m.task[u].rq_next
+        return False
 
     cdef inline int accesses(self, int16_t *out, int n, int32_t c, const task_t *t) noexcept nogil:
         cdef const mm_t *mm = &self.m.mm[t.mm]
@@ -609,7 +682,8 @@ cdef class Explorer:
             for vp in range(m.w.nr_vps):
                 if more and x.pinned == 0 and pte_present(m.pte[vp]) and m.pte[vp] & PTE_WRITE:
                     out[n] = move(MV_PIN, 0, vp)
-                    n += 1
+                    out[n + 1] = move(MV_PIN, 1, vp)
+                    n += 2
             if x.pinned:
                 if x.dma:
                     out[n] = move(MV_DMA, 0, 0)
@@ -768,9 +842,26 @@ cdef class Explorer:
             act_alone(m, c, interrupt, self.policies)
         after = ghost_after(m, &self.g, c, &seen)
         if m.bad:
+            after = BAD_SLOT if m.bad == 2 else BAD_STUCK
             m.bad = 0
-            return BAD_STUCK
+            return after
+        if after == BAD_NOTHING and m.dev.in_flight > 0:
+            return self.requests()
         return after
+
+    cdef int requests(self) noexcept nogil:
+        """The device works on slots of folios that wait for it."""
+        cdef machine *m = &self.m
+        cdef int32_t c, r, f
+        for c in range(m.w.nr_cpus):
+            r = m.cpu[c].io_head
+            while r >= 0:
+                f = swap_cache_folio(m, m.io[r].slot)
+                if f < 0 or not m.folio[f].flags & (PG_writeback | PG_locked):
+                    self.g.folio = f
+                    return BAD_SLOT
+                r = m.io[r].next
+        return BAD_NOTHING
 
     cdef int environment_act(self, int kind, int a, int b) except -1 nogil:
         cdef machine *m = &self.m
@@ -785,10 +876,11 @@ cdef class Explorer:
             t.pass_no = 1 + b - m.mm[t.mm].base
             t.pos = 0
             t.step = ST_DONTNEED
-        elif kind == MV_PIN:                   # gup_fast with FOLL_PIN
+        elif kind == MV_PIN:                   # gup_fast with FOLL_PIN, or with FOLL_GET
             x.actions -= 1
             f = pte_index(m.pte[b])
-            m.folio[f].refcount += PIN_BIAS
+            x.got = a
+            m.folio[f].refcount += 1 if a else PIN_BIAS
             x.pinned = <int8_t>(f + 1)
             x.pinned_vp = <int8_t>b
         elif kind == MV_DMA:
@@ -799,11 +891,16 @@ cdef class Explorer:
             f = x.pinned - 1
             x.pinned = 0
             m.folio[f].flags |= PG_dirty
-            m.folio[f].refcount -= PIN_BIAS - 1
+            if not x.got:
+                m.folio[f].refcount -= PIN_BIAS - 1
             self.put(f)
         elif kind == MV_MIGRATE:               # as the tick of CPU a
             x.actions -= 1
             p.push = b
+            p.need_resched = 1
+        elif kind == MV_START:
+            self.begin(a, b)
+        elif kind == MV_TICK:
             p.need_resched = 1
         elif kind == MV_SLEEP:
             x.actions -= 1
@@ -855,7 +952,160 @@ cdef class Explorer:
     # --- planted defects
 
     cdef int defective_step(self, int32_t c, int64_t interrupt, int step) except -1 nogil:
-        act_alone(&self.m, c, interrupt, self.policies)
+        """The step as a broken kernel makes it."""
+        cdef machine *m = &self.m
+        cdef cpu_t *p = &m.cpu[c]
+        cdef task_t *t = &m.task[p.current] if p.current >= 0 else NULL
+        cdef uint32_t d = self.defects
+        if self.skipped(d, c, p, t, step):
+            p.last_on = m.irq_on[step]
+            return 0
+        if step == ST_P_OUT and d & DF_NO_REFCOUNT:
+            return self.with_refcount(c, t.folio)
+        if step == ST_S_FREE and d & DF_NO_FREEZE:
+            return self.with_refcount(c, t.folio)
+        if step == ST_P_WRITE and d & DF_NO_SWAPCOUNT:
+            return self.with_swapcount(c, t.folio)
+        if step == ST_F_SWAP_MAP and d & DF_SLOT_IN_IO:
+            return self.without_flag(c, t.f_pfn, PG_writeback)
+        if step == ST_S_FREE and d & DF_NO_DIRTY_TEST:
+            return self.without_flag(c, t.folio, PG_dirty)
+        if step == ST_U_MASK and d & DF_LAST_MASK:
+            m.ubc_mask[p.current] = 0
+        if d & DF_MASK_EARLY and (step == ST_U_MASK or (step == ST_FL_START and p.fl_ret == ST_U_SET)):
+            return self.with_saved_mask(c, m.folio[t.folio].mm)
+        if d & DF_NO_GEN_CHECK and (step == ST_SW_PICK or step == ST_W_BACK):
+            p.is_lazy = 0
+        if step == ST_U_DEFER and d & DF_DIRTY_EARLY:
+            self.x.saved_pte = m.pte[m.folio[t.folio].vp] & PTE_DIRTY
+        if step == ST_E_ZAP and d & DF_NO_BATCHED:
+            m.mm[t.mm].flushed = m.mm[t.mm].pending
+        if step == ST_U_SET and d & DF_NO_TRANSFER:
+            t.old_pte &= ~<uint64_t>PTE_DIRTY
+        if step == ST_B_LOCK:
+            return self.defective_relock(d, c, t)
+        act_alone(m, c, interrupt, self.policies)
+        self.spoil(d, c, p, t, step)
+        return 0
+
+    cdef bint skipped(self, uint32_t d, int32_t c, cpu_t *p, task_t *t, int step) noexcept nogil:
+        """A row that is left out, or made otherwise altogether."""
+        cdef machine *m = &self.m
+        if step == ST_FL_START:
+            if d & DF_NO_FLUSH and p.fl_mm < 0 and (p.fl_ret == ST_P_OUT or p.fl_ret == ST_B_OUT):
+                t.step = p.fl_ret
+                return True
+            if d & DF_FREE_FIRST and (p.fl_ret == ST_S_END_FLUSHED or p.fl_ret == ST_S_FREE_FLUSHED):
+                t.step = p.fl_ret
+                return True
+            if d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET:
+                t.step = p.fl_ret
+                return True
+        elif step == ST_FL_LOCAL and d & DF_SKIP_OWN:
+            t.step = ST_FL_WAIT
+            return True
+        elif step == ST_FL_WAIT and d & DF_NO_WAIT:
+            t.step = ST_FL_DONE
+            return True
+        elif step == ST_SW_SET and d & DF_MASK_LATE:
+            p.sstep = ST_SW_GEN
+            return True
+        elif step == ST_Q_ACK and d & (DF_NO_WAIT | DF_ACK_EARLY):
+            p.hand = m.csd_next[c * m.w.nr_cpus + p.hand]
+            p.istep = ST_Q_FUNC if p.hand >= 0 else ST_Q_EXIT
+            return True
+        elif step == ST_F_RECHECK and d & DF_NO_FAULT_RECHECK:
+            t.step = ST_F_SWAP_MAP
+            return True
+        return False
+
+    cdef void spoil(self, uint32_t d, int32_t c, cpu_t *p, task_t *t, int step) noexcept nogil:
+        """What is done besides, once the row was made."""
+        cdef machine *m = &self.m
+        cdef int32_t s
+        if step == ST_B_START and d & DF_FLUSH_FIRST and t.step == ST_B_LOCK and t.ubc_writable:
+            flush(m, p, t, -1, -1, ST_B_LOCK)
+        elif step == ST_U_DEFER and d & DF_MASK_EARLY:
+            self.x.saved_mask = m.mm_cpumask[m.folio[t.folio].mm]
+        elif step == ST_U_CLEAR and d & DF_DIRTY_EARLY:
+            t.old_pte = (t.old_pte & ~<uint64_t>PTE_DIRTY) | self.x.saved_pte
+        elif step == ST_U_GEN and d & DF_NO_BUMP:
+            m.mm[m.folio[t.folio].mm].tlb_gen -= 1
+        elif step == ST_U_SET:
+            self.x.saved_mask = self.x.saved_pte = 0
+        elif step == ST_S_END_FLUSHED and d & DF_FREE_FIRST and t.ubc_required:
+            flush(m, p, t, -1, -1, ST_I_PUT)
+        elif step == ST_S_FREE and t.nr_free > 0 and not m.folio[t.free_folios[t.nr_free - 1]].flags & PG_swapcache:
+            if d & DF_ADD_TWICE:
+                fifo_push(m, &t.ret, t.folio)
+            if d & DF_COUNT_TWICE:
+                t.reclaimed_local += 1
+                t.reclaimed_stat += 1
+        elif step == ST_SW_CR3 and d & DF_MASK_LATE:
+            mask_set(mm_mask(m, m.task[p.current].mm), c)
+        elif step == ST_Q_TAKE and d & DF_ACK_EARLY:
+            s = p.hand
+            while s >= 0:
+                m.cpu[s].acks -= 1
+                if m.cpu[s].acks == 0 and m.cpu[s].mode == CPU_SPIN_ACK:
+                    m.cpu[s].mode = CPU_RUN
+                s = m.csd_next[c * m.w.nr_cpus + s]
+        elif step == ST_P_OUT and d & DF_LOCK_LEAK and t.ret.nr > 0 and t.ret.tail == t.folio:
+            m.folio[t.folio].flags |= PG_locked
+
+    cdef int with_refcount(self, int32_t c, int32_t f) except -1 nogil:
+        """As if nobody else held the folio."""
+        cdef folio_t *q = &self.m.folio[f]
+        cdef int32_t refs = q.refcount
+        if q.flags & PG_swapcache:
+            q.refcount = 2
+        act_alone(&self.m, c, INF, self.policies)
+        if q.refcount == 2:
+            q.refcount = refs
+        return 0
+
+    cdef int with_swapcount(self, int32_t c, int32_t f) except -1 nogil:
+        """As if a PTE still named the folio's slot."""
+        cdef int32_t s = self.m.folio[f].slot
+        cdef bint none = s >= 0 and slot_maps(&self.m, s) == 0
+        self.m.slot_count[s] += none
+        act_alone(&self.m, c, INF, self.policies)
+        self.m.slot_count[s] -= none
+        return 0
+
+    cdef int without_flag(self, int32_t c, int32_t f, uint32_t flag) except -1 nogil:
+        cdef folio_t *q = &self.m.folio[f]
+        cdef uint32_t had = q.flags & flag
+        q.flags &= ~flag
+        act_alone(&self.m, c, INF, self.policies)
+        if q.refcount > 0:
+            q.flags |= had
+        return 0
+
+    cdef int with_saved_mask(self, int32_t c, int32_t mm) except -1 nogil:
+        cdef uint64_t now = self.m.mm_cpumask[mm]
+        self.m.mm_cpumask[mm] = self.x.saved_mask
+        act_alone(&self.m, c, INF, self.policies)
+        self.m.mm_cpumask[mm] = now
+        return 0
+
+    cdef int defective_relock(self, uint32_t d, int32_t c, task_t *t) except -1 nogil:
+        cdef machine *m = &self.m
+        cdef fifo ret = t.ret
+        cdef int32_t n = t.b_w, i = t.b_i
+        cdef bint locked = i < t.nr_flush and m.folio[t.flush_folios[i]].flags & PG_locked
+        act_alone(m, c, INF, self.policies)
+        if t.step != ST_B_LOCK or t.b_i != i + 1:
+            return 0
+        if t.b_w > n:
+            if d & DF_UNLOCK:
+                folio_unlock(m, t.folio)
+        elif (d & DF_DROP and locked) or d & DF_NO_ADVANCE:
+            t.ret = ret
+            if ret.tail >= 0:
+                m.folio[ret.tail].next = -1
+            if d & DF_NO_ADVANCE:
+                t.b_i = i
         return 0
 
     # --- the canonical form
@@ -903,19 +1153,30 @@ cdef class Explorer:
             else:
                 s += 1
                 self.put_slot_row(&k, k.slots[s])
-        # free frames and slots that somebody still remembers, by their turn
+        # free frames and slots that somebody still remembers, by their turn; the others are alike
         f = m.cg.frame_top
+        i = 0
         while f >= 0:
-            put(&k, k.frame[f])
+            i += 1
+            if k.frame[f]:
+                put(&k, i)
+                put(&k, k.frame[f])
             f = m.folio[f].next
+        put(&k, 0)
         s = m.cg.slot_top
+        i = 0
         while s >= 0:
-            put(&k, k.slot[s])
+            i += 1
+            if k.slot[s]:
+                put(&k, i)
+                put(&k, k.slot[s])
             s = <int32_t>m.slot_entry[s] - 1
+        put(&k, 0)
         put(&k, m.cg.slots_free)
         if self.policy_bytes:
             memcpy(k.to + k.n, self.state + self.policy_offset, self.policy_bytes)
             k.n += <int32_t>self.policy_bytes
+        put(&k, k.n)                        # so that padding is never taken for content
         while k.n & 7:
             put(&k, 0)
         return k.n >> 3
@@ -1116,7 +1377,7 @@ cdef class Explorer:
         if self.environment:
             put(k, x.actions)
             put_frame(k, x.pinned - 1)
-            put(k, x.pinned_vp << 1 | x.dma)
+            put(k, x.pinned_vp << 2 | x.got << 1 | x.dma)
             put_slot(k, x.slot - 1)
             put_frame(k, x.frame - 1)
         if self.defects:
@@ -1288,8 +1549,25 @@ cdef class Explorer:
                 self.pack(following)
                 if self.parents != NULL:
                     self.remember(moves[i])
+            elif n == 1 and self.loops(h):
+                self.report(BAD_NO_PROGRESS, moves[i])
+                break
         self.index += 1
         return 0
+
+    cdef bint loops(self, const uint64_t *h) except -1 nogil:
+        """From a state with one move to one that is known: does the same actor come back to it,
+        alone?  Then nobody will ever end that loop."""
+        cdef int16_t moves[MAX_MOVES]
+        cdef uint64_t now[2]
+        cdef int i
+        for i in range(MAX_LOOP):
+            if self.moves(moves) != 1 or self.act(moves[0]):
+                return False
+            self.fingerprint(now)
+            if now[0] == h[0] and now[1] == h[1]:
+                return True
+        return False
 
     cdef int remember(self, int mv) except -1 nogil:
         cdef int64_t *more
@@ -1323,7 +1601,7 @@ cdef class Explorer:
             if m.cpu[c].mode == CPU_SPIN_ACK or m.cpu[c].mode == CPU_SPIN_LOCK:
                 return BAD_DEADLOCK
         for t in range(m.w.nr_tasks):
-            if m.task[t].step != ST_TOUCH or m.task[t].have or m.task[t].state == TASK_BLOCKED:
+            if m.task[t].state == TASK_BLOCKED or not self.finished(&m.task[t]):
                 return BAD_DEADLOCK
         memset(refs, 0, sizeof(refs))
         memset(maps, 0, sizeof(maps))
@@ -1355,7 +1633,7 @@ cdef class Explorer:
                 continue
             self.g.folio = f
             if self.x.pinned == f + 1:
-                refs[f] += PIN_BIAS
+                refs[f] += 1 if self.x.got else PIN_BIAS
             if q.flags & PG_locked:
                 return BAD_LOCK_LEAKED
             if lists[f] != 1:
@@ -1414,6 +1692,22 @@ cdef class Explorer:
     def at_end(self):
         """As when nothing can happen any more; (invariant number, folio)."""
         return self.end_check(), int(self.g.folio)
+
+    def next_steps(self):
+        """For each CPU the step that it makes next, or what it does instead."""
+        cdef machine *m = &self.m
+        cdef int32_t c
+        out = []
+        for c in range(m.w.nr_cpus):
+            if m.cpu[c].in_irq:
+                out.append(names.STEPS[m.cpu[c].istep])
+            elif m.cpu[c].mode != CPU_RUN:
+                out.append(names.CPU_MODES[m.cpu[c].mode])
+            elif m.cpu[c].sstep >= 0:
+                out.append(names.STEPS[m.cpu[c].sstep])
+            else:
+                out.append(names.STEPS[m.task[m.cpu[c].current].step])
+        return out
 
     def code_of(self):
         """The canonical form of the state."""

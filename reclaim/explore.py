@@ -40,7 +40,7 @@ def tiny_world(*, cpus: int, folios: int, layout: str = "own", slots: int | None
              for j in range(max(mm_pages))]
     world = World(
         nr_cpus=cpus, cpus_per_socket=cpus, pcid=pcid, l1_sets=1, l1_ways=8, l2_sets=1, l2_ways=8,
-        limit=1, kernel_pages=0, nr_folios=1 + 64 * tasks + 64, nr_slots=folios if slots is None else slots,
+        limit=1, kernel_pages=0, nr_folios=1 + 64 * tasks + 64, nr_slots=2 * folios + 1 if slots is None else slots,
         swappiness=60, cgroup=1, mask_lazy=mask == "lazy", trim=False, swap_sync=device == "sync",
         io_depth=4, io_latency=2, io_page=0, swapin_cached=swapin_cached, pgrefill_global=False,
         host_cpus=0, pv_flush=False, tick=10**12, tick_skew=0, slice_ticks=10**6, migrate_threshold=0,
@@ -52,20 +52,20 @@ def tiny_world(*, cpus: int, folios: int, layout: str = "own", slots: int | None
 
 
 def build(policy: Any, *, cpus=2, folios=2, writes=2, reads=0, rounds=1, actions=1, environment="none",
-          defects=(), cached=(), **world) -> Explorer:
+          defects=(), starts=True, **world) -> Explorer:
     w, info = tiny_world(cpus=cpus, folios=folios, **world)
     pages: list[Any] = [None] * sum(w.mm_pages)
     frames = {}
     for vp in sorted(info["vp_of"].values()):
         frames[vp] = len(frames)
     for k, vp in info["vp_of"].items():
-        pages[vp] = (k in cached, False)
+        pages[vp] = True
     r = info["reclaimers"]
     lists = [[frames[info["vp_of"][k]] for k in range(folios) if k % r == i] for i in range(r)]
     setup = {
         "environment": sum(1 << ENVIRONMENTS.index(e) for e in environment.split("+") if e != "none"),
         "defects": sum(1 << DEFECTS.index(d) for d in defects),
-        "frames": folios + info["tasks"] + 1, "rounds": rounds, "reads": reads, "writes": writes,
+        "starts": starts, "frames": folios + info["tasks"] + 1, "rounds": rounds, "reads": reads, "writes": writes,
         "actions": actions, "nr_to_scan": folios, "pages": pages,
         "tasks": [(t, t < r, lists[t] if t < r else []) for t in range(info["tasks"])],
     }

@@ -88,6 +88,16 @@ cdef inline void ghost_filled(machine *m, ghost_t *g, int32_t c, int32_t vp) noe
     else:
         g.reach[i] = <uint32_t>ZERO_PAGE
 
+cdef inline bint ghost_copied(machine *m, int32_t f) noexcept nogil:
+    """Folio f is clean, and no write-out that is under way has yet to take its copy."""
+    cdef int32_t u
+    if m.folio[f].flags & PG_dirty:
+        return False
+    for u in range(m.w.nr_tasks):
+        if m.task[u].step == ST_P_WRITE and m.task[u].folio == f:
+            return False
+    return True
+
 cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) noexcept nogil:
     """A user instruction completed on what the TLB of CPU c reaches: what is wrong with it?"""
     cdef int64_t i = reach_at(m, c, t.vp)
@@ -104,6 +114,9 @@ cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) 
     if t.write:
         g.version[0] += 1
         g.content[f] = g.latest[t.vp] = g.version[0]
+        # through an old entry, into a folio that nobody will write out again
+        if pte_kind_of(m.pte[t.vp]) == PTE_SWAP and ghost_copied(m, f):
+            return BAD_LOST_WRITE
     return BAD_NOTHING
 
 cdef inline int ghost_writeout(machine *m, ghost_t *g, int32_t u, int32_t f) noexcept nogil:
@@ -116,8 +129,12 @@ cdef inline int ghost_writeout(machine *m, ghost_t *g, int32_t u, int32_t f) noe
         return BAD_SLOT
     if q.flags & PG_writeback:
         return BAD_TWICE_OUT
-    if slot_maps(m, q.slot) == 0 or (q.vp >= 0 and m.pte[q.vp] & PTE_Z):
-        return BAD_NOTHING                # swap_writepage will start none
+    return BAD_NOTHING
+
+cdef inline int ghost_started(machine *m, ghost_t *g, int32_t f) noexcept nogil:
+    """The I/O of folio f has begun."""
+    cdef const folio_t *q = &m.folio[f]
+    g.folio = f
     if q.mapcount > 0:
         return BAD_MAPPED_OUT
     return BAD_PINNED_OUT if q.refcount >= PIN_BIAS else BAD_NOTHING
@@ -169,6 +186,10 @@ cdef inline int ghost_before(machine *m, ghost_t *g, int32_t c, int step, Polici
     x.step = step
     x.task = u
     x.frames_free = m.cg.frames_free
+    x.folio = x.slot = -1
+    x.n = 0
+    x.touches = 0
+    x.hit = False
     g.folio = -1
     if step == ST_TOUCH:
         x.touches = t.touches
@@ -264,8 +285,10 @@ cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) 
         if x.slot >= 0:
             if t.step == ST_P_SUBMIT:
                 g.stored[x.slot] = GARBAGE
+                return ghost_started(m, g, x.folio)
             elif t.step == ST_P_END:
                 g.stored[x.slot] = g.content[x.folio]
+                return ghost_started(m, g, x.folio)
             elif m.slot_count[x.slot] & SLOT_ZERO:        # no I/O: the slot stands for zeros
                 g.stored[x.slot] = g.content[x.folio] if g.content[x.folio] == 0 else GARBAGE
     elif step == ST_P_SUBMIT:
