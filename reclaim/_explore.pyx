@@ -20,7 +20,7 @@ from reclaim._mm.clock cimport irq_time
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport *
-from reclaim._mm.blk cimport blk_flush_plug
+from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.sched cimport block, folio_unlock, rq_append, wake_task
 from reclaim._mm.smp cimport flush, irq_entry_step
 from reclaim._mm.ghost cimport *
@@ -493,6 +493,8 @@ cdef class Explorer:
                 rq_append(m, c, t)
             u.step = ST_TOUCH
             self.x.rounds[t] = setup["rounds"] if reclaims else 0
+        for s in range(m.w.nr_slots):
+            self.g.stored[s] = GARBAGE
         for f in range(m.w.nr_folios):
             self.g.owner[f] = -1
             self.g.content[f] = GARBAGE
@@ -833,6 +835,9 @@ cdef class Explorer:
             step = p.sstep
         else:
             step = m.task[p.current].step
+        if step == ST_F_RA_WIN:               # page_cluster is 0: nothing is read ahead
+            ra_reset(&m.mm[m.task[p.current].mm])
+            m.mm[m.task[p.current].mm].ra_hits = 0
         bad = ghost_before(m, &self.g, c, step, self.policies, &seen)
         if bad:
             return bad
@@ -1214,6 +1219,10 @@ cdef class Explorer:
             live |= self.live[t.d_ret]
         if live & LIVE_FLUSH:                   # the CPU's: a task is not preempted in a flush
             live |= self.live[m.cpu[t.cpu].fl_ret]
+        if live & LIVE_KIND:
+            put(k, t.f_kind)
+        if t.state == TASK_BLOCKED:
+            put(k, t.wait_bit)
         if live & LIVE_CHARGE:
             put(k, t.c_ret)
             live |= self.live[t.c_ret]
@@ -1225,7 +1234,7 @@ cdef class Explorer:
             put_pte(k, t.f_orig)
             put_frame(k, t.f_pfn)
             put_frame(k, t.f_old)
-            put(k, t.f_kind | t.f_cached << 2 | t.wait_bit << 3)
+            put(k, t.f_cached)
         if live & LIVE_ZAP:
             put(k, t.pass_no)
             put(k, t.zap)
@@ -1374,6 +1383,7 @@ cdef class Explorer:
 
     cdef void put_extra(self, pen_t *k) noexcept nogil:
         cdef extra_t *x = self.x
+        put(k, x.begun)
         if self.environment:
             put(k, x.actions)
             put_frame(k, x.pinned - 1)
@@ -1398,10 +1408,13 @@ cdef class Explorer:
         cdef machine *m = &self.m
         cdef folio_t *q = &m.folio[f]
         cdef int32_t u
+        put(k, self.g.life[f] & 1)
+        if not self.g.life[f] & 1:
+            return                                # free
         put(k, q.flags)
         put(k, q.flags >> 8)
         put(k, q.refcount)
-        put(k, (q.refcount >> 8) | (self.g.life[f] & 1) << 4)
+        put(k, q.refcount >> 8)
         put(k, q.mapcount)
         put(k, q.vp)
         put_slot(k, q.slot)
@@ -1766,6 +1779,7 @@ cdef enum:
     LIVE_FOLIO = 64
     LIVE_UNMAP = 128
     LIVE_BATCHED = 256
+    LIVE_KIND = 512
 
 
 def _live_fields():
@@ -1776,8 +1790,10 @@ def _live_fields():
             bits = LIVE_ACCESS
             if name not in ("F_READ", "F_DONE"):
                 bits |= LIVE_FAULT
+            if name in ("F_ALLOC", "F_CHARGED", "F_FILL"):
+                bits |= LIVE_KIND
         elif name.startswith("C_"):
-            bits = LIVE_CHARGE
+            bits = LIVE_CHARGE | LIVE_KIND
         elif name.startswith("D_"):
             bits = LIVE_DRAIN
         elif name.startswith("FL_"):

@@ -266,6 +266,8 @@ cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) 
     elif step == ST_F_RA_READ:
         if t.step != ST_F_RA_SUBMIT:
             g.content[x.folio] = g.stored[x.slot]
+    elif step == ST_S_ADD:                # whatever the slot's last owner left there
+        g.stored[m.folio[t.folio].slot] = GARBAGE
     elif step == ST_F_LOCK:
         if t.step == ST_F_RECHECK:
             g.owner[t.f_pfn] = x.task
