@@ -301,6 +301,7 @@ cdef class Explorer:
     cdef Py_ssize_t policy_offset, policy_bytes
     cdef uint32_t environment
     cdef uint32_t defects
+    cdef uint8_t private[256]         # by step: nobody else notices it
     cdef uint16_t live[256]           # by step: which fields of a task count
     cdef uint64_t code[128]           # MAX_CODE bytes
     cdef visited_t visited
@@ -448,6 +449,16 @@ cdef class Explorer:
     def _classify(self):
         for i, name in enumerate(names.STEPS):
             self.live[i] = _LIVE.get(name, 0)
+            self.private[i] = name in _PRIVATE
+        steps = {name: i for i, name in enumerate(names.STEPS)}
+        if self.core.in_python:                 # it may look at flags
+            self.private[steps["S_PLAN"]] = 0
+        if self.environment & ENV_MIGRATE:      # need_resched is set from outside
+            self.private[steps["S_NEXT"]] = 0
+        if self.environment & ENV_PIN:
+            self.private[steps["S_PIN"]] = 0
+        if not self.m.w.swap_sync:              # completions end write-back
+            self.private[steps["S_WB"]] = 0
 
     def _initial(self, setup):
         """Everything mapped and in the TLBs, the reclaimers about to plan their lists.
@@ -539,6 +550,8 @@ cdef class Explorer:
             m.task[t].pass_no = 0
             m.task[t].pos = 0
         self._settle()
+        if self.x.begun and self.reduce:
+            self.private_steps()
 
     cdef void _fill(self, int32_t c, int32_t vp, bint dirty) noexcept nogil:
         cdef machine *m = &self.m
@@ -773,10 +786,40 @@ cdef class Explorer:
             bad = self.access(a, b, kind == MV_WRITE)
         else:
             bad = self.environment_act(kind, a, b)
+        self._settle()
+        if bad == BAD_NOTHING and self.reduce:
+            bad = self.private_steps()
         if self.policy_bytes:
             memcpy(self.state + self.policy_offset, self.policy_state, self.policy_bytes)
-        self._settle()
         return bad
+
+    cdef int private_steps(self) except -1 nogil:
+        """Whoever is before a step that nobody else can notice makes it at once.
+
+        Such a step commutes with everything that others do meanwhile and no invariant sees it, so
+        one order stands for all.  No loop consists of them alone, and every state that is kept is
+        expanded whole: nobody is put off for ever (the cycle proviso).
+        """
+        cdef machine *m = &self.m
+        cdef int32_t c = 0
+        cdef int bad
+        cdef const cpu_t *p
+        while c < m.w.nr_cpus:
+            p = &m.cpu[c]
+            if p.in_irq:
+                if not self.private[p.istep]:
+                    c += 1
+                    continue
+            elif p.mode != CPU_RUN or p.sstep >= 0 or not self.private[m.task[p.current].step]:
+                c += 1
+                continue
+            m.now = 0
+            bad = self.step(c, INF)
+            if bad:
+                return bad
+            self._settle()
+            c = 0
+        return BAD_NOTHING
 
     cdef int access(self, int32_t c, int32_t vp, bint write) except -1 nogil:
         cdef task_t *t = &self.m.task[self.m.cpu[c].current]
@@ -1811,6 +1854,11 @@ def _live_fields():
     return live
 
 _LIVE = _live_fields()
+
+# Steps that read and write what is their task's or CPU's alone, or what nobody reads: counters, and
+# charges where the limit is never met.  B_START and S_END only choose the next step.
+_PRIVATE = frozenset(("S_PLAN", "S_NEXT", "S_WB", "S_PIN", "S_TAIL", "S_END", "B_START", "B_OUT", "FL_DONE",
+                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY"))
 
 
 def core_tables(Core core):

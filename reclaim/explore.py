@@ -52,7 +52,7 @@ def tiny_world(*, cpus: int, folios: int, layout: str = "own", slots: int | None
 
 
 def build(policy: Any, *, cpus=2, folios=2, writes=2, reads=0, rounds=1, actions=1, environment="none",
-          defects=(), starts=True, **world) -> Explorer:
+          defects=(), starts=True, reduce=True, **world) -> Explorer:
     w, info = tiny_world(cpus=cpus, folios=folios, **world)
     pages: list[Any] = [None] * sum(w.mm_pages)
     frames = {}
@@ -65,7 +65,7 @@ def build(policy: Any, *, cpus=2, folios=2, writes=2, reads=0, rounds=1, actions
     setup = {
         "environment": sum(1 << ENVIRONMENTS.index(e) for e in environment.split("+") if e != "none"),
         "defects": sum(1 << DEFECTS.index(d) for d in defects),
-        "starts": starts, "frames": folios + info["tasks"] + 1, "rounds": rounds, "reads": reads, "writes": writes,
+        "starts": starts, "reduce": reduce, "frames": folios + info["tasks"] + 1, "rounds": rounds, "reads": reads, "writes": writes,
         "actions": actions, "nr_to_scan": folios, "pages": pages,
         "tasks": [(t, t < r, lists[t] if t < r else []) for t in range(info["tasks"])],
     }
