@@ -24,6 +24,7 @@ from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.sched cimport block, folio_unlock, rq_append, wake_task
 from reclaim._mm.smp cimport flush, irq_entry_step
 from reclaim._mm.ghost cimport *
+from reclaim._mm.rng cimport rng_below, rng_draw, rng_mix
 
 from reclaim import names
 from reclaim.errors import ReclaimError
@@ -37,6 +38,7 @@ cdef enum:                    # limits of a tiny world
     MAX_SLOTS = 12
     MAX_MOVES = 320
     MAX_CODE = 1024           # bytes of a state's canonical form
+    MAX_TAKEN = 2048          # moves of one random schedule
     MAX_LOOP = 256            # steps of a loop without progress
 
 # What can happen next, as numbers: kind << 8 | a << 4 | b.  Kept in the order of MOVES.
@@ -105,6 +107,7 @@ DEFECTS = (
     "no-cow-flush",
     "no-recheck-in-fault",
     "lock-leak",
+    "no-trylock",
 )
 
 cdef enum:
@@ -135,6 +138,7 @@ cdef enum:
     DF_NO_COW_FLUSH = 1 << 24
     DF_NO_FAULT_RECHECK = 1 << 25
     DF_LOCK_LEAK = 1 << 26
+    DF_NO_TRYLOCK = 1 << 27
 
 cdef struct extra_t:          # of a state, beside tables and ghosts: what may still happen
     int8_t rounds[MAX_TASKS]          # shrink_folio_list calls that a reclaimer still makes
@@ -270,6 +274,14 @@ cdef inline void put_pte(pen_t *k, uint64_t pte) noexcept nogil:
         put_frame(k, pte_index(pte))
 
 
+cdef inline int actor_of(int mv) noexcept nogil:
+    cdef int kind = mv >> 8, a = mv >> 4 & 15
+    if kind == MV_STEP or kind == MV_READ or kind == MV_WRITE or kind == MV_ZAP or kind == MV_TICK:
+        return a
+    if kind == MV_IPI or kind == MV_IO or kind == MV_TIMER:
+        return MAX_CPUS + a
+    return 2 * MAX_CPUS + kind % MAX_CPUS
+
 cdef inline int move(int kind, int a, int b) noexcept nogil:
     return kind << 8 | a << 4 | b
 
@@ -281,7 +293,7 @@ cdef class Explorer:
     Parameters
     ----------
     core : Core
-        Of a World that `reclaim.explore` made: its tables are copied into small ones.
+        Of a World that `reclaim.exploration` made: its tables are copied into small ones.
     setup : dict
         ``frames, slots, rounds, reads, writes, actions, environment, defects, roles`` ...
     """
@@ -317,10 +329,11 @@ cdef class Explorer:
     cdef int64_t found_at
     cdef int found_move
     cdef int32_t found_folio
-    cdef int perms
     cdef bint reduce, symmetry
-    cdef int sets_of_writers[MAX_CPUS]
-    cdef readonly int64_t chain_limit
+    cdef int16_t taken_moves[2048]    # MAX_TAKEN
+    cdef int nr_taken
+    cdef int traced                   # micro-steps of the last move, where they are noted; -1: not
+    cdef int32_t trace[64][3]         # CPU, step, folio
 
     def __cinit__(self, Core core not None, dict setup):
         self.core = core
@@ -328,6 +341,7 @@ cdef class Explorer:
         self.m = core.m
         self.environment = setup["environment"]
         self.defects = setup["defects"]
+        self.traced = -1
         self.reduce = setup.get("reduce", True)
         self.symmetry = setup.get("symmetry", True)
         self._allocate(setup)
@@ -379,10 +393,11 @@ cdef class Explorer:
         places = {}
         for name, n in sizes.items():
             places[name] = at
-            at += -(-n // 8) * 8
+            at += (n + 7) // 8 * 8
         self.policy_offset = at
         self._find_policy_state()
-        at += -(-self.policy_bytes // 8) * 8
+        at += (self.policy_bytes + 7) // 8 * 8
+        at = (at + 63) // 64 * 64
         self.nbytes = at
         self.state = <char *>calloc(1, at)
         self.root = <char *>calloc(1, at)
@@ -511,7 +526,7 @@ cdef class Explorer:
             self.g.content[f] = GARBAGE
         for vp, page in enumerate(setup["pages"]):
             self.x.reads[vp] = self.x.writes[vp] = 0
-            if page is None:
+            if not page:
                 continue
             self.x.reads[vp] = setup["reads"]
             self.x.writes[vp] = setup["writes"]
@@ -881,6 +896,11 @@ cdef class Explorer:
         if step == ST_F_RA_WIN:               # page_cluster is 0: nothing is read ahead
             ra_reset(&m.mm[m.task[p.current].mm])
             m.mm[m.task[p.current].mm].ra_hits = 0
+        if 0 <= self.traced < 64:
+            self.trace[self.traced][0] = c
+            self.trace[self.traced][1] = step
+            self.trace[self.traced][2] = seen_folio(m, c, step)
+            self.traced += 1
         bad = ghost_before(m, &self.g, c, step, self.policies, &seen)
         if bad:
             return bad
@@ -1007,6 +1027,8 @@ cdef class Explorer:
         cdef uint32_t d = self.defects
         if self.skipped(d, c, p, t, step):
             p.last_on = m.irq_on[step]
+            if self.traced > 0:
+                self.trace[self.traced - 1][1] = -1 - step      # left out
             return 0
         if step == ST_P_OUT and d & DF_NO_REFCOUNT:
             return self.with_refcount(c, t.folio)
@@ -1142,6 +1164,8 @@ cdef class Explorer:
         cdef fifo ret = t.ret
         cdef int32_t n = t.b_w, i = t.b_i
         cdef bint locked = i < t.nr_flush and m.folio[t.flush_folios[i]].flags & PG_locked
+        if locked and d & DF_NO_TRYLOCK:
+            m.folio[t.flush_folios[i]].flags &= ~<uint32_t>PG_locked
         act_alone(m, c, INF, self.policies)
         if t.step != ST_B_LOCK or t.b_i != i + 1:
             return 0
@@ -1172,6 +1196,15 @@ cdef class Explorer:
         k.nr_frames = k.nr_slots = 0
         memset(k.frame, 0, MAX_FRAMES)
         memset(k.slot, 0, MAX_SLOTS)
+        if not self.symmetry:                   # everybody is called by its number
+            for i in range(m.w.nr_folios):
+                k.frame[i] = <int8_t>(i + 1)
+                k.frames[i + 1] = <int8_t>i
+            for i in range(m.w.nr_slots):
+                k.slot[i] = <int8_t>(i + 1)
+                k.slots[i + 1] = <int8_t>i
+            k.nr_frames = m.w.nr_folios
+            k.nr_slots = m.w.nr_slots
         for i in range(m.w.nr_vps):
             put_pte(&k, m.pte[i])
             put(&k, self.x.reads[i] << 4 | self.x.writes[i])
@@ -1494,7 +1527,7 @@ cdef class Explorer:
 
     cdef int pack(self, queue_t *q) except -1 nogil:
         """Append the state as its difference from the root."""
-        cdef int n = self.nr_words, bits = (n + 63) // 64, i
+        cdef int n = self.nr_words, bits = (n + 63) // 64, i, j
         cdef const uint64_t *a = <const uint64_t *>self.state
         cdef const uint64_t *b = <const uint64_t *>self.root
         cdef uint64_t *to
@@ -1509,11 +1542,16 @@ cdef class Explorer:
         map = q.words + q.nr
         to = map + bits
         memset(map, 0, bits * 8)
-        for i in range(n):
-            if a[i] != b[i]:
-                map[i >> 6] |= <uint64_t>1 << (i & 63)
-                to[0] = a[i]
-                to += 1
+        for j in range(0, n, 8):                # rows are padded to whole lines
+            if ((a[j] ^ b[j]) | (a[j + 1] ^ b[j + 1]) | (a[j + 2] ^ b[j + 2]) | (a[j + 3] ^ b[j + 3])
+                    | (a[j + 4] ^ b[j + 4]) | (a[j + 5] ^ b[j + 5]) | (a[j + 6] ^ b[j + 6])
+                    | (a[j + 7] ^ b[j + 7])) == 0:
+                continue
+            for i in range(j, j + 8):
+                if a[i] != b[i]:
+                    map[i >> 6] |= <uint64_t>1 << (i & 63)
+                    to[0] = a[i]
+                    to += 1
         q.nr = to - q.words
         q.states += 1
         return 0
@@ -1727,6 +1765,70 @@ cdef class Explorer:
                     return BAD_LOST_WRITE
         return BAD_NOTHING
 
+    # --- random schedules
+
+    def random(self, int64_t schedules, uint64_t seed, int changes, int length):
+        """Run that many schedules of random priorities; how many were run.
+
+        Every actor (a CPU's steps, its interrupts, the environment) has a random priority; the
+        first that can act does, and at `changes` places it falls behind all (Burckhardt and
+        others 2010, PCT).  Stops at a violation, whose moves `taken` gives.
+        """
+        cdef int64_t made = 0
+        with nogil:
+            while made < schedules and not self.found:
+                self.one_schedule(seed + <uint64_t>made, changes, length)
+                made += 1
+        return made
+
+    cdef int one_schedule(self, uint64_t seed, int changes, int length) except -1 nogil:
+        cdef int16_t moves[MAX_MOVES]
+        cdef int64_t priority[3 * MAX_CPUS]
+        cdef int change[16]
+        cdef uint64_t rng = rng_mix(seed, 3, 0)
+        cdef int i, n, a, best, same, pick, bad
+        memcpy(self.state, self.root, self.nbytes)
+        for i in range(3 * MAX_CPUS):
+            priority[i] = <int64_t>(rng_draw(&rng) >> 2)
+        for i in range(changes):
+            change[i] = <int>rng_below(&rng, <uint64_t>length)
+        self.nr_taken = 0
+        while self.nr_taken < MAX_TAKEN:
+            n = self.moves(moves)
+            if n == 0:
+                bad = self.end_check()
+                if bad:
+                    self.report(bad, -1)
+                return 0
+            best = -1
+            same = 0
+            pick = 0
+            for i in range(n):
+                a = actor_of(moves[i])
+                if best < 0 or priority[a] > priority[best]:
+                    best = a
+                    same = 1
+                    pick = i
+                elif a == best:               # the same actor's other choice
+                    same += 1
+                    if rng_below(&rng, <uint64_t>same) == 0:
+                        pick = i
+            for i in range(changes):
+                if change[i] == self.nr_taken:
+                    priority[best] = -i - 1
+            self.taken_moves[self.nr_taken] = moves[pick]
+            self.nr_taken += 1
+            self.transitions += 1
+            bad = self.act(moves[pick])
+            if bad:
+                self.report(bad, -1)
+                return 0
+        return 0
+
+    def taken(self):
+        """The moves of the schedule that was run last."""
+        return [int(self.taken_moves[i]) for i in range(self.nr_taken)]
+
     # --- by hand
 
     def reset(self):
@@ -1744,6 +1846,57 @@ cdef class Explorer:
         cdef int bad
         bad = self.act(mv)
         return bad, int(self.g.folio)
+
+    def do_traced(self, int mv):
+        """Make a move; (invariant number, folio, micro-steps as (CPU, step, folio))."""
+        cdef int bad, i
+        self.traced = 0
+        try:
+            bad = self.act(mv)
+            return bad, int(self.g.folio), [
+                (self.trace[i][0], names.STEPS[self.trace[i][1]] if self.trace[i][1] >= 0
+                 else "-" + names.STEPS[-1 - self.trace[i][1]], self.trace[i][2]) for i in range(self.traced)]
+        finally:
+            self.traced = -1
+
+    def look(self):
+        """What matters of the state, per page: a dict."""
+        cdef machine *m = &self.m
+        cdef int32_t vp, f, s, c
+        cdef uint64_t pte
+        cdef uint64_t *e
+        cdef folio_t *q
+        pages = []
+        for vp in range(m.w.nr_vps):
+            pte = m.pte[vp]
+            kind = pte_kind_of(pte)
+            page = {"vp": vp, "mm": mm_of(m, vp), "pte": names.PTE_KINDS[kind], "pte_dirty": bool(pte & PTE_DIRTY),
+                    "latest": int(self.g.latest[vp]), "tlb": {}}
+            f = s = -1
+            if kind == PTE_PRESENT or kind == PTE_ZAPPED:
+                f = pte_index(pte)
+            elif kind == PTE_SWAP:
+                s = pte_index(pte)
+                f = swap_cache_folio(m, s)
+            for c in range(m.w.nr_cpus):
+                e = self.held(c, vp, mm_of(m, vp))
+                if e != NULL:
+                    page["tlb"][c] = (bool(e[0] & 1), int(<int32_t>self.g.reach[reach_at(m, c, vp)]) - 1)
+                    if f < 0 and self.g.reach[reach_at(m, c, vp)] != <uint32_t>ZERO_PAGE:
+                        f = <int32_t>self.g.reach[reach_at(m, c, vp)] - 1
+            page["frame"], page["slot"] = f, s
+            if f >= 0:
+                q = &m.folio[f]
+                if q.flags & PG_swapcache:
+                    page["slot"] = s = q.slot
+                page["flags"] = [name for i, name in enumerate(names.FOLIO_FLAGS) if q.flags >> i & 1]
+                page["refcount"], page["mapcount"] = q.refcount, q.mapcount
+                page["content"] = int(self.g.content[f])
+                page["free"] = not self.g.life[f] & 1
+            if s >= 0:
+                page["stored"] = int(self.g.stored[s])
+            pages.append(page)
+        return pages
 
     def at_end(self):
         """As when nothing can happen any more; (invariant number, folio)."""
@@ -1764,6 +1917,16 @@ cdef class Explorer:
             else:
                 out.append(names.STEPS[m.task[m.cpu[c].current].step])
         return out
+
+    def loops_alone(self):
+        """Whether the only actor left comes back to this state."""
+        cdef uint64_t h[2]
+        cdef bint found
+        before = self.snapshot()
+        self.fingerprint(h)
+        found = self.loops(h)
+        self.restore(before)
+        return found
 
     def code_of(self):
         """The canonical form of the state."""
@@ -1788,6 +1951,15 @@ cdef class Explorer:
             moves.append(int(self.parents[i] & 0xffff))
             i = self.parents[i] >> 16
         return moves[::-1]
+
+    @property
+    def strategies(self):
+        return list(self.policies)
+
+    @property
+    def refused(self):
+        """Folios that reached pageout() and failed its refcount test, over all transitions."""
+        return int(self.m.counter[CN_putback_refcount])
 
     @property
     def violation(self):
@@ -1860,6 +2032,20 @@ _LIVE = _live_fields()
 _PRIVATE = frozenset(("S_PLAN", "S_NEXT", "S_WB", "S_PIN", "S_TAIL", "S_END", "B_START", "B_OUT", "FL_DONE",
                       "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY"))
 
+
+cdef inline int32_t seen_folio(const machine *m, int32_t c, int step) noexcept nogil:
+    """The folio that the step is about."""
+    cdef int32_t u = m.cpu[c].current
+    cdef const task_t *t = &m.task[u] if u >= 0 else NULL
+    if t == NULL or step >= ST_FL_START and step != ST_M_BATCHED and step < ST_E_LEFT:
+        return -1
+    if step == ST_B_LOCK and t.b_i < t.nr_flush:
+        return t.flush_folios[t.b_i]
+    if step == ST_S_NEXT or step == ST_S_PLAN or step == ST_S_TAIL or step == ST_S_END:
+        return -1
+    if step >= ST_S_PLAN and step <= ST_B_OUT:
+        return t.folio
+    return t.f_pfn if step >= ST_F_READ and step <= ST_F_DONE else -1
 
 def core_tables(Core core):
     return core.tables
