@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reclaim import policies
     from reclaim.comparison import Comparison, compare, simulate
-    from reclaim.errors import (NotModelledError, PolicyError, ReclaimError, ScenarioError,
-                                SimulationError, SnapshotError, TraceError, WorldError)
+    from reclaim.errors import (NotModelledError, PolicyError, ReclaimError, SafetyError,
+                                ScenarioError, SimulationError, SnapshotError, TraceError, WorldError)
     from reclaim.exploration import ablate, explore, replay
     from reclaim.result import Result
     from reclaim.scenario import Scenario
@@ -34,6 +34,7 @@ _HOME = {
     "NotModelledError": "reclaim.errors", "PolicyError": "reclaim.errors",
     "SnapshotError": "reclaim.errors", "TraceError": "reclaim.errors",
     "WorldError": "reclaim.errors", "SimulationError": "reclaim.errors",
+    "SafetyError": "reclaim.errors",
 }
 
 __all__ = ["__version__", "policies", *_HOME]

@@ -29,6 +29,7 @@ from reclaim._mm.memory cimport *
 from reclaim._mm.vmscan cimport *
 from reclaim._mm.lru_classic cimport *
 from reclaim._mm.lru_gen cimport *
+from reclaim._mm.ghost cimport ghost_after, ghost_before, ghost_t, seen_t
 
 from reclaim import names
 from reclaim._policy import PYTHON
@@ -56,8 +57,10 @@ cdef enum:
     STOP_NO_KEY = 2
     STOP_TOUCHES = 3
     STOP_DEAD = 4
+    STOP_VIOLATION = 5
 
-STOPS = ("budget", "end", "stuck", "touches", "finished")
+STOPS = ("budget", "end", "stuck", "touches", "finished", "violation")
+TRACK = 256               # actions that a checked run remembers
 
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
@@ -110,6 +113,18 @@ cdef object _dtypes():
 
 DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
+
+
+cdef struct log_t:             # LOG_DTYPE
+    int64_t now
+    int32_t cpu
+    int32_t step
+    int32_t folio
+    int32_t pad
+    int64_t cost
+
+cdef enum:
+    TRACK_NR = 256            # TRACK
 
 
 cdef class Arena:
@@ -957,6 +972,108 @@ cdef class Core:
             budget -= 1
         return why
 
+    def watch(self):
+        """From here on every action is checked with ghosts (_mm/ghost.pxd); before the first one."""
+        cdef machine *m = &self.m
+        cdef int64_t reaches = <int64_t>m.w.nr_vps * m.w.nr_cpus
+        self.ghosts = []
+        self.ghost.latest = <uint32_t *>self._ghosts(m.w.nr_vps)
+        self.ghost.content = <uint32_t *>self._ghosts(m.w.nr_folios)
+        self.ghost.stored = <uint32_t *>self._ghosts(m.w.nr_slots)
+        self.ghost.sent = <uint32_t *>self._ghosts(m.w.nr_folios)
+        self.ghost.life = <uint32_t *>self._ghosts(m.w.nr_folios)
+        self.ghost.reach = <uint32_t *>self._ghosts(reaches)
+        self.ghost.reach_life = <uint32_t *>self._ghosts(reaches)
+        self.ghost.owner = <int32_t *>self._ghosts(m.w.nr_folios)
+        self.ghost.freed = <int32_t *>self._ghosts(m.w.nr_tasks)
+        self.ghost.version = <uint32_t *>self._ghosts(1)
+        self.track = np.zeros(TRACK, dtype=LOG_DTYPE)
+        self.track_rows = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.track)
+        self.checked = True
+
+    cdef void *_ghosts(self, int64_t n) except NULL:
+        """n words of zero that live as long as this object."""
+        array = np.zeros(max(n, 1), dtype=np.uint32)
+        self.ghosts.append(array)
+        return cnp.PyArray_DATA(<cnp.ndarray>array)
+
+    cdef void remember(self, int32_t c, int step) noexcept nogil:
+        """Into the ring of the actions made last."""
+        cdef log_t *row = <log_t *>self.track_rows + self.tracked % TRACK_NR
+        cdef int32_t u = self.m.cpu[c].current
+        row.now = self.m.now
+        row.cpu = c
+        row.step = step
+        row.folio = -1
+        if u >= 0:
+            row.folio = self.m.task[u].f_pfn if ST_F_READ <= step <= ST_F_DONE else (
+                self.m.task[u].folio if ST_S_PLAN <= step <= ST_B_OUT else -1)
+        row.cost = 0
+        self.tracked += 1
+
+    cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil:
+        """As `loop`, one step at a time, each watched."""
+        cdef machine *m = &self.m
+        cdef int64_t limit = end << CPU_BITS
+        cdef int64_t leaf, at
+        cdef int32_t c
+        cdef cpu_t *p
+        cdef seen_t seen
+        cdef int step, kind
+        m.runs = 0
+        while budget > 0:
+            leaf = m.tree[1]
+            if leaf >= limit:
+                return STOP_NO_KEY if leaf == LEAF_INF else STOP_END
+            if m.cg.touches_left == 0:
+                return STOP_TOUCHES
+            if m.cg.nr_alive == 0:
+                return STOP_DEAD
+            c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
+            p = &m.cpu[c]
+            m.c = c
+            m.p = p
+            m.times = &m.time[c * TM_NR]
+            m.now = leaf >> CPU_BITS
+            m.leaf = leaf
+            m.turn = 0
+            m.row_cost = 0
+            at = irq_time(p)
+            if m.w.host_cpus and host_step(m, p):
+                budget -= 1
+                tree_set(m, c, leaf_of(m, c))
+                continue
+            if not p.in_irq and irq_due(m, p, at):
+                enter_irq(m, p, m.now, at)
+            kind = 2 if p.in_irq else 1 if p.sstep >= 0 else 0
+            while True:
+                step = p.istep if kind == 2 else p.sstep if kind == 1 else m.task[p.current].step
+                self.violated = ghost_before(m, &self.ghost, c, step, self.policies, &seen)
+                self.remember(c, step)
+                if self.violated == 0:
+                    cpu_steps(m, p, self.policies, 1, 1)
+                    self.violated = ghost_after(m, &self.ghost, c, &seen)
+                budget -= 1
+                if m.turn or budget == 0 or self.violated or kind == 1 or (kind == 0 and at <= m.now):
+                    break
+            tree_set(m, c, leaf_of(m, c))
+            if self.violated:
+                return STOP_VIOLATION
+            if m.bad:
+                break
+        return STOP_BUDGET
+
+    def tracked_steps(self):
+        """The actions that a checked run made last, in order (LOG_DTYPE)."""
+        n = min(self.tracked, TRACK)
+        rows = self.track[[(self.tracked - n + i) % TRACK for i in range(n)]]
+        return rows
+
+    @property
+    def violation(self):
+        """(number of the invariant, folio, CPU) that a checked run stopped at, or None."""
+        return (self.violated, self.ghost.folio, self.m.c) if self.violated else None
+
     def run(self, int64_t end, *, int64_t actions=1 << 20, int64_t touches=0, bint fuse=True):
         """Run until simulated time `end`, or for `actions` actions.
 
@@ -986,7 +1103,12 @@ cdef class Core:
         self.running = True
         try:
             with nogil:
-                why = self.loop_exact(end, actions) if fuse else self.loop_unfused(end, actions)
+                if self.checked:
+                    why = self.loop_checked(end, actions)
+                elif fuse:
+                    why = self.loop_exact(end, actions)
+                else:
+                    why = self.loop_unfused(end, actions)
         except BaseException:
             self._rebuild_tree()
             self.settle()
@@ -1009,7 +1131,7 @@ cdef class Core:
         try:
             while made < actions:
                 c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1))
-                why = self.loop(end, 1)
+                why = self.loop_checked(end, 1) if self.checked else self.loop(end, 1)
                 if why != STOP_BUDGET:
                     break
                 rows[made] = (m.now, c, m.row_step, self._row_folio(c), 0, m.row_cost)

@@ -112,8 +112,8 @@ cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) 
     if g.content[f] != g.latest[t.vp]:
         return BAD_LOST_WRITE if m.pte[t.vp] >> 8 == <uint64_t>f and pte_present(m.pte[t.vp]) else BAD_STALE
     if t.write:
-        g.version[0] += 1
-        g.content[f] = g.latest[t.vp] = g.version[0]
+        g.version[0] += t.zero == 0
+        g.content[f] = g.latest[t.vp] = 0 if t.zero else g.version[0]
         # through an old entry, into a folio that nobody will write out again
         if pte_kind_of(m.pte[t.vp]) == PTE_SWAP and ghost_copied(m, f):
             return BAD_LOST_WRITE
@@ -216,7 +216,7 @@ cdef inline int ghost_before(machine *m, ghost_t *g, int32_t c, int step, Polici
         x.n = t.b_w
     elif step == ST_IO_END:
         return ghost_request_done(m, g, p)
-    elif step == ST_I_PUT:
+    elif step == ST_I_PUT or step == ST_G_KEEP:
         return ghost_put_back(m, g, t, u, s)
     elif step == ST_E_UNLOCK:             # the range reads as zeros from here on
         for vp in range(zap_from(m, t), zap_to(m, t)):
