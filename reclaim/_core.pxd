@@ -35,9 +35,11 @@ cdef class Core:
     cdef object track
     cdef char *track_rows
     cdef int64_t tracked
-    cdef int violated
+    cdef int violated         # and by which CPU: m.c
     cdef void *_ghosts(self, int64_t n) except NULL
+    cdef unsigned char quiet[256]
     cdef void remember(self, int32_t c, int step) noexcept nogil
+    cdef void fetch(self, int32_t c, int step) noexcept nogil
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_exact(self, int64_t end, int64_t budget) except -1 nogil

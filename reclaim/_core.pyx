@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from reclaim._policy cimport Policies
@@ -26,10 +26,11 @@ from reclaim._mm.host cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
+from reclaim._mm.pte cimport pte_index, pte_kind_of
 from reclaim._mm.vmscan cimport *
 from reclaim._mm.lru_classic cimport *
 from reclaim._mm.lru_gen cimport *
-from reclaim._mm.ghost cimport ghost_after, ghost_before, ghost_t, seen_t
+from reclaim._mm.ghost cimport frame_ghost, ghost_after, ghost_before, ghost_t, reach_t, seen_t
 
 from reclaim import names
 from reclaim._policy import PYTHON
@@ -60,7 +61,17 @@ cdef enum:
     STOP_VIOLATION = 5
 
 STOPS = ("budget", "end", "stuck", "touches", "finished", "violation")
-TRACK = 256               # actions that a checked run remembers
+TRACK = 64                # actions that a checked run remembers
+
+# Steps that no ghost cares for: a checked run makes them as any other run does.
+QUIET_STEPS = frozenset((
+    "POPULATE", "DONTNEED", "F_READ", "F_PT", "F_ZERO", "F_MAP", "F_CACHE", "F_RA_WIN", "F_CL_WIN", "F_DONE",
+    "C_TRY", "C_AFTER", "R_START", "R_PRIO", "R_LIST", "R_AGE", "R_END", "I_START", "I_LOCK", "I_UNLOCK",
+    "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT_UNLOCK", "S_NEXT", "S_WB", "S_REF", "S_SLOT",
+    "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "S_TAIL",
+    "S_END", "P_OUT", "B_START", "B_OUT", "D_UNLOCK", "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT",
+    "FL_DONE", "M_BATCHED", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY",
+    "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK"))
 
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
@@ -115,16 +126,16 @@ DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
 
 
-cdef struct log_t:             # LOG_DTYPE
+cdef struct track_t:           # TRACK_DTYPE
     int64_t now
-    int32_t cpu
-    int32_t step
+    uint16_t cpu
+    uint16_t step
     int32_t folio
-    int32_t pad
-    int64_t cost
+
+TRACK_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<u2"), ("step", "<u2"), ("folio", "<i4")])
 
 cdef enum:
-    TRACK_NR = 256            # TRACK
+    TRACK_NR = 64             # TRACK
 
 
 cdef class Arena:
@@ -975,19 +986,16 @@ cdef class Core:
     def watch(self):
         """From here on every action is checked with ghosts (_mm/ghost.pxd); before the first one."""
         cdef machine *m = &self.m
-        cdef int64_t reaches = <int64_t>m.w.nr_vps * m.w.nr_cpus
         self.ghosts = []
         self.ghost.latest = <uint32_t *>self._ghosts(m.w.nr_vps)
-        self.ghost.content = <uint32_t *>self._ghosts(m.w.nr_folios)
         self.ghost.stored = <uint32_t *>self._ghosts(m.w.nr_slots)
-        self.ghost.sent = <uint32_t *>self._ghosts(m.w.nr_folios)
-        self.ghost.life = <uint32_t *>self._ghosts(m.w.nr_folios)
-        self.ghost.reach = <uint32_t *>self._ghosts(reaches)
-        self.ghost.reach_life = <uint32_t *>self._ghosts(reaches)
-        self.ghost.owner = <int32_t *>self._ghosts(m.w.nr_folios)
+        self.ghost.frame = <frame_ghost *>self._ghosts(<int64_t>m.w.nr_folios * (sizeof(frame_ghost) // 4))
+        self.ghost.reach = <reach_t *>self._ghosts(<int64_t>m.w.nr_vps * m.w.nr_cpus * (sizeof(reach_t) // 4))
         self.ghost.freed = <int32_t *>self._ghosts(m.w.nr_tasks)
         self.ghost.version = <uint32_t *>self._ghosts(1)
-        self.track = np.zeros(TRACK, dtype=LOG_DTYPE)
+        for i, name in enumerate(names.STEPS):
+            self.quiet[i] = name in QUIET_STEPS and not (name == "S_SLOT" and m.w.rotational)
+        self.track = np.zeros(TRACK, dtype=TRACK_DTYPE)
         self.track_rows = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.track)
         self.checked = True
 
@@ -997,19 +1005,34 @@ cdef class Core:
         self.ghosts.append(array)
         return cnp.PyArray_DATA(<cnp.ndarray>array)
 
-    cdef void remember(self, int32_t c, int step) noexcept nogil:
-        """Into the ring of the actions made last."""
-        cdef log_t *row = <log_t *>self.track_rows + self.tracked % TRACK_NR
+    cdef inline void remember(self, int32_t c, int step) noexcept nogil:
+        """Into the ring of the actions made last; the folio is that of the task, whatever the step."""
+        cdef track_t *row = <track_t *>self.track_rows + (self.tracked & (TRACK_NR - 1))
         cdef int32_t u = self.m.cpu[c].current
         row.now = self.m.now
-        row.cpu = c
-        row.step = step
+        row.cpu = <uint16_t>c
+        row.step = <uint16_t>step
         row.folio = -1
-        if u >= 0:
-            row.folio = self.m.task[u].f_pfn if ST_F_READ <= step <= ST_F_DONE else (
-                self.m.task[u].folio if ST_S_PLAN <= step <= ST_B_OUT else -1)
-        row.cost = 0
+        if u >= 0 and step < ST_FL_START:
+            row.folio = self.m.task[u].f_pfn if step <= ST_F_DONE else self.m.task[u].folio
         self.tracked += 1
+
+    cdef inline void fetch(self, int32_t c, int step) noexcept nogil:
+        """What the ghosts of the steps to come look at: tables larger than the cache, in no order."""
+        cdef machine *m = &self.m
+        cdef const task_t *t
+        cdef uint64_t pte
+        if step == ST_S_NEXT:
+            t = &m.task[m.cpu[c].current]
+            if t.list.head >= 0 and m.folio[t.list.head].next >= 0:
+                prefetch(&self.ghost.frame[m.folio[t.list.head].next])
+        elif step == ST_F_READ:
+            t = &m.task[m.cpu[c].current]
+            pte = m.pte[t.vp]
+            if pte_kind_of(pte) == PTE_SWAP:
+                prefetch(&self.ghost.stored[pte_index(pte)])
+            if m.cg.frame_top >= 0:
+                prefetch(&self.ghost.frame[m.cg.frame_top])
 
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil:
         """As `loop`, one step at a time, each watched."""
@@ -1020,6 +1043,7 @@ cdef class Core:
         cdef cpu_t *p
         cdef seen_t seen
         cdef int step, kind
+        cdef int64_t room
         m.runs = 0
         while budget > 0:
             leaf = m.tree[1]
@@ -1048,13 +1072,23 @@ cdef class Core:
             kind = 2 if p.in_irq else 1 if p.sstep >= 0 else 0
             while True:
                 step = p.istep if kind == 2 else p.sstep if kind == 1 else m.task[p.current].step
-                self.violated = ghost_before(m, &self.ghost, c, step, self.policies, &seen)
                 self.remember(c, step)
-                if self.violated == 0:
-                    cpu_steps(m, p, self.policies, 1, 1)
-                    self.violated = ghost_after(m, &self.ghost, c, &seen)
-                budget -= 1
-                if m.turn or budget == 0 or self.violated or kind == 1 or (kind == 0 and at <= m.now):
+                self.fetch(c, step)
+                if self.quiet[step]:
+                    # the whole of a chain, or of an interrupt but for what the device brings
+                    room = 1
+                    if kind == 0 and at > m.now and (step == ST_S_UNMAP or step == ST_S_SLOT):
+                        room = CHAIN + 2
+                    elif step == ST_FL_START and at > m.now or kind == 2 and step != ST_IO_ENTRY:
+                        room = budget
+                    budget -= cpu_steps(m, p, self.policies, room, room)
+                else:
+                    self.violated = ghost_before(m, &self.ghost, c, step, self.policies, &seen)
+                    if self.violated == 0:
+                        cpu_steps(m, p, self.policies, 1, 1)
+                        self.violated = ghost_after(m, &self.ghost, c, &seen)
+                    budget -= 1
+                if m.turn or budget <= 0 or self.violated or kind == 1 or (kind == 0 and at <= m.now):
                     break
             tree_set(m, c, leaf_of(m, c))
             if self.violated:
@@ -1064,7 +1098,7 @@ cdef class Core:
         return STOP_BUDGET
 
     def tracked_steps(self):
-        """The actions that a checked run made last, in order (LOG_DTYPE)."""
+        """The actions that a checked run made last, in order (TRACK_DTYPE)."""
         n = min(self.tracked, TRACK)
         rows = self.track[[(self.tracked - n + i) % TRACK for i in range(n)]]
         return rows

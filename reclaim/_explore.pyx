@@ -383,12 +383,9 @@ cdef class Explorer:
                  "tlb_l1": m.w.nr_cpus * m.w.l1_sets * m.w.l1_ways * 8,
                  "tlb_l2": m.w.nr_cpus * m.w.l2_sets * m.w.l2_ways * 8,
                  "csd_next": m.w.nr_cpus * m.w.nr_cpus * 2}
-        ghosts = {"latest": m.w.nr_vps, "content": m.w.nr_folios, "stored": m.w.nr_slots,
-                  "sent": m.w.nr_folios, "life": m.w.nr_folios, "reach": m.w.nr_vps * m.w.nr_cpus,
-                  "reach_life": m.w.nr_vps * m.w.nr_cpus, "owner": m.w.nr_folios,
-                  "freed": m.w.nr_tasks, "version": 1}
-        for name, n in ghosts.items():
-            sizes[name] = n * 4
+        sizes |= {"latest": m.w.nr_vps * 4, "stored": m.w.nr_slots * 4,
+                  "frame": m.w.nr_folios * sizeof(frame_ghost),
+                  "reach": m.w.nr_vps * m.w.nr_cpus * sizeof(reach_t), "freed": m.w.nr_tasks * 4, "version": 4}
         sizes["extra"] = sizeof(extra_t)
         places = {}
         for name, n in sizes.items():
@@ -428,13 +425,9 @@ cdef class Explorer:
         m.l2 = <uint64_t *>(base + <Py_ssize_t>places["tlb_l2"])
         m.csd_next = <int16_t *>(base + <Py_ssize_t>places["csd_next"])
         self.g.latest = <uint32_t *>(base + <Py_ssize_t>places["latest"])
-        self.g.content = <uint32_t *>(base + <Py_ssize_t>places["content"])
         self.g.stored = <uint32_t *>(base + <Py_ssize_t>places["stored"])
-        self.g.sent = <uint32_t *>(base + <Py_ssize_t>places["sent"])
-        self.g.life = <uint32_t *>(base + <Py_ssize_t>places["life"])
-        self.g.reach = <uint32_t *>(base + <Py_ssize_t>places["reach"])
-        self.g.reach_life = <uint32_t *>(base + <Py_ssize_t>places["reach_life"])
-        self.g.owner = <int32_t *>(base + <Py_ssize_t>places["owner"])
+        self.g.frame = <frame_ghost *>(base + <Py_ssize_t>places["frame"])
+        self.g.reach = <reach_t *>(base + <Py_ssize_t>places["reach"])
         self.g.freed = <int32_t *>(base + <Py_ssize_t>places["freed"])
         self.g.version = <uint32_t *>(base + <Py_ssize_t>places["version"])
         self.x = <extra_t *>(base + <Py_ssize_t>places["extra"])
@@ -522,8 +515,8 @@ cdef class Explorer:
         for s in range(m.w.nr_slots):
             self.g.stored[s] = GARBAGE
         for f in range(m.w.nr_folios):
-            self.g.owner[f] = -1
-            self.g.content[f] = GARBAGE
+            self.g.frame[f].owner = -1
+            self.g.frame[f].content = GARBAGE
         for vp, page in enumerate(setup["pages"]):
             self.x.reads[vp] = self.x.writes[vp] = 0
             if not page:
@@ -531,14 +524,14 @@ cdef class Explorer:
             self.x.reads[vp] = setup["reads"]
             self.x.writes[vp] = setup["writes"]
             f = alloc_frame(m)
-            self.g.life[f] = 1
+            self.g.frame[f].life = 1
             q = &m.folio[f]
             q.vp = vp
             q.mm = mm_of(m, vp)
             q.mapcount = 1
             m.mm[q.mm].rss += 1
             self.g.version[0] += 1
-            self.g.latest[vp] = self.g.content[f] = self.g.version[0]
+            self.g.latest[vp] = self.g.frame[f].content = self.g.version[0]
             m.pte[vp] = pte_make(PTE_PRESENT, f, PTE_WRITE | PTE_EXCL | PTE_DIRTY)
             for c in range(m.w.nr_cpus):
                 if m.cpu[c].loaded_mm == q.mm:
@@ -664,7 +657,7 @@ cdef class Explorer:
                 m.folio[f].slot = s
                 add_to_swap_cache(m, f, s)
                 m.slot_count[s] = SLOT_HAS_CACHE
-                self.g.stored[s] = self.g.content[f]
+                self.g.stored[s] = self.g.frame[f].content
             for c in range(m.w.nr_cpus):
                 if m.cpu[c].loaded_mm != m.folio[f].mm:
                     continue
@@ -954,7 +947,7 @@ cdef class Explorer:
         elif kind == MV_DMA:
             x.dma = 0
             self.g.version[0] += 1
-            self.g.latest[x.pinned_vp] = self.g.content[x.pinned - 1] = self.g.version[0]
+            self.g.latest[x.pinned_vp] = self.g.frame[x.pinned - 1].content = self.g.version[0]
         elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
             f = x.pinned - 1
             x.pinned = 0
@@ -993,13 +986,13 @@ cdef class Explorer:
         elif kind == MV_FRAME_TAKE:
             x.actions -= 1
             f = alloc_frame(m)
-            self.g.life[f] += 1
-            self.g.content[f] = GARBAGE
+            self.g.frame[f].life += 1
+            self.g.frame[f].content = GARBAGE
             x.frame = <int8_t>(f + 1)
         else:
             f = x.frame - 1
             x.frame = 0
-            self.g.life[f] += 1
+            self.g.frame[f].life += 1
             free_frame(m, f)
         return 0
 
@@ -1008,7 +1001,7 @@ cdef class Explorer:
         cdef int32_t before = self.m.cg.frames_free
         folio_put(&self.m, f)
         if self.m.cg.frames_free != before:
-            self.g.life[f] += 1
+            self.g.frame[f].life += 1
 
     cdef void as_cpu(self, int32_t c) noexcept nogil:
         cdef machine *m = &self.m
@@ -1381,10 +1374,10 @@ cdef class Explorer:
                 put(k, 0)
                 continue
             put(k, 1 + <int>(e[0] & 1))
-            i = <int32_t>self.g.reach[reach_at(m, c, vp)]
+            i = <int32_t>self.g.reach[reach_at(m, c, vp)].frame
             if i == ZERO_PAGE:
                 put(k, 0xff)
-            elif self.g.life[i - 1] != self.g.reach_life[reach_at(m, c, vp)]:
+            elif self.g.frame[i - 1].life != self.g.reach[reach_at(m, c, vp)].life:
                 put(k, 0xfe)                    # a frame that is another's by now
             else:
                 put_frame(k, i - 1)
@@ -1484,8 +1477,8 @@ cdef class Explorer:
         cdef machine *m = &self.m
         cdef folio_t *q = &m.folio[f]
         cdef int32_t u
-        put(k, self.g.life[f] & 1)
-        if not self.g.life[f] & 1:
+        put(k, self.g.frame[f].life & 1)
+        if not self.g.frame[f].life & 1:
             return                                # free
         put(k, q.flags)
         put(k, q.flags >> 8)
@@ -1494,11 +1487,11 @@ cdef class Explorer:
         put(k, q.mapcount)
         put(k, q.vp)
         put_slot(k, q.slot)
-        put(k, self.holds(self.g.content[f]))
+        put(k, self.holds(self.g.frame[f].content))
         if q.flags & PG_locked:
-            put(k, self.g.owner[f] + 1)
+            put(k, self.g.frame[f].owner + 1)
         if q.flags & PG_writeback:
-            put(k, self.g.sent[f] == self.g.content[f])
+            put(k, self.g.frame[f].sent == self.g.frame[f].content)
         if q.flags & PG_waiters:
             u = q.wait_head
             while u >= 0:
@@ -1723,7 +1716,7 @@ cdef class Explorer:
                 refs[m.cpu[c].lru_activate[i]] += 1
         for f in range(m.w.nr_folios):
             q = &m.folio[f]
-            if not self.g.life[f] & 1 or self.x.frame == f + 1:
+            if not self.g.frame[f].life & 1 or self.x.frame == f + 1:
                 continue
             self.g.folio = f
             if self.x.pinned == f + 1:
@@ -1754,13 +1747,13 @@ cdef class Explorer:
         for vp in range(m.w.nr_vps):
             if pte_present(m.pte[vp]):
                 f = pte_index(m.pte[vp])
-                if self.g.content[f] != self.g.latest[vp]:
+                if self.g.frame[f].content != self.g.latest[vp]:
                     self.g.folio = f
                     return BAD_LOST_WRITE
             elif pte_kind_of(m.pte[vp]) == PTE_SWAP:
                 s = pte_index(m.pte[vp])
                 f = swap_cache_folio(m, s)
-                if (self.g.content[f] if f >= 0 else self.g.stored[s]) != self.g.latest[vp]:
+                if (self.g.frame[f].content if f >= 0 else self.g.stored[s]) != self.g.latest[vp]:
                     self.g.folio = f
                     return BAD_LOST_WRITE
         return BAD_NOTHING
@@ -1881,9 +1874,9 @@ cdef class Explorer:
             for c in range(m.w.nr_cpus):
                 e = self.held(c, vp, mm_of(m, vp))
                 if e != NULL:
-                    page["tlb"][c] = (bool(e[0] & 1), int(<int32_t>self.g.reach[reach_at(m, c, vp)]) - 1)
-                    if f < 0 and self.g.reach[reach_at(m, c, vp)] != <uint32_t>ZERO_PAGE:
-                        f = <int32_t>self.g.reach[reach_at(m, c, vp)] - 1
+                    page["tlb"][c] = (bool(e[0] & 1), int(<int32_t>self.g.reach[reach_at(m, c, vp)].frame) - 1)
+                    if f < 0 and self.g.reach[reach_at(m, c, vp)].frame != <uint32_t>ZERO_PAGE:
+                        f = <int32_t>self.g.reach[reach_at(m, c, vp)].frame - 1
             page["frame"], page["slot"] = f, s
             if f >= 0:
                 q = &m.folio[f]
@@ -1891,8 +1884,8 @@ cdef class Explorer:
                     page["slot"] = s = q.slot
                 page["flags"] = [name for i, name in enumerate(names.FOLIO_FLAGS) if q.flags >> i & 1]
                 page["refcount"], page["mapcount"] = q.refcount, q.mapcount
-                page["content"] = int(self.g.content[f])
-                page["free"] = not self.g.life[f] & 1
+                page["content"] = int(self.g.frame[f].content)
+                page["free"] = not self.g.frame[f].life & 1
             if s >= 0:
                 page["stored"] = int(self.g.stored[s])
             pages.append(page)

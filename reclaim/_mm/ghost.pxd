@@ -46,15 +46,21 @@ cdef enum:                    # what a step did wrong, in the order of explorati
     BAD_NO_PROGRESS = 18
     BAD_STUCK = 19
 
+cdef struct frame_ghost:
+    uint32_t content          # a version
+    uint32_t life             # odd while it is allocated; another number, another owner
+    uint32_t sent             # what it held as its request went to the device
+    int32_t owner             # the task that locked it last
+
+cdef struct reach_t:          # of a TLB entry
+    uint32_t frame            # that it reaches, + 1; ZERO_PAGE
+    uint32_t life             # of the frame when the entry was filled
+
 cdef struct ghost_t:
     uint32_t *latest          # [vp] the version that a load must see
-    uint32_t *content         # [frame]
     uint32_t *stored          # [slot]
-    uint32_t *sent            # [frame] what it held as its request went to the device
-    uint32_t *life            # [frame] odd while it is allocated; another number, another owner
-    uint32_t *reach           # [vp][cpu] the frame + 1 that the TLB entry reaches; ZERO_PAGE
-    uint32_t *reach_life      # [vp][cpu] and its life when the entry was filled
-    int32_t *owner            # [frame] the task that locked it last
+    frame_ghost *frame        # [frame]
+    reach_t *reach            # [cpu][vp]
     int32_t *freed            # [task] folios that left in this shrink_folio_list
     uint32_t *version         # the last one given out
     int32_t folio             # of the last violation; -1: none
@@ -74,7 +80,7 @@ cdef struct seen_t:           # of the world before the step
 
 
 cdef inline int64_t reach_at(const machine *m, int32_t c, int32_t vp) noexcept nogil:
-    return <int64_t>vp * m.w.nr_cpus + c
+    return <int64_t>c * m.w.nr_vps + vp
 
 cdef inline void ghost_filled(machine *m, ghost_t *g, int32_t c, int32_t vp) noexcept nogil:
     """CPU c's TLB was filled from the entry of vp."""
@@ -83,10 +89,10 @@ cdef inline void ghost_filled(machine *m, ghost_t *g, int32_t c, int32_t vp) noe
     cdef int32_t f
     if pte_present(pte):
         f = pte_index(pte)
-        g.reach[i] = <uint32_t>f + 1
-        g.reach_life[i] = g.life[f]
+        g.reach[i].frame = <uint32_t>f + 1
+        g.reach[i].life = g.frame[f].life
     else:
-        g.reach[i] = <uint32_t>ZERO_PAGE
+        g.reach[i].frame = <uint32_t>ZERO_PAGE
 
 cdef inline bint ghost_copied(machine *m, int32_t f) noexcept nogil:
     """Folio f is clean, and no write-out that is under way has yet to take its copy."""
@@ -101,19 +107,19 @@ cdef inline bint ghost_copied(machine *m, int32_t f) noexcept nogil:
 cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) noexcept nogil:
     """A user instruction completed on what the TLB of CPU c reaches: what is wrong with it?"""
     cdef int64_t i = reach_at(m, c, t.vp)
-    cdef uint32_t r = g.reach[i]
+    cdef uint32_t r = g.reach[i].frame
     cdef int32_t f
     if r == <uint32_t>ZERO_PAGE:
         return BAD_STALE if g.latest[t.vp] != 0 or t.write else BAD_NOTHING
     f = <int32_t>r - 1
     g.folio = f
-    if g.life[f] != g.reach_life[i]:
+    if g.frame[f].life != g.reach[i].life:
         return BAD_FREED
-    if g.content[f] != g.latest[t.vp]:
+    if g.frame[f].content != g.latest[t.vp]:
         return BAD_LOST_WRITE if m.pte[t.vp] >> 8 == <uint64_t>f and pte_present(m.pte[t.vp]) else BAD_STALE
     if t.write:
         g.version[0] += t.zero == 0
-        g.content[f] = g.latest[t.vp] = 0 if t.zero else g.version[0]
+        g.frame[f].content = g.latest[t.vp] = 0 if t.zero else g.version[0]
         # through an old entry, into a folio that nobody will write out again
         if pte_kind_of(m.pte[t.vp]) == PTE_SWAP and ghost_copied(m, f):
             return BAD_LOST_WRITE
@@ -123,7 +129,7 @@ cdef inline int ghost_writeout(machine *m, ghost_t *g, int32_t u, int32_t f) noe
     """Task u is about to start the I/O of folio f."""
     cdef const folio_t *q = &m.folio[f]
     g.folio = f
-    if not q.flags & PG_locked or g.owner[f] != u:
+    if not q.flags & PG_locked or g.frame[f].owner != u:
         return BAD_UNLOCKED_OUT
     if q.slot < 0 or not q.flags & PG_swapcache or swap_cache_folio(m, q.slot) != f:
         return BAD_SLOT
@@ -147,9 +153,9 @@ cdef inline int ghost_request_done(machine *m, ghost_t *g, const cpu_t *p) noexc
         if f < 0:
             return BAD_SLOT
         if m.folio[f].flags & PG_writeback:
-            g.stored[s] = g.content[f] if g.content[f] == g.sent[f] else GARBAGE
+            g.stored[s] = g.frame[f].content if g.frame[f].content == g.frame[f].sent else GARBAGE
         else:
-            g.content[f] = g.stored[s]
+            g.frame[f].content = g.stored[s]
     return BAD_NOTHING
 
 cdef inline int ghost_put_back(machine *m, ghost_t *g, const task_t *t, int32_t u,
@@ -162,7 +168,7 @@ cdef inline int ghost_put_back(machine *m, ghost_t *g, const task_t *t, int32_t 
         g.folio = f
         if m.folio[f].flags & PG_lru:
             return BAD_LISTS
-        if m.folio[f].flags & PG_locked and g.owner[f] == u:
+        if m.folio[f].flags & PG_locked and g.frame[f].owner == u:
             return BAD_LOCK_LEAKED
         f = m.folio[f].next
     g.folio = -1
@@ -228,13 +234,13 @@ cdef inline void ghost_frames(machine *m, ghost_t *g, const seen_t *x) noexcept 
     """Frames were freed: they are on top of the stack.  Or one was allocated."""
     cdef int32_t n = m.cg.frames_free - x.frames_free, f = m.cg.frame_top
     while n > 0:
-        g.life[f] += 1
+        g.frame[f].life += 1
         f = m.folio[f].next
         n -= 1
     if n < 0:
         f = m.task[x.task].f_pfn
-        g.life[f] += 1
-        g.content[f] = GARBAGE
+        g.frame[f].life += 1
+        g.frame[f].content = GARBAGE
 
 cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nogil:
     """A folio left the swap cache for good: the slot must hold what it held, if a PTE names the slot."""
@@ -243,7 +249,7 @@ cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nog
         return BAD_NOTHING
     g.freed[x.task] += 1
     g.folio = x.folio
-    if x.n > 0 and q.vp >= 0 and g.content[x.folio] == g.latest[q.vp] and g.stored[x.slot] != g.content[x.folio]:
+    if x.n > 0 and q.vp >= 0 and g.frame[x.folio].content == g.latest[q.vp] and g.stored[x.slot] != g.frame[x.folio].content:
         return BAD_LOST_WRITE
     return BAD_NOTHING
 
@@ -259,43 +265,43 @@ cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) 
                 ghost_filled(m, g, c, t.vp)
             return ghost_touch(m, g, c, t)
     elif step == ST_F_FILL:
-        g.content[t.f_pfn] = 0 if t.f_old < 0 else g.content[t.f_old]
+        g.frame[t.f_pfn].content = 0 if t.f_old < 0 else g.frame[t.f_old].content
     elif step == ST_F_SWAP_READ:
         if t.step != ST_F_SUBMIT:
-            g.content[x.folio] = g.stored[x.slot]
+            g.frame[x.folio].content = g.stored[x.slot]
     elif step == ST_F_RA_READ:
         if t.step != ST_F_RA_SUBMIT:
-            g.content[x.folio] = g.stored[x.slot]
+            g.frame[x.folio].content = g.stored[x.slot]
     elif step == ST_S_ADD:                # whatever the slot's last owner left there
         g.stored[m.folio[t.folio].slot] = GARBAGE
     elif step == ST_F_LOCK:
         if t.step == ST_F_RECHECK:
-            g.owner[t.f_pfn] = x.task
+            g.frame[t.f_pfn].owner = x.task
     elif step == ST_F_PREPARE:
         if t.f_pfn >= 0:
-            g.owner[t.f_pfn] = x.task
+            g.frame[t.f_pfn].owner = x.task
     elif step == ST_S_LOCK:
         if t.step == ST_S_WB:
-            g.owner[t.folio] = x.task
+            g.frame[t.folio].owner = x.task
     elif step == ST_B_LOCK:
         if t.b_w > x.n:
-            g.owner[t.flush_folios[t.b_w - 1]] = x.task
+            g.frame[t.flush_folios[t.b_w - 1]].owner = x.task
     elif step == ST_P_DISPATCH:
         if t.step == ST_S_FREE:
-            g.owner[t.folio] = x.task
+            g.frame[t.folio].owner = x.task
     elif step == ST_P_WRITE:
         if x.slot >= 0:
             if t.step == ST_P_SUBMIT:
                 g.stored[x.slot] = GARBAGE
                 return ghost_started(m, g, x.folio)
             elif t.step == ST_P_END:
-                g.stored[x.slot] = g.content[x.folio]
+                g.stored[x.slot] = g.frame[x.folio].content
                 return ghost_started(m, g, x.folio)
             elif m.slot_count[x.slot] & SLOT_ZERO:        # no I/O: the slot stands for zeros
-                g.stored[x.slot] = g.content[x.folio] if g.content[x.folio] == 0 else GARBAGE
+                g.stored[x.slot] = g.frame[x.folio].content if g.frame[x.folio].content == 0 else GARBAGE
     elif step == ST_P_SUBMIT:
         if t.step == ST_P_DISPATCH:
-            g.sent[t.folio] = g.content[t.folio]
+            g.frame[t.folio].sent = g.frame[t.folio].content
     elif step == ST_S_FREE:
         return ghost_left(m, g, x)
     return BAD_NOTHING
