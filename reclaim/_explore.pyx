@@ -340,6 +340,7 @@ cdef class Explorer:
         self.policies = core.policies
         self.m = core.m
         self.environment = setup["environment"]
+        self.g.strict = setup["strict"]
         self.defects = setup["defects"]
         self.traced = -1
         self.reduce = setup.get("reduce", True)

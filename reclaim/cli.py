@@ -157,6 +157,8 @@ def _add_explore(commands: Any) -> None:
                          help="turn a re-check off: trylock, writeback, lru, mapped, pinned, refcount, swapcount, "
                               "locks, flush, remainder")
     explore.add_argument("--defect", action="append", default=[], metavar="NAME", help="plant a defect")
+    explore.add_argument("--strict", action="store_true",
+                         help="judge loads through entries whose flush reclaim has deferred, too")
     explore.add_argument("--depth", type=_integer, metavar="N", help="at most that many steps deep")
     explore.add_argument("--random", action="store_true",
                          help="random priority schedules (PCT) instead of a search")
@@ -270,7 +272,7 @@ def _explore(args: argparse.Namespace) -> int:
         found = explore(
             args.policy, depth=args.depth, seconds=args.seconds, seed=args.seed, reduce=not args.no_reduction,
             symmetry=not args.no_symmetry, environment=args.environment, without=tuple(args.without),
-            defects=tuple(args.defect), progress=progress.counted,
+            defects=tuple(args.defect), strict=args.strict, progress=progress.counted,
             schedules=(100_000 if args.schedules is None else args.schedules) if args.random else 0,
             **_world_of(args))
     print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if args.json else str(found))

@@ -98,6 +98,7 @@ class TinyWorld:
     slots: int | None = None          # of the swap device; None: twice the folios, and one
     without: tuple[str, ...] = ()     # switches turned off
     defects: tuple[str, ...] = ()     # planted defects
+    strict: bool = False              # loads in the kernel's own window are judged, too (docs/safety.md)
     any_start: bool = True            # pages dirty or clean and cached, in the TLBs or not; else dirty, in
 
     def __post_init__(self) -> None:
@@ -188,7 +189,7 @@ class TinyWorld:
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
-            "starts": self.any_start, "reduce": reduce, "symmetry": symmetry,
+            "starts": self.any_start, "strict": self.strict, "reduce": reduce, "symmetry": symmetry,
         }
         return Explorer(Core(self._world(task_mms, mm_pages), self.strategies().bind()), setup)
 
