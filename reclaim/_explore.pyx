@@ -1922,6 +1922,26 @@ cdef class Explorer:
         self.restore(before)
         return found
 
+    def columns(self):
+        """The state as the model's specification has it, for the comparison with the twin."""
+        cdef machine *m = &self.m
+        cdef int32_t i
+        return {
+            "pte": [int(m.pte[i]) for i in range(m.w.nr_vps)],
+            "folio": [(m.folio[i].flags, m.folio[i].refcount, m.folio[i].mapcount, m.folio[i].vp, m.folio[i].slot)
+                      for i in range(m.w.nr_folios)],
+            "slot_count": [int(m.slot_count[i]) for i in range(m.w.nr_slots)],
+            "cpumask": [int(m.mm_cpumask[i]) for i in range(m.w.nr_mms)],
+            "tlb_gen": [int(m.mm[i].tlb_gen) for i in range(m.w.nr_mms)],
+            "task": [(names.TASK_STATES[m.task[i].state], names.STEPS[m.task[i].step], m.task[i].cpu)
+                     for i in range(m.w.nr_tasks)],
+            "cpu": [(names.CPU_MODES[m.cpu[i].mode], m.cpu[i].in_irq, m.cpu[i].istep, m.cpu[i].sstep,
+                     m.cpu[i].loaded_mm, m.cpu[i].is_lazy, m.cpu[i].acks, m.cpu[i].irq_at < INF)
+                    for i in range(m.w.nr_cpus)],
+            "tlb": [[self.held(i, vp, mm_of(m, vp)) != NULL and 1 + (self.held(i, vp, mm_of(m, vp))[0] & 1)
+                     for vp in range(m.w.nr_vps)] for i in range(m.w.nr_cpus)],
+        }
+
     def code_of(self):
         """The canonical form of the state."""
         cdef int n = self.canonical()
