@@ -34,7 +34,7 @@ cdef enum:                    # limits of a tiny world
     MAX_TASKS = 6
     MAX_MMS = 6
     MAX_VPS = 8
-    MAX_FRAMES = 12
+    MAX_FRAMES = 16
     MAX_SLOTS = 12
     MAX_MOVES = 320
     MAX_CODE = 1024           # bytes of a state's canonical form
@@ -151,6 +151,7 @@ cdef struct extra_t:          # of a state, beside tables and ghosts: what may s
     int8_t dma                        # the device still writes
     int8_t pinned                     # frame + 1
     int8_t got                        # by a plain reference, not a pin
+    int8_t orphan                     # its page was zapped since: what the device writes is nobody's
     int8_t pinned_vp
     int8_t slot                       # taken + 1
     int8_t frame                      # taken + 1
@@ -935,6 +936,8 @@ cdef class Explorer:
         if kind == MV_ZAP:
             t = &m.task[p.current]
             x.actions -= 1
+            if x.pinned and x.pinned_vp == b:
+                x.orphan = 1
             t.pass_no = 1 + b - m.mm[t.mm].base
             t.pos = 0
             t.step = ST_DONTNEED
@@ -942,13 +945,17 @@ cdef class Explorer:
             x.actions -= 1
             f = pte_index(m.pte[b])
             x.got = a
+            x.orphan = 0
             m.folio[f].refcount += 1 if a else PIN_BIAS
             x.pinned = <int8_t>(f + 1)
             x.pinned_vp = <int8_t>b
         elif kind == MV_DMA:
             x.dma = 0
             self.g.version[0] += 1
-            self.g.latest[x.pinned_vp] = self.g.frame[x.pinned - 1].content = self.g.version[0]
+            f = x.pinned - 1
+            self.g.frame[f].content = self.g.version[0]
+            if not x.orphan or (pte_present(m.pte[x.pinned_vp]) and pte_index(m.pte[x.pinned_vp]) == f):
+                self.g.latest[x.pinned_vp] = self.g.version[0]
         elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
             f = x.pinned - 1
             x.pinned = 0
@@ -1457,7 +1464,7 @@ cdef class Explorer:
         if self.environment:
             put(k, x.actions)
             put_frame(k, x.pinned - 1)
-            put(k, x.pinned_vp << 2 | x.got << 1 | x.dma)
+            put(k, x.pinned_vp << 3 | x.orphan << 2 | x.got << 1 | x.dma)
             put_slot(k, x.slot - 1)
             put_frame(k, x.frame - 1)
         if self.defects:

@@ -185,7 +185,7 @@ class TinyWorld:
         setup = {
             "environment": sum(1 << ENVIRONMENTS.index(e) for e in set(self.classes) - {"none"}),
             "defects": sum(1 << DEFECTS.index(d) for d in defects),
-            "frames": self.folios + tasks + 1, "rounds": self.rounds, "reads": self.reads,
+            "frames": 2 * self.folios + tasks + 1, "rounds": self.rounds, "reads": self.reads,
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
