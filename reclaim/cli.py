@@ -74,7 +74,8 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="reclaim",
         description="Simulates Linux page reclaim and TLB shootdowns, before and after a patch.",
-        epilog="exit codes: 0 ok, 1 a violation was found, 2 usage, 3 bad input, 130 interrupted (what there is is printed)\n"
+        epilog="exit codes: 0 ok, 1 a violation was found, 2 usage, 3 bad input, 130 interrupted (what there "
+               "is is printed)\n"
                "examples:\n  reclaim compare batch-tlb-flush --seconds 5\n"
                "  reclaim run small --policy stage5 --json")
     parser.add_argument("--version", action="version", version=f"reclaim {__version__}")
@@ -154,8 +155,8 @@ def _add_explore(commands: Any) -> None:
     _add_world(explore)
     explore.add_argument("--environment", default="none", metavar="CLASS", help="default: none")
     explore.add_argument("--without", action="append", default=[], metavar="SWITCH",
-                         help="turn a re-check off: trylock, writeback, lru, mapped, pinned, refcount, swapcount, "
-                              "locks, flush, remainder")
+                         help="turn a re-check off: trylock, writeback, lru, mapped, pinned, refcount, "
+                              "swapcount, locks, flush, remainder")
     explore.add_argument("--defect", action="append", default=[], metavar="NAME", help="plant a defect")
     explore.add_argument("--strict", action="store_true",
                          help="judge loads through entries whose flush reclaim has deferred, too")
@@ -186,12 +187,17 @@ def _add_explore(commands: Any) -> None:
 
 
 def _add_world(command: argparse.ArgumentParser) -> None:
-    for name, default, text in (("cpus", 2, "the first reclaims, the others write"), ("folios", 2, "that it reclaims"),
-                                ("batch", 2, "dirty folios of one flush"), ("writes", 2, "at most, to each page"),
+    for name, default, text in (("cpus", 2, "the first reclaims, the others write"),
+                                ("folios", 2, "that it reclaims"),
+                                ("batch", 2, "dirty folios of one flush"),
+                                ("writes", 2, "at most, to each page"),
                                 ("reads", 0, "at most, of each page"), ("actions", 1, "of the environment"),
-                                ("rounds", 1, "reclaims of the list"), ("reclaimers", 1, "CPUs that reclaim")):
-        command.add_argument(f"--{name}", type=_integer, default=default, metavar="N", help=f"{text} (default: {default})")
-    command.add_argument("--slots", type=_integer, metavar="N", help="of the swap device; default: 2 a folio and 1")
+                                ("rounds", 1, "reclaims of the list"),
+                                ("reclaimers", 1, "CPUs that reclaim")):
+        command.add_argument(f"--{name}", type=_integer, default=default, metavar="N",
+                             help=f"{text} (default: {default})")
+    command.add_argument("--slots", type=_integer, metavar="N",
+                         help="of the swap device; default: 2 a folio and 1")
     command.add_argument("--layout", default="own", metavar="HOW",
                          help="own: each writer has an mm; threads: of one; self: the reclaimer is one, too")
     command.add_argument("--device", default="sync", metavar="HOW", help="sync (zram) or async")
@@ -201,8 +207,8 @@ def _add_world(command: argparse.ArgumentParser) -> None:
 
 
 def _world_of(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in ("cpus", "folios", "batch", "writes", "reads", "actions", "rounds",
-                                                   "reclaimers", "slots", "layout", "device", "mask")}
+    return {name: getattr(args, name) for name in (
+        "cpus", "folios", "batch", "writes", "reads", "actions", "rounds", "reclaimers", "slots", "layout", "device", "mask")}
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:

@@ -46,12 +46,14 @@ SWITCHES = {
 KERNEL = {
     "TOUCH": "user access", "DONTNEED": "madvise(MADV_DONTNEED)",
     "F_READ": "handle_pte_fault", "F_ZERO": "do_anonymous_page", "F_ALLOC": "vma_alloc_folio",
-    "F_CHARGED": "mem_cgroup_charge", "F_FILL": "clear_page/copy_user_page", "F_MAP": "do_anonymous_page: map",
+    "F_CHARGED": "mem_cgroup_charge", "F_FILL": "clear_page/copy_user_page",
+    "F_MAP": "do_anonymous_page: map",
     "F_WP": "do_wp_page", "F_WP_REUSE": "wp_can_reuse_anon_folio", "F_WP_CLEAR": "ptep_clear_flush",
     "F_WP_SET": "wp_page_copy", "F_CACHE": "swap_cache_get_folio", "F_RA_WIN": "swap_vma_ra_win",
     "F_PREPARE": "swapcache_prepare", "F_BACKOFF": "do_swap_page: out_page", "F_SWAP_READ": "swap_read_folio",
     "F_SUBMIT": "submit_bio", "F_LOCK": "folio_lock_or_retry", "F_RETRY": "VM_FAULT_RETRY",
-    "F_RECHECK": "do_swap_page: re-check", "F_SWAP_MAP": "do_swap_page: map", "F_DONE": "handle_mm_fault: done",
+    "F_RECHECK": "do_swap_page: re-check", "F_SWAP_MAP": "do_swap_page: map",
+    "F_DONE": "handle_mm_fault: done",
     "F_TARGET": "__read_swap_cache_async", "C_TRY": "try_charge_memcg",
     "R_AGE": "blk_finish_plug", "I_START": "shrink_inactive_list", "I_LOCK": "isolate_lru_folios",
     "I_UNLOCK": "isolate_lru_folios: unlock", "I_PUT": "move_folios_to_lru",
@@ -59,7 +61,8 @@ KERNEL = {
     "S_LOCK": "folio_trylock", "S_WB": "folio_test_writeback", "S_REF": "folio_check_references",
     "S_SLOT": "folio_alloc_swap", "S_ADD": "add_to_swap", "S_UNMAP": "try_to_unmap",
     "U_DEFER": "should_defer_flush", "U_CLEAR": "ptep_get_and_clear", "U_GEN": "inc_mm_tlb_gen",
-    "U_MASK": "set_tlb_ubc_flush_pending", "U_FLUSH": "ptep_clear_flush", "U_SET": "try_to_unmap_one: swap PTE",
+    "U_MASK": "set_tlb_ubc_flush_pending", "U_FLUSH": "ptep_clear_flush",
+    "U_SET": "try_to_unmap_one: swap PTE",
     "S_PIN": "folio_maybe_dma_pinned", "S_DIRTY": "folio_test_dirty", "S_FREE": "__remove_mapping",
     "S_FREE_FLUSHED": "free_unref_folios", "S_TAIL": "end of the list", "S_END": "try_to_unmap_flush",
     "S_END_FLUSHED": "free_unref_folios", "P_OUT": "pageout", "P_WRITE": "swap_writepage",
@@ -72,7 +75,8 @@ KERNEL = {
     "Q_FUNC": "flush_tlb_func", "Q_ACK": "csd_unlock", "Q_EXIT": "irq exit", "T_TIMER": "schedule_timeout",
     "IO_ENTRY": "interrupt of the device", "IO_END": "end_swap_bio", "SW_PICK": "__schedule",
     "SW_CLEAR": "switch_mm: mask bit cleared", "SW_SET": "switch_mm: mask bit set",
-    "SW_GEN": "choose_new_asid", "SW_CR3": "load_new_mm_cr3", "E_ZAP": "zap_pte_range", "E_PTES": "zap_pte_range",
+    "SW_GEN": "choose_new_asid", "SW_CR3": "load_new_mm_cr3", "E_ZAP": "zap_pte_range",
+    "E_PTES": "zap_pte_range",
     "E_FREE": "tlb_finish_mmu", "E_UNLOCK": "zap_pte_range: unlock", "E_DONE": "madvise returns",
 }
 
@@ -108,7 +112,8 @@ class TinyWorld:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ReclaimError(f"{name} must be an integer from {low} to {high}, got {value!r}")
         if self.reclaimers > self.cpus:
-            raise ReclaimError(f"reclaimers must be at most {self.cpus}, the number of CPUs, got {self.reclaimers}")
+            raise ReclaimError(f"reclaimers must be at most {self.cpus}, the number of CPUs, "
+                               f"got {self.reclaimers}")
         for name, known in (("layout", LAYOUTS), ("device", ("sync", "async")), ("mask", ("eager", "lazy"))):
             _known(name, getattr(self, name), known)
         if self.slots is not None and not 0 <= self.slots <= 12:
@@ -166,8 +171,8 @@ class TinyWorld:
                                remainder=traits["remainder"] and "remainder" not in off,
                                rechecks=[r for r in traits["rechecks"] if r not in off])
         elif off & {*RECHECKS, "remainder"}:
-            raise PolicyError(f"{policy.name} has no {' or '.join(sorted(off & {*RECHECKS, 'remainder'}))} to turn "
-                              "off: it does not batch")
+            none = " or ".join(sorted(off & {*RECHECKS, "remainder"}))
+            raise PolicyError(f"{policy.name} has no {none} to turn off: it does not batch")
         return policies.Policy(policy.name, **{**policy.strategies, "flush": flush})
 
     def explorer(self, *, reduce: bool = True, symmetry: bool = True) -> Explorer:
@@ -217,7 +222,8 @@ class TinyWorld:
 def _known(what: str, name: str, known: Iterable[str]) -> None:
     known = list(known)
     if name not in known:
-        raise ReclaimError(f"unknown {what} {name!r}: choose from {', '.join(known)}{did_you_mean(name, known)}")
+        raise ReclaimError(f"unknown {what} {name!r}: choose from {', '.join(known)}"
+                           f"{did_you_mean(name, known)}")
 
 
 # --- counterexamples
@@ -242,7 +248,7 @@ class Counterexample:
         reclaim.errors.ReclaimError : a move that cannot be made, or nothing is violated.
         """
         engine = world.explorer(reduce=reduce)
-        rows = [{"does": "start", "cpu": None, "steps": [], "after": engine.look()}]
+        rows: list[dict[str, Any]] = [{"does": "start", "cpu": None, "steps": [], "after": engine.look()}]
         bad, folio = 0, -1
         for i, move in enumerate(moves):
             if bad or move not in engine.enabled():
@@ -276,7 +282,8 @@ class Counterexample:
 
     def to_dict(self) -> dict[str, Any]:
         return {"reclaim": __version__, "invariant": self.invariant, "folio": self.folio, "cpus": self.cpus,
-                "world": self.world.to_dict(), "reduce": self.reduce, "moves": self.moves, "steps": self.steps()}
+                "world": self.world.to_dict(), "reduce": self.reduce, "moves": self.moves,
+                "steps": self.steps()}
 
     def save(self, path: str | Path) -> None:
         """Write what `replay` reads.
@@ -299,7 +306,8 @@ class Counterexample:
     def _repr_html_(self) -> str:
         from html import escape
         columns = ["step", *[f"CPU {c}" for c in range(self.world.cpus)], "environment", "state"]
-        cells = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in line) + "</tr>" for line in self._lines())
+        cells = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in line) + "</tr>"
+                        for line in self._lines())
         heads = "".join(f"<th>{escape(c)}</th>" for c in columns)
         return f"<p>{escape(self.invariant)}</p><table><tr>{heads}</tr>{cells}</table>"
 
@@ -342,7 +350,8 @@ def _describe(move: int) -> dict[str, Any]:
         return {"cpu": a, "does": "time slice over"}
     if kind == "start":
         return {"cpu": None, "does": "start"}
-    texts = {"pin": f"{'get' if a else 'pin'}_user_pages page {b}", "dma": "device writes into the pinned page",
+    texts = {"pin": f"{'get' if a else 'pin'}_user_pages page {b}",
+             "dma": "device writes into the pinned page",
              "unpin": "unpin, set dirty", "migrate": f"task of CPU {a} is to move to CPU {b}",
              "sleep": f"task of CPU {a} sleeps", "wake": f"task {a} is woken",
              "speculate": f"CPU {a} fills its TLB for page {b}", "slot_take": "another cgroup takes a slot",
@@ -362,7 +371,8 @@ def _page(page: Mapping[str, Any]) -> str:
     if page["tlb"]:
         parts.append("TLB " + " ".join(f"{c}{'d' if dirty else ''}" for c, (dirty, _) in page["tlb"].items()))
     if page["frame"] >= 0:
-        flags = [f.lower() for f in page["flags"] if f in ("LOCKED", "DIRTY", "WRITEBACK", "SWAPCACHE", "LRU")]
+        flags = [f.lower() for f in page["flags"]
+                 if f in ("LOCKED", "DIRTY", "WRITEBACK", "SWAPCACHE", "LRU")]
         what = "freed" if page["free"] else f"ref {page['refcount']}" + "".join(f" {f}" for f in flags)
         parts.append(f"folio {page['frame']} {what}, {_version(page['content'], latest)}")
     if page.get("stored") is not None:
@@ -384,7 +394,8 @@ def _to_json(value: dict[str, Any]) -> str:
     try:
         return json.dumps(value, indent=1, allow_nan=False)
     except TypeError:
-        raise ReclaimError("the policy has no name that a file could hold: explore it by name to save it") from None
+        raise ReclaimError("the policy has no name that a file could hold: explore it by name to save "
+                           "it") from None
 
 
 def replay(path: str | Path) -> Counterexample:
@@ -451,7 +462,8 @@ class Exploration:
         what = (f"{_policy_name(w.policy)}: {w.cpus} CPUs, {w.folios} folios, batch {w.batch}, environment "
                 f"{w.environment}, at most {w.writes} writes and {w.reads} reads a page"
                 + (f", {w.actions} actions" if w.environment != "none" else ""))
-        extra = [f"layout {w.layout}" if w.layout != "own" else "", f"device {w.device}" if w.device != "sync" else "",
+        extra = [f"layout {w.layout}" if w.layout != "own" else "",
+                 f"device {w.device}" if w.device != "sync" else "",
                  f"mm_cpumask {w.mask}", "without " + ", ".join(w.without) if w.without else "",
                  "planted: " + ", ".join(w.defects) if w.defects else ""]
         what += ", " + ", ".join(e for e in extra if e)
@@ -463,7 +475,8 @@ class Exploration:
                     + ("exhausted" if self.exhausted else "not exhausted")
                     + f"; odds of a fingerprint collision {self.collision_odds:.0e}")
         if self.clean:
-            verdict = "no violation" + ("" if self.exhausted else ": that proves nothing beyond what was visited")
+            verdict = "no violation" + (
+                "" if self.exhausted else ": that proves nothing beyond what was visited")
         else:
             verdict = str(self.violations[0])
         return f"{what}\n{done}\n{verdict}"
@@ -518,8 +531,8 @@ def explore(policy: Any = "stage5", *, depth: int | None = None, seconds: float 
     for strategy, was in zip(engine.strategies, before, strict=True):
         now = {k: v for k, v in getattr(strategy, "__dict__", {}).items() if k != "state"}
         if now != {k: v for k, v in was.items() if k != "state"}:
-            raise PolicyError(f"{strategy!r} keeps state in attributes: the explorer goes back and forth between "
-                              "states, so declare it with state_dtype (docs/policies.md)")
+            raise PolicyError(f"{strategy!r} keeps state in attributes: the explorer goes back and forth "
+                              "between states, so declare it with state_dtype (docs/policies.md)")
     return found
 
 
@@ -546,7 +559,7 @@ def _search(tiny: TinyWorld, engine: Explorer, depth: int | None, seconds: float
         paths.start(paths=True)
         while not paths.expand(1 << 16, 1 << 40):
             pass
-        violations.append(Counterexample.run(tiny, paths.path(), reduce=reduce))
+        violations.append(Counterexample.run(tiny, paths.path() or [], reduce=reduce))
     exhausted = done and not violations and engine.waiting == 0 and not interrupted
     return Exploration(tiny, engine.states, engine.transitions, spent, exhausted, engine.depth, violations,
                        refused=engine.refused, interrupted=interrupted)
@@ -588,7 +601,8 @@ class Ablation:
 
     def to_dict(self) -> dict[str, Any]:
         return {"version": self.version,
-                "rows": [{"off": list(off), "violation": found.violations[0].invariant if found.violations else None,
+                "rows": [{"off": list(off), 
+                          "violation": found.violations[0].invariant if found.violations else None,
                           "steps": found.violations[0].nr_steps if found.violations else None,
                           "states": found.states, "exhausted": found.exhausted, "refused": found.refused,
                           "environment": found.world.environment} for off, found in self.rows]}
@@ -606,7 +620,8 @@ class Ablation:
                 verdict = "clean as far as visited"
             more = found.refused - base.get(found.world.environment, 0)
             saves = f"{more:+,} refusals by pageout()" if off and not found.violations and more else ""
-            lines.append(["+".join(off) or "none", found.world.environment, verdict, f"{found.states:,}", saves])
+            lines.append(["+".join(off) or "none", found.world.environment, verdict,
+                          f"{found.states:,}", saves])
         return "\n".join([f"{self.version}, switches off in turn and in pairs",
                           *_table(["off", "environment", "verdict", "states", "work"], lines)])
 
@@ -628,7 +643,8 @@ def ablate(version: str = "v4", *, environments: Iterable[str] = ("none",), pair
     rows = []
     for environment in environments:
         for off in offs:
-            found = explore(policy, environment=environment, without=off, seconds=seconds, progress=progress, **world)
+            found = explore(policy, environment=environment, without=off, seconds=seconds,
+                            progress=progress, **world)
             rows.append((off, found))
             if found.interrupted:
                 return Ablation(version, rows)

@@ -153,7 +153,7 @@ class Simulation:
         last = ", ".join(f"CPU {c} {name}" for _, c, name, _ in [*about[-6:], steps[-1]])
         return SafetyError(
             f"{INVARIANTS[which]}" + (f": folio {folio}" if folio >= 0 else "")
-            + f", CPUs {', '.join(map(str, cpus))}, at {self._core.tracked_steps()[-1]['now']} ps; led there: {last}",
+            + f", CPUs {', '.join(map(str, cpus))}, at {steps[-1][0]} ps; led there: {last}",
             INVARIANTS[which], folio, cpus, steps)
 
     def step(self) -> tuple[int, int, str, int, int] | None:
@@ -272,8 +272,8 @@ class Simulation:
             the audit; the simulation is then as before.
         """
         if self._core.checked:
-            raise SnapshotError("a checked simulation cannot go back: its ghosts are of one run; restore into "
-                                "one without check=True")
+            raise SnapshotError("a checked simulation cannot go back: its ghosts are of one run; "
+                                "restore into one without check=True")
         if not isinstance(snapshot, Snapshot):
             raise SnapshotError(f"expected a Snapshot, got {type(snapshot).__name__}")
         if snapshot._layout != self._core.layout:

@@ -35,7 +35,8 @@ PLANTED = [
     ("skip-own-cpu", {"policy": "stage0", "cpus": 1, "layout": "self"}, "access to a freed frame"),
     ("skip-own-cpu", {"layout": "self"}, "access to a freed frame"),
     ("dirty-before-clear", {}, "lost write"),
-    ("slot-freed-in-io", {"policy": "stage0", "device": "async"}, "I/O to a slot that the folio does not own"),
+    ("slot-freed-in-io", {"policy": "stage0", "device": "async"},
+     "I/O to a slot that the folio does not own"),
     ("no-batched-pending", {"environment": "zap", "layout": "threads"}, "stale access"),
     # not in the table
     ("no-generation-bump", {}, "lost write"),
@@ -43,7 +44,8 @@ PLANTED = [
     ("no-dirty-transfer", {}, "lost write"),
     ("no-freeze", {"policy": "stage0"}, "access to a freed frame"),
     ("lock-leak", {}, "lock leaked"),
-    ("no-cow-flush", {"policy": "stage0", "cpus": 3, "layout": "threads", "reads": 2, "writes": 1}, "stale access"),
+    ("no-cow-flush", {"policy": "stage0", "cpus": 3, "layout": "threads", "reads": 2, "writes": 1},
+     "stale access"),
     ("mask-after-generation", {"environment": "migrate", "actions": 2}, "lost write"),
 ]
 
@@ -71,7 +73,8 @@ def test_the_series_is_clean(policy, environment):
 
 @pytest.mark.parametrize("world", [
     {}, {"policy": "v4:5"}, {"policy": "stage0"}, {"environment": "idle", "policy": "v4:5"},
-    {"folios": 1, "cpus": 3, "environment": "migrate"}, {"folios": 1, "cpus": 3, "layout": "threads", "reads": 1},
+    {"folios": 1, "cpus": 3, "environment": "migrate"},
+    {"folios": 1, "cpus": 3, "layout": "threads", "reads": 1},
     {"folios": 1, "device": "async", "rounds": 2}, {"folios": 1, "mask": "lazy", "environment": "migrate"},
     {"folios": 1, "pcid": False, "environment": "migrate"}, {"folios": 1, "swapin_cached": True},
     {"folios": 1, "layout": "self", "reads": 1}, {"folios": 2, "slots": 1},
@@ -161,7 +164,8 @@ def test_reduction_and_symmetry_keep_the_violation(defect, world, invariant):
 
 
 @pytest.mark.parametrize("environment", ENVS)
-@pytest.mark.parametrize("world", [{}, {"layout": "threads", "reads": 1, "policy": "stage0"}, {"device": "async"}],
+@pytest.mark.parametrize("world", [{}, {"layout": "threads", "reads": 1, "policy": "stage0"},
+                                   {"device": "async"}],
                          ids=str)
 def test_states_with_one_form_behave_alike(environment, world):
     """Merging states is sound: what can happen from one of them can happen from the others."""
@@ -245,7 +249,8 @@ def test_python_policies():
 def test_errors():
     with pytest.raises(NotModelledError, match="fork.*not modelled yet"):
         explore(environment="fork")
-    for bad in ({"environment": "pins"}, {"cpus": 9}, {"layout": "x"}, {"defects": ("x",)}, {"without": ("x",)},
+    for bad in ({"environment": "pins"}, {"cpus": 9}, {"layout": "x"}, {"defects": ("x",)},
+                {"without": ("x",)},
                 {"slots": 99}, {"reclaimers": 3}):
         with pytest.raises(ReclaimError):
             explore(**bad)
@@ -263,7 +268,8 @@ def test_counterexample_is_a_table():
 def test_edited_counterexample_is_refused(tmp_path):
     shown = explore(tiny=small(defects=("no-flush-before-writeout",))).violations[0]
     data = shown.to_dict()
-    for edit in ({"moves": data["moves"][:-1]}, {"moves": data["moves"][1:]}, {"world": {}}, {"reduce": None, "moves": 3}):
+    for edit in ({"moves": data["moves"][:-1]}, {"moves": data["moves"][1:]}, {"world": {}},
+                 {"reduce": None, "moves": 3}):
         (tmp_path / "x.json").write_text(json.dumps(data | edit))
         with pytest.raises(ReclaimError):
             replay(tmp_path / "x.json")
@@ -288,7 +294,8 @@ def test_command_line(tmp_path, capsys):
 
 def test_ablation_names_what_breaks():
     table = reclaim.ablate("v4", folios=1, pairs=False)
-    verdicts = {off: found.violations[0].invariant if found.violations else "clean" for off, found in table.rows}
+    verdicts = {off: found.violations[0].invariant if found.violations else "clean"
+                for off, found in table.rows}
     assert verdicts[()] == "clean" and verdicts[("mapped",)] == "clean"
     assert verdicts[("flush",)] == "lost write" and verdicts[("locks",)] == "I/O started unlocked"
     assert ("lru",) not in verdicts                   # v4 has no such re-check
@@ -315,4 +322,5 @@ def test_checked_run_reports():
 
 
 def test_counterexample_type():
-    assert isinstance(explore(tiny=small(defects=("count-twice",), cpus=1, layout="self")).violations[0], Counterexample)
+    found = explore(tiny=small(defects=("count-twice",), cpus=1, layout="self"))
+    assert isinstance(found.violations[0], Counterexample)

@@ -267,7 +267,8 @@ cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nog
         return BAD_NOTHING
     g.freed[x.task] += 1
     g.folio = x.folio
-    if x.n > 0 and q.vp >= 0 and g.frame[x.folio].content == g.latest[q.vp] and g.stored[x.slot] != g.frame[x.folio].content:
+    if x.n > 0 and q.vp >= 0 and g.frame[x.folio].content == g.latest[q.vp] \
+            and g.stored[x.slot] != g.frame[x.folio].content:
         return BAD_LOST_WRITE
     return BAD_NOTHING
 
