@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reclaim import policies
     from reclaim.comparison import Comparison, compare, simulate
-    from reclaim.errors import (MeasuredError, NotModelledError, PolicyError, ReclaimError, ScenarioError,
-                                SimulationError, SnapshotError, TraceError, WorldError)
+    from reclaim.errors import (MeasuredError, NotModelledError, PolicyError, ReclaimError, SafetyError,
+                                ScenarioError, SimulationError, SnapshotError, TraceError, WorldError)
+    from reclaim.exploration import ablate, explore, replay
     from reclaim.result import Result
     from reclaim.scenario import Scenario
     from reclaim.simulation import Simulation
@@ -28,11 +29,13 @@ __version__ = "0.1.0"
 _HOME = {
     "Simulation": "reclaim.simulation", "Scenario": "reclaim.scenario", "Result": "reclaim.result",
     "Comparison": "reclaim.comparison", "compare": "reclaim.comparison", "simulate": "reclaim.comparison",
+    "explore": "reclaim.exploration", "replay": "reclaim.exploration", "ablate": "reclaim.exploration",
     "ReclaimError": "reclaim.errors", "ScenarioError": "reclaim.errors",
     "NotModelledError": "reclaim.errors", "PolicyError": "reclaim.errors",
     "SnapshotError": "reclaim.errors", "TraceError": "reclaim.errors",
     "WorldError": "reclaim.errors", "SimulationError": "reclaim.errors",
     "MeasuredError": "reclaim.errors",
+    "SafetyError": "reclaim.errors",
 }
 
 __all__ = ["__version__", "policies", *_HOME]

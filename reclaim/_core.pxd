@@ -4,6 +4,9 @@ from libc.stdint cimport int32_t, int64_t
 
 from reclaim._policy cimport Policies
 from reclaim._mm.types cimport machine
+from reclaim._mm.ghost cimport ghost_t
+
+cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil
 
 cdef class Arena:
     cdef object buffer
@@ -26,6 +29,18 @@ cdef class Core:
     cdef int64_t[::1] tree
     cdef int64_t[:, ::1] run_rows
     cdef int32_t[:, ::1] trail
+    cdef readonly bint checked        # every action is watched
+    cdef ghost_t ghost
+    cdef list ghosts          # the arrays that it points to
+    cdef object track
+    cdef char *track_rows
+    cdef int64_t tracked
+    cdef int violated         # and by which CPU: m.c
+    cdef void *_ghosts(self, int64_t n) except NULL
+    cdef unsigned char quiet[256]
+    cdef void remember(self, int32_t c, int step) noexcept nogil
+    cdef void fetch(self, int32_t c, int step) noexcept nogil
+    cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_exact(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil

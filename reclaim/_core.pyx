@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 
 cimport numpy as cnp
-from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from reclaim._policy cimport Policies
@@ -27,10 +27,12 @@ from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
 from reclaim._mm.readahead cimport *
 from reclaim._mm.memory cimport *
 from reclaim._mm.mmap cimport step_V
+from reclaim._mm.pte cimport pte_index, pte_kind_of
 from reclaim._mm.vmscan cimport *
 from reclaim._mm.lru_classic cimport *
 from reclaim._mm.lru_gen cimport *
 from reclaim._mm.chains cimport *
+from reclaim._mm.ghost cimport frame_ghost, ghost_after, ghost_before, ghost_t, reach_t, seen_t
 
 from reclaim import names
 from reclaim._policy import PYTHON
@@ -58,8 +60,20 @@ cdef enum:
     STOP_NO_KEY = 2
     STOP_TOUCHES = 3
     STOP_DEAD = 4
+    STOP_VIOLATION = 5
 
-STOPS = ("budget", "end", "stuck", "touches", "finished")
+STOPS = ("budget", "end", "stuck", "touches", "finished", "violation")
+TRACK = 64                # actions that a checked run remembers
+
+# Steps that no ghost cares for: a checked run makes them as any other run does.
+QUIET_STEPS = frozenset((
+    "POPULATE", "DONTNEED", "F_READ", "F_PT", "F_ZERO", "F_MAP", "F_CACHE", "F_RA_WIN", "F_CL_WIN", "F_DONE",
+    "C_TRY", "C_AFTER", "R_START", "R_PRIO", "R_LIST", "R_AGE", "R_END", "I_START", "I_LOCK", "I_UNLOCK",
+    "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT_UNLOCK", "S_NEXT", "S_WB", "S_REF", "S_SLOT",
+    "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "S_TAIL",
+    "S_END", "P_OUT", "B_START", "B_OUT", "D_UNLOCK", "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT",
+    "FL_DONE", "M_BATCHED", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY",
+    "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK"))
 
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
@@ -112,6 +126,18 @@ cdef object _dtypes():
 
 DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
+
+
+cdef struct track_t:           # TRACK_DTYPE
+    int64_t now
+    uint16_t cpu
+    uint16_t step
+    int32_t folio
+
+TRACK_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<u2"), ("step", "<u2"), ("folio", "<i4")])
+
+cdef enum:
+    TRACK_NR = 64             # TRACK
 
 
 cdef class Arena:
@@ -260,7 +286,9 @@ cdef inline bint irq_due(machine *m, cpu_t *p, int64_t at) noexcept nogil:
     return m.irq_on[step]
 
 
-cdef inline void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
+cdef void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
+    m.row_step = step
+    p.last_on = m.irq_on[step]
     if step == ST_SW_PICK:
         step_SW_PICK(m, p)
     elif step == ST_SW_CLEAR:
@@ -546,6 +574,56 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             return budget - left
 
 
+cdef int64_t irq_steps(machine *m, cpu_t *p, int64_t budget) noexcept nogil:
+    """The steps of the CPU's interrupt while the turn cannot pass; how many."""
+    cdef int64_t left = budget
+    p.last_on = 0
+    while True:
+        m.row_step = p.istep
+        irq_step(m, p, p.istep)
+        left -= 1
+        if m.turn or left == 0:
+            return budget - left
+
+
+
+cdef inline cpu_t *begin_turn(machine *m, int32_t c) noexcept nogil:
+    """CPU c acts."""
+    cdef cpu_t *p = &m.cpu[c]
+    m.c = c
+    m.p = p
+    m.times = &m.time[c * TM_NR]
+    m.turn = 0
+    m.row_cost = 0
+    return p
+
+cdef inline cpu_t *begin_least(machine *m, int64_t leaf) noexcept nogil:
+    """The CPU of the least leaf acts."""
+    cdef cpu_t *p = begin_turn(m, <int32_t>(leaf & ((1 << CPU_BITS) - 1)))
+    m.now = leaf >> CPU_BITS
+    m.leaf = leaf
+    return p
+
+cdef int64_t cpu_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except -1 nogil:
+    """What the CPU does next, of an interrupt, of the scheduler or of its task; how many steps.
+    (The loop has the three in it: a call more would cost it 3%.)"""
+    if p.in_irq:
+        return irq_steps(m, p, budget)
+    if p.sstep >= 0:
+        sched_step(m, p, p.sstep)
+        return 1
+    return task_steps(m, p, s, budget)
+
+cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil:
+    """One action of CPU c, whatever the clocks say: the interrupt pending at that time, or, if it
+    is INF, the CPU's next step.  The explorer chooses who acts."""
+    cdef cpu_t *p = begin_turn(m, c)
+    m.run[c].missed = 0               # of another state
+    if interrupt < INF:
+        enter_irq(m, p, m.now, interrupt)
+    return <int>cpu_steps(m, p, s, 1)
+
+
 cdef class Core:
     """One simulated machine.
 
@@ -817,15 +895,8 @@ cdef class Core:
                 return STOP_TOUCHES
             if unlikely(m.cg.nr_alive == 0):
                 return STOP_DEAD
-            c = <int32_t>(leaf & ((1 << CPU_BITS) - 1))
-            p = &m.cpu[c]
-            m.c = c
-            m.p = p
-            m.times = &m.time[c * TM_NR]
-            m.now = leaf >> CPU_BITS
-            m.leaf = leaf
-            m.turn = 0
-            m.row_cost = 0
+            p = begin_least(m, leaf)
+            c = m.c
             at = irq_time(p)
             if unlikely(m.w.host_cpus) and host_step(m, p):
                 budget -= 1
@@ -835,16 +906,8 @@ cdef class Core:
                 enter_irq(m, p, m.now, at)
             m.run[c].nr = 0
             if p.in_irq:
-                p.last_on = 0
-                while True:
-                    m.row_step = p.istep
-                    irq_step(m, p, p.istep)
-                    budget -= 1
-                    if m.turn or budget == 0:
-                        break
+                budget -= irq_steps(m, p, budget)
             elif p.sstep >= 0:
-                m.row_step = p.sstep
-                p.last_on = m.irq_on[p.sstep]
                 sched_step(m, p, p.sstep)
                 budget -= 1
             else:
@@ -887,6 +950,124 @@ cdef class Core:
             budget -= 1
         return why
 
+    def watch(self):
+        """From here on every action is checked with ghosts (_mm/ghost.pxd); before the first one."""
+        cdef machine *m = &self.m
+        self.ghosts = []
+        self.ghost.latest = <uint32_t *>self._ghosts(m.w.nr_vps)
+        self.ghost.stored = <uint32_t *>self._ghosts(m.w.nr_slots)
+        self.ghost.frame = <frame_ghost *>self._ghosts(<int64_t>m.w.nr_folios * (sizeof(frame_ghost) // 4))
+        self.ghost.reach = <reach_t *>self._ghosts(<int64_t>m.w.nr_vps * m.w.nr_cpus * (sizeof(reach_t) // 4))
+        self.ghost.freed = <int32_t *>self._ghosts(m.w.nr_tasks)
+        self.ghost.version = <uint32_t *>self._ghosts(1)
+        for i, name in enumerate(names.STEPS):
+            self.quiet[i] = name in QUIET_STEPS and not (name == "S_SLOT" and m.w.rotational)
+        self.track = np.zeros(TRACK, dtype=TRACK_DTYPE)
+        self.track_rows = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.track)
+        self.checked = True
+
+    cdef void *_ghosts(self, int64_t n) except NULL:
+        """n words of zero that live as long as this object."""
+        array = np.zeros(max(n, 1), dtype=np.uint32)
+        self.ghosts.append(array)
+        return cnp.PyArray_DATA(<cnp.ndarray>array)
+
+    cdef inline void remember(self, int32_t c, int step) noexcept nogil:
+        """Into the ring of the actions made last; the folio is that of the task, whatever the step."""
+        cdef track_t *row = <track_t *>self.track_rows + (self.tracked & (TRACK_NR - 1))
+        cdef int32_t u = self.m.cpu[c].current
+        row.now = self.m.now
+        row.cpu = <uint16_t>c
+        row.step = <uint16_t>step
+        row.folio = -1
+        if u >= 0 and step < ST_FL_START:
+            row.folio = self.m.task[u].f_pfn if step <= ST_F_DONE else self.m.task[u].folio
+        self.tracked += 1
+
+    cdef inline void fetch(self, int32_t c, int step) noexcept nogil:
+        """What the ghosts of the steps to come look at: tables larger than the cache, in no order."""
+        cdef machine *m = &self.m
+        cdef const task_t *t
+        cdef uint64_t pte
+        if step == ST_S_NEXT:
+            t = &m.task[m.cpu[c].current]
+            if t.list.head >= 0 and m.folio[t.list.head].next >= 0:
+                prefetch(&self.ghost.frame[m.folio[t.list.head].next])
+        elif step == ST_F_READ:
+            t = &m.task[m.cpu[c].current]
+            pte = m.pte[t.vp]
+            if pte_kind_of(pte) == PTE_SWAP:
+                prefetch(&self.ghost.stored[pte_index(pte)])
+            if m.cg.frame_top >= 0:
+                prefetch(&self.ghost.frame[m.cg.frame_top])
+
+    cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil:
+        """As `loop`, one step at a time, each watched."""
+        cdef machine *m = &self.m
+        cdef int64_t limit = end << CPU_BITS
+        cdef int64_t leaf, at
+        cdef int32_t c
+        cdef cpu_t *p
+        cdef seen_t seen
+        cdef int step, kind
+        cdef int64_t room
+        m.runs = 0
+        while budget > 0:
+            leaf = m.tree[1]
+            if leaf >= limit:
+                return STOP_NO_KEY if leaf == LEAF_INF else STOP_END
+            if m.cg.touches_left == 0:
+                return STOP_TOUCHES
+            if m.cg.nr_alive == 0:
+                return STOP_DEAD
+            p = begin_least(m, leaf)
+            c = m.c
+            at = irq_time(p)
+            if m.w.host_cpus and host_step(m, p):
+                budget -= 1
+                tree_set(m, c, leaf_of(m, c))
+                continue
+            if not p.in_irq and irq_due(m, p, at):
+                enter_irq(m, p, m.now, at)
+            kind = 2 if p.in_irq else 1 if p.sstep >= 0 else 0
+            while True:
+                step = p.istep if kind == 2 else p.sstep if kind == 1 else m.task[p.current].step
+                self.remember(c, step)
+                self.fetch(c, step)
+                if self.quiet[step]:
+                    # the whole of a chain, or of an interrupt but for what the device brings
+                    room = 1
+                    if kind == 0 and at > m.now and (step == ST_S_UNMAP or step == ST_S_SLOT):
+                        room = CHAIN + 2
+                    elif step == ST_FL_START and at > m.now or kind == 2 and step != ST_IO_ENTRY:
+                        room = budget
+                    budget -= cpu_steps(m, p, self.policies, room)
+                else:
+                    self.violated = ghost_before(m, &self.ghost, c, step, self.policies, &seen)
+                    if self.violated == 0:
+                        cpu_steps(m, p, self.policies, 1)
+                        self.violated = ghost_after(m, &self.ghost, c, &seen)
+                    budget -= 1
+                if m.turn or budget <= 0 or self.violated or kind == 1 or (kind == 0 and at <= m.now):
+                    break
+            tree_set(m, c, leaf_of(m, c))
+            if self.violated:
+                return STOP_VIOLATION
+            if m.bad:
+                break
+        return STOP_BUDGET
+
+    def tracked_steps(self):
+        """The actions that a checked run made last, in order (TRACK_DTYPE)."""
+        n = min(self.tracked, TRACK)
+        rows = self.track[[(self.tracked - n + i) % TRACK for i in range(n)]]
+        return rows
+
+    @property
+    def violation(self):
+        """(number of the invariant, folio, CPU) that a checked run stopped at, or None."""
+        return (self.violated, self.ghost.folio, self.m.c) if self.violated else None
+
     def run(self, int64_t end, *, int64_t actions=1 << 20, int64_t touches=0, bint fuse=True):
         """Run until simulated time `end`, or for `actions` actions.
 
@@ -916,7 +1097,12 @@ cdef class Core:
         self.running = True
         try:
             with nogil:
-                why = self.loop_exact(end, actions) if fuse else self.loop_unfused(end, actions)
+                if self.checked:
+                    why = self.loop_checked(end, actions)
+                elif fuse:
+                    why = self.loop_exact(end, actions)
+                else:
+                    why = self.loop_unfused(end, actions)
         except BaseException:
             self._rebuild_tree()
             self.settle()
@@ -939,7 +1125,7 @@ cdef class Core:
         try:
             while made < actions:
                 c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1))
-                why = self.loop(end, 1)
+                why = self.loop_checked(end, 1) if self.checked else self.loop(end, 1)
                 if why != STOP_BUDGET:
                     break
                 rows[made] = (m.now, c, m.row_step, self._row_folio(c), 0, m.row_cost)

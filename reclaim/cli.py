@@ -88,7 +88,8 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="reclaim",
         description="Simulates Linux page reclaim and TLB shootdowns, before and after a patch.",
-        epilog="exit codes: 0 ok, 2 usage, 3 bad input, 130 interrupted (what there is is printed)\n"
+        epilog="exit codes: 0 ok, 1 a violation was found, 2 usage, 3 bad input, 130 interrupted (what there "
+               "is is printed)\n"
                "examples:\n  reclaim compare batch-tlb-flush --seconds 5\n"
                "  reclaim run small --policy stage5 --json")
     parser.add_argument("--version", action="version", version=f"reclaim {__version__}")
@@ -101,6 +102,7 @@ def _parser() -> _Parser:
     _add_convert(commands)
     _add_observe(commands)
     _add_calibrate(commands)
+    _add_explore(commands)
     for name, func, text in (("policies", _policies, "list the policies"),
                              ("scenarios", _scenarios, "list the packaged scenarios"),
                              ("profiles", _profiles, "list the machine profiles")):
@@ -251,6 +253,75 @@ def _add_generated(command: argparse.ArgumentParser) -> None:
     form.add_argument("--markdown", action="store_true", help="print a page of the docs")
     command.add_argument("-o", "--output", metavar="FILE",
                          help="write there what is printed; replaced once it is whole")
+
+
+def _add_explore(commands: Any) -> None:
+    explore = commands.add_parser(
+        "explore", help="search the interleavings of a tiny world for lost writes and stale accesses",
+        description="Make all interleavings of micro-steps of a tiny world, and check every one.",
+        epilog="exit codes: 0 clean, 1 a violation was found\n"
+               "environments: none, pin, migrate, idle, zap, speculative, slots, reuse; several joined by +\n"
+               "examples:\n  reclaim explore v4:5\n  reclaim explore v4:5 --environment migrate --cpus 3\n"
+               "  reclaim explore stage5 --folios 1 --defect no-flush-before-writeout\n"
+               "  reclaim explore v2:5 --environment pin+migrate --random --schedules 1000000")
+    explore.add_argument("policy", metavar="POLICY", help="see `reclaim policies`")
+    _add_world(explore)
+    explore.add_argument("--environment", default="none", metavar="CLASS", help="default: none")
+    explore.add_argument("--without", action="append", default=[], metavar="SWITCH",
+                         help="turn a re-check off: trylock, writeback, lru, mapped, pinned, refcount, "
+                              "swapcount, locks, flush, remainder")
+    explore.add_argument("--defect", action="append", default=[], metavar="NAME", help="plant a defect")
+    explore.add_argument("--strict", action="store_true",
+                         help="judge loads through entries whose flush reclaim has deferred, too")
+    explore.add_argument("--depth", type=_integer, metavar="N", help="at most that many steps deep")
+    explore.add_argument("--random", action="store_true",
+                         help="random priority schedules (PCT) instead of a search")
+    explore.add_argument("--schedules", type=_integer, metavar="N", help="how many; default: 100000")
+    explore.add_argument("--seed", type=_integer, default=0, metavar="N")
+    explore.add_argument("--no-reduction", action="store_true", help="every micro-step is a state")
+    explore.add_argument("--no-symmetry", action="store_true", help="frames and slots have their numbers")
+    explore.add_argument("--save", metavar="FILE", help="where a counterexample goes, for `reclaim replay`")
+    explore.set_defaults(func=_explore, parser=explore)
+
+    replay = commands.add_parser("replay", help="a counterexample, step by step",
+                                 description="Run a counterexample that `reclaim explore --save` wrote.")
+    replay.add_argument("file", metavar="FILE")
+    replay.add_argument("--json", action="store_true", help="print JSON")
+    replay.set_defaults(func=_replay, parser=replay)
+
+    ablate = commands.add_parser(
+        "ablate", help="each re-check of a version off, in turn and in pairs",
+        description="Turn each re-check of a version's last patch off: what breaks, or what work it saves.",
+        epilog="example: reclaim ablate v4 --folios 1 --environment none,pin")
+    ablate.add_argument("version", metavar="VERSION", help="v1, v2, v3 or v4")
+    _add_world(ablate)
+    ablate.add_argument("--environment", default="none", metavar="CLASS,...", help="default: none")
+    ablate.set_defaults(func=_ablate, parser=ablate)
+
+
+def _add_world(command: argparse.ArgumentParser) -> None:
+    for name, default, text in (("cpus", 2, "the first reclaims, the others write"),
+                                ("folios", 2, "that it reclaims"),
+                                ("batch", 2, "dirty folios of one flush"),
+                                ("writes", 2, "at most, to each page"),
+                                ("reads", 0, "at most, of each page"), ("actions", 1, "of the environment"),
+                                ("rounds", 1, "reclaims of the list"),
+                                ("reclaimers", 1, "CPUs that reclaim")):
+        command.add_argument(f"--{name}", type=_integer, default=default, metavar="N",
+                             help=f"{text} (default: {default})")
+    command.add_argument("--slots", type=_integer, metavar="N",
+                         help="of the swap device; default: 2 a folio and 1")
+    command.add_argument("--layout", default="own", metavar="HOW",
+                         help="own: each writer has an mm; threads: of one; self: the reclaimer is one, too")
+    command.add_argument("--device", default="sync", metavar="HOW", help="sync (zram) or async")
+    command.add_argument("--mask", default="eager", metavar="HOW", help="mm_cpumask: eager or lazy")
+    command.add_argument("--seconds", type=_seconds, metavar="S", help="stop then")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _world_of(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in (
+        "cpus", "folios", "batch", "writes", "reads", "actions", "rounds", "reclaimers", "slots", "layout", "device", "mask")}
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
@@ -405,6 +476,41 @@ def _told(args: argparse.Namespace) -> str:
     return " ".join(shlex.quote(word) for word in ["reclaim", *args.argv])
 
 
+def _explore(args: argparse.Namespace) -> int:
+    from reclaim.exploration import explore
+    if args.schedules is not None and not args.random:
+        args.parser.error("--schedules N needs --random")
+    with _Progress() as progress:
+        found = explore(
+            args.policy, depth=args.depth, seconds=args.seconds, seed=args.seed, reduce=not args.no_reduction,
+            symmetry=not args.no_symmetry, environment=args.environment, without=tuple(args.without),
+            defects=tuple(args.defect), strict=args.strict, progress=progress.counted,
+            schedules=(100_000 if args.schedules is None else args.schedules) if args.random else 0,
+            **_world_of(args))
+    print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if args.json else str(found))
+    if found.violations and args.save:
+        found.violations[0].save(args.save)
+        print(f"saved: reclaim replay {args.save}", file=sys.stderr)
+    if found.interrupted:
+        return _complain("interrupted: this is partial", EXIT_INTERRUPTED)
+    return EXIT_FAILED if found.violations else EXIT_OK
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from reclaim.exploration import replay
+    found = replay(args.file)
+    print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if args.json else str(found))
+    return EXIT_FAILED
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    from reclaim.exploration import ablate
+    with _Progress() as progress:
+        table = ablate(args.version, environments=args.environment.split(","), seconds=args.seconds,
+                       progress=progress.counted, **_world_of(args))
+    return _print(table, args.json)
+
+
 def _convert(args: argparse.Namespace) -> int:
     from reclaim.conversion import convert
     to = _format_name(args, args.to or _suffix_format(args), writable=True)
@@ -509,6 +615,13 @@ class _Progress:
     def __exit__(self, *exc: object) -> None:
         if self._tty:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def counted(self, states: int, seconds: float) -> None:
+        """Say how many states are behind; how many there are nobody knows."""
+        now = time.monotonic()
+        if self._tty and now - self._last >= 0.1:
+            self._last = now
+            print(f"\r\x1b[K{states:,} in {seconds:.0f} s", end="", file=sys.stderr, flush=True)
 
     def _simulated(self, share: float, simulated_s: float) -> None:
         self.show(share, f"{simulated_s:.3g} s simulated")

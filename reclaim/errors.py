@@ -43,6 +43,23 @@ class SimulationError(ReclaimError):
     """A run that cannot go on, because a strategy broke an invariant of the model."""
 
 
+class SafetyError(SimulationError):
+    """A checked run broke a safety invariant.
+
+    Attributes
+    ----------
+    invariant : str, one of `reclaim.exploration.INVARIANTS`.
+    folio : int, its frame, or -1.
+    cpus : list of int, the CPUs that acted on it in the steps below.
+    steps : list of (time [ps], CPU, step name, folio), those that led there.
+    """
+
+    def __init__(self, message: str, invariant: str = "", folio: int = -1, cpus: Iterable[int] = (),
+                 steps: Iterable[tuple[int, int, str, int]] = ()) -> None:
+        super().__init__(message)
+        self.invariant, self.folio, self.cpus, self.steps = invariant, folio, list(cpus), list(steps)
+
+
 class PolicyError(ReclaimError):
     """An unknown policy, or one that broke the contract of its slot."""
 

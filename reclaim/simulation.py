@@ -14,7 +14,7 @@ from reclaim import __version__, _core, names, policies
 from reclaim._policy import Strategy
 from reclaim.audit import audit, verify
 from reclaim.digest import columns, digest_of
-from reclaim.errors import SnapshotError
+from reclaim.errors import SafetyError, SnapshotError
 from reclaim.machine import is_path
 from reclaim.result import Result
 from reclaim.scenario import Scenario
@@ -55,6 +55,9 @@ class Simulation:
         As `reclaim.policies.get` takes it.
     seed : int, optional
         0 to 2**64 - 1; the scenario's if not given.
+    check : bool
+        Watch every step for lost writes, stale accesses and folios that are lost; `run` raises
+        `SafetyError` at the first (docs/safety.md).  The digest is the same.
 
     Notes
     -----
@@ -63,7 +66,7 @@ class Simulation:
     """
 
     def __init__(self, scenario: Scenario | World, policy: _Policy = "stage0", *,
-                 seed: int | None = None) -> None:
+                 seed: int | None = None, check: bool = False) -> None:
         self.scenario = scenario
         self.policy = policies.get(policy)
         if isinstance(scenario, World):
@@ -73,6 +76,8 @@ class Simulation:
             self.seed = scenario.seed if seed is None else seed
             self.world = scenario.lower(seed=self.seed)
         self._core = _core.Core(self.world, self.policy.bind())
+        if check:
+            self._core.watch()
         self._wall = 0.0
         self._stop = False
         self._stopped = ""
@@ -124,6 +129,8 @@ class Simulation:
         while not self._stop:
             self._stopped = self._core.run(end, actions=1 if _core.DEBUG else _CHUNK,
                                            touches=limit, fuse=fuse)
+            if self._stopped == "violation":
+                raise self._violation()
             if _core.DEBUG:
                 self.verify()
             if progress is not None:
@@ -134,6 +141,21 @@ class Simulation:
                 progress(min(done, 1.0), now / PS_PER_S)
             if self._stopped != "budget":
                 return
+
+    def _violation(self) -> SafetyError:
+        """What a checked run stopped at."""
+        from reclaim.exploration import INVARIANTS
+        assert self._core.violation is not None
+        which, folio, cpu = self._core.violation
+        steps = [(int(r["now"]), int(r["cpu"]), names.STEPS[r["step"]], int(r["folio"]))
+                 for r in self._core.tracked_steps()]
+        about = [s for s in steps if folio >= 0 and s[3] == folio] or steps
+        cpus = sorted({s[1] for s in about} | {cpu})
+        last = ", ".join(f"CPU {c} {name}" for _, c, name, _ in [*about[-6:], steps[-1]])
+        return SafetyError(
+            f"{INVARIANTS[which]}" + (f": folio {folio}" if folio >= 0 else "")
+            + f", CPUs {', '.join(map(str, cpus))}, at {steps[-1][0]} ps; led there: {last}",
+            INVARIANTS[which], folio, cpus, steps)
 
     def step(self) -> tuple[int, int, str, int, int] | None:
         """Make one action; a row (now [ps], cpu, step name, folio, cost [ps]), or None at the end."""
@@ -253,6 +275,9 @@ class Simulation:
         reclaim.errors.SnapshotError : of another world, layout or version, or it does not pass
             the audit; the simulation is then as before.
         """
+        if self._core.checked:
+            raise SnapshotError("a checked simulation cannot go back: its ghosts are of one run; "
+                                "restore into one without check=True")
         if not isinstance(snapshot, Snapshot):
             raise SnapshotError(f"expected a Snapshot, got {type(snapshot).__name__}")
         if snapshot._layout != self._core.layout:

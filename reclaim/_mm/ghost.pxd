@@ -1,0 +1,326 @@
+# Ghosts: what every page, frame, slot and TLB entry really holds, beside the model and unknown to it.
+#
+# A step is watched from outside: `ghost_before` sees the world as the step finds it, `ghost_after` as
+# the step leaves it.  No row of the model knows of this, so runs that are not checked pay nothing.
+# The explorer and checked runs share it.
+#
+# A version is a number that no other store has; 0 is a page of zeros, GARBAGE what nobody may see.
+# A request in flight is the worst a device may do: until a read ends the frame holds garbage, until
+# a write ends the slot does, and a page that changed on its way out leaves garbage in the slot.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from reclaim._policy cimport Policies
+from reclaim._mm.names cimport *
+from reclaim._mm.types cimport *
+from reclaim._mm.pte cimport *
+from reclaim._mm.folio cimport *
+from reclaim._mm.tlb cimport l1_of, l2_of, mask_test, tlb_find, tlb_tag
+from reclaim._mm.memory cimport zap_from, zap_to
+
+cdef extern from *:
+    """
+    #define RECLAIM_GARBAGE UINT32_MAX
+    """
+    uint32_t GARBAGE "RECLAIM_GARBAGE"
+
+cdef enum:                    # what a step did wrong, in the order of exploration.INVARIANTS
+    BAD_NOTHING = 0
+    BAD_LOST_WRITE = 1
+    BAD_STALE = 2
+    BAD_FREED = 3
+    BAD_MAPPED_OUT = 4
+    BAD_PINNED_OUT = 5
+    BAD_UNLOCKED_OUT = 6
+    BAD_SLOT = 7
+    BAD_TWICE_OUT = 8
+    BAD_CONSERVATION = 9
+    BAD_NOT_BACK = 10
+    BAD_COUNT = 11
+    BAD_PENDING = 12
+    BAD_LISTS = 13
+    BAD_REFCOUNT = 14
+    BAD_MAPCOUNT = 15
+    BAD_LOCK_LEAKED = 16
+    BAD_DEADLOCK = 17
+    BAD_NO_PROGRESS = 18
+    BAD_STUCK = 19
+
+cdef struct frame_ghost:
+    uint32_t content          # a version
+    uint32_t life             # odd while it is allocated; another number, another owner
+    uint32_t sent             # what it held as its request went to the device
+    int32_t owner             # the task that locked it last
+
+cdef struct reach_t:          # of a TLB entry
+    uint32_t frame            # that it reaches, + 1; ZERO_PAGE
+    uint32_t life             # of the frame when the entry was filled
+
+cdef struct ghost_t:
+    uint32_t *latest          # [vp] the version that a load must see
+    uint32_t *stored          # [slot]
+    frame_ghost *frame        # [frame]
+    reach_t *reach            # [cpu][vp]
+    int32_t *freed            # [task] folios that left in this shrink_folio_list
+    uint32_t *version         # the last one given out
+    int32_t folio             # of the last violation; -1: none
+    int32_t strict            # loads through entries whose flush is pending are judged, too
+
+cdef enum:
+    ZERO_PAGE = -1
+
+cdef struct seen_t:           # of the world before the step
+    int step
+    int32_t task
+    int32_t folio
+    int32_t slot
+    int32_t n
+    int32_t frames_free
+    int64_t touches
+    bint hit
+
+
+cdef inline int64_t reach_at(const machine *m, int32_t c, int32_t vp) noexcept nogil:
+    return <int64_t>c * m.w.nr_vps + vp
+
+cdef inline void ghost_filled(machine *m, ghost_t *g, int32_t c, int32_t vp) noexcept nogil:
+    """CPU c's TLB was filled from the entry of vp."""
+    cdef uint64_t pte = m.pte[vp]
+    cdef int64_t i = reach_at(m, c, vp)
+    cdef int32_t f
+    if pte_present(pte):
+        f = pte_index(pte)
+        g.reach[i].frame = <uint32_t>f + 1
+        g.reach[i].life = g.frame[f].life
+    else:
+        g.reach[i].frame = <uint32_t>ZERO_PAGE
+
+cdef inline bint ghost_copied(machine *m, int32_t f) noexcept nogil:
+    """Folio f is clean, and no write-out that is under way has yet to take its copy."""
+    cdef int32_t u
+    if m.folio[f].flags & PG_dirty:
+        return False
+    for u in range(m.w.nr_tasks):
+        if m.task[u].step == ST_P_WRITE and m.task[u].folio == f:
+            return False
+    return True
+
+cdef inline bint ghost_deferred(machine *m, int32_t c) noexcept nogil:
+    """Reclaim owes CPU c a flush that it deferred, or is about to make it."""
+    cdef int32_t i, u
+    for u in range(m.w.nr_tasks):
+        if m.task[u].ubc_required and mask_test(m.ubc_mask + <int64_t>u * m.w.words, c):
+            return True
+    for i in range(m.w.nr_cpus):
+        u = m.cpu[i].current
+        if u >= 0 and ST_FL_QUEUE <= m.task[u].step <= ST_FL_DONE and m.cpu[i].fl_mm < 0 \
+                and mask_test(m.fl_mask + <int64_t>i * m.w.words, c):
+            return True
+    return False
+
+cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) noexcept nogil:
+    """A user instruction completed on what the TLB of CPU c reaches: what is wrong with it?"""
+    cdef int64_t i = reach_at(m, c, t.vp)
+    cdef uint32_t r = g.reach[i].frame
+    cdef int32_t f
+    if r == <uint32_t>ZERO_PAGE:
+        return BAD_STALE if g.latest[t.vp] != 0 or t.write else BAD_NOTHING
+    f = <int32_t>r - 1
+    g.folio = f
+    if g.frame[f].life != g.reach[i].life:
+        return BAD_FREED
+    if g.frame[f].content != g.latest[t.vp]:
+        # The kernel's own window: a clean folio leaves the swap cache before its flush, is read back
+        # into another frame and written there; docs/safety.md.  What was revoked reads as zeros.
+        if not t.write and not g.strict and g.latest[t.vp] != 0 and ghost_deferred(m, c):
+            return BAD_NOTHING
+        return BAD_LOST_WRITE if m.pte[t.vp] >> 8 == <uint64_t>f and pte_present(m.pte[t.vp]) else BAD_STALE
+    if t.write:
+        g.version[0] += t.zero == 0
+        g.frame[f].content = g.latest[t.vp] = 0 if t.zero else g.version[0]
+        # through an old entry, into a folio that nobody will write out again
+        if pte_kind_of(m.pte[t.vp]) == PTE_SWAP and ghost_copied(m, f):
+            return BAD_LOST_WRITE
+    return BAD_NOTHING
+
+cdef inline int ghost_writeout(machine *m, ghost_t *g, int32_t u, int32_t f) noexcept nogil:
+    """Task u is about to start the I/O of folio f."""
+    cdef const folio_t *q = &m.folio[f]
+    g.folio = f
+    if not q.flags & PG_locked or g.frame[f].owner != u:
+        return BAD_UNLOCKED_OUT
+    if q.slot < 0 or not q.flags & PG_swapcache or swap_cache_folio(m, q.slot) != f:
+        return BAD_SLOT
+    if q.flags & PG_writeback:
+        return BAD_TWICE_OUT
+    return BAD_NOTHING
+
+cdef inline int ghost_started(machine *m, ghost_t *g, int32_t f) noexcept nogil:
+    """The I/O of folio f has begun."""
+    cdef const folio_t *q = &m.folio[f]
+    g.folio = f
+    if q.mapcount > 0:
+        return BAD_MAPPED_OUT
+    return BAD_PINNED_OUT if q.refcount >= PIN_BIAS else BAD_NOTHING
+
+cdef inline int ghost_request_done(machine *m, ghost_t *g, const cpu_t *p) noexcept nogil:
+    cdef const io_t *r = &m.io[p.io_head]
+    cdef int32_t s, f
+    for s in range(r.slot, r.slot + r.nr):
+        f = swap_cache_folio(m, s)
+        if f < 0:
+            return BAD_SLOT
+        if m.folio[f].flags & PG_writeback:
+            g.stored[s] = g.frame[f].content if g.frame[f].content == g.frame[f].sent else GARBAGE
+        else:
+            g.frame[f].content = g.stored[s]
+    return BAD_NOTHING
+
+cdef inline int ghost_put_back(machine *m, ghost_t *g, const task_t *t, int32_t u,
+                               Policies s) noexcept nogil:
+    """shrink_folio_list returned: everything that was isolated was freed or is on its way back."""
+    cdef int32_t f = t.ret.head, n = 0
+    g.folio = -1
+    while f >= 0 and n <= t.ret.nr:
+        n += 1
+        g.folio = f
+        if m.folio[f].flags & PG_lru:
+            return BAD_LISTS
+        if m.folio[f].flags & PG_locked and g.frame[f].owner == u:
+            return BAD_LOCK_LEAKED
+        f = m.folio[f].next
+    g.folio = -1
+    if n != t.ret.nr:
+        return BAD_LISTS
+    if n + g.freed[u] != t.taken:
+        return BAD_CONSERVATION
+    if t.ubc_required:
+        return BAD_PENDING
+    return BAD_COUNT if s.accounting.count(t.reclaimed_local, t.reclaimed_stat) != g.freed[u] else BAD_NOTHING
+
+
+cdef inline int ghost_before(machine *m, ghost_t *g, int32_t c, int step, Policies s,
+                             seen_t *x) noexcept nogil:
+    """CPU c is about to make the step; what that breaks, if anything."""
+    cdef cpu_t *p = &m.cpu[c]
+    cdef int32_t u = p.current, vp
+    cdef task_t *t = &m.task[u] if u >= 0 else NULL
+    cdef uint64_t tag
+    cdef uint64_t *e
+    x.step = step
+    x.task = u
+    x.frames_free = m.cg.frames_free
+    x.folio = x.slot = -1
+    x.n = 0
+    x.touches = 0
+    x.hit = False
+    g.folio = -1
+    if step == ST_TOUCH:
+        x.touches = t.touches
+        if t.have:
+            tag = tlb_tag(p, t.vp)
+            e = tlb_find(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, t.vp, tag)
+            if e == NULL:
+                e = tlb_find(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, t.vp, tag)
+            x.hit = e != NULL and (not t.write or e[0] & 1)
+    elif step == ST_S_PLAN:
+        g.freed[u] = 0
+    elif step == ST_S_FREE:
+        x.folio = t.folio
+        x.slot = m.folio[t.folio].slot
+        x.n = slot_maps(m, x.slot) if x.slot >= 0 else 0
+    elif step == ST_P_WRITE:
+        x.folio = t.folio
+        x.slot = m.folio[t.folio].slot
+        return ghost_writeout(m, g, u, t.folio)
+    elif step == ST_F_SWAP_READ or step == ST_F_RA_READ:
+        x.slot = m.folio[t.f_pfn].slot
+        x.folio = t.f_pfn
+    elif step == ST_B_LOCK:
+        x.n = t.b_w
+    elif step == ST_IO_END:
+        return ghost_request_done(m, g, p)
+    elif step == ST_I_PUT or step == ST_G_KEEP:
+        return ghost_put_back(m, g, t, u, s)
+    elif step == ST_E_UNLOCK:             # the range reads as zeros from here on
+        for vp in range(zap_from(m, t, t.zap), zap_to(m, t, t.zap)):
+            g.latest[vp] = 0
+    return BAD_NOTHING
+
+
+cdef inline void ghost_frames(machine *m, ghost_t *g, const seen_t *x) noexcept nogil:
+    """Frames were freed: they are on top of the stack.  Or one was allocated."""
+    cdef int32_t n = m.cg.frames_free - x.frames_free, f = m.cg.frame_top
+    while n > 0:
+        g.frame[f].life += 1
+        f = m.folio[f].next
+        n -= 1
+    if n < 0:
+        f = m.task[x.task].f_pfn
+        g.frame[f].life += 1
+        g.frame[f].content = GARBAGE
+
+cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nogil:
+    """A folio left the swap cache for good: the slot must hold what it held, if a PTE names the slot."""
+    cdef const folio_t *q = &m.folio[x.folio]
+    if q.flags & PG_swapcache or q.refcount:
+        return BAD_NOTHING
+    g.freed[x.task] += 1
+    g.folio = x.folio
+    if x.n > 0 and q.vp >= 0 and g.frame[x.folio].content == g.latest[q.vp] \
+            and g.stored[x.slot] != g.frame[x.folio].content:
+        return BAD_LOST_WRITE
+    return BAD_NOTHING
+
+cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) noexcept nogil:
+    """The step was made; what it broke, if anything."""
+    cdef int step = x.step
+    cdef task_t *t = &m.task[x.task] if x.task >= 0 else NULL
+    if m.cg.frames_free != x.frames_free:
+        ghost_frames(m, g, x)
+    if step == ST_TOUCH:
+        if t.touches != x.touches:
+            if not x.hit:
+                ghost_filled(m, g, c, t.vp)
+            return ghost_touch(m, g, c, t)
+    elif step == ST_F_FILL:
+        g.frame[t.f_pfn].content = 0 if t.f_old < 0 else g.frame[t.f_old].content
+    elif step == ST_F_SWAP_READ:
+        if t.step != ST_F_SUBMIT:
+            g.frame[x.folio].content = g.stored[x.slot]
+    elif step == ST_F_RA_READ:
+        if t.step != ST_F_RA_SUBMIT:
+            g.frame[x.folio].content = g.stored[x.slot]
+    elif step == ST_S_ADD:                # whatever the slot's last owner left there
+        g.stored[m.folio[t.folio].slot] = GARBAGE
+    elif step == ST_F_LOCK:
+        if t.step == ST_F_RECHECK:
+            g.frame[t.f_pfn].owner = x.task
+    elif step == ST_F_PREPARE:
+        if t.f_pfn >= 0:
+            g.frame[t.f_pfn].owner = x.task
+    elif step == ST_S_LOCK:
+        if t.step == ST_S_WB:
+            g.frame[t.folio].owner = x.task
+    elif step == ST_B_LOCK:
+        if t.b_w > x.n:
+            g.frame[t.flush_folios[t.b_w - 1]].owner = x.task
+    elif step == ST_P_DISPATCH:
+        if t.step == ST_S_FREE:
+            g.frame[t.folio].owner = x.task
+    elif step == ST_P_WRITE:
+        if x.slot >= 0:
+            if t.step == ST_P_SUBMIT:
+                g.stored[x.slot] = GARBAGE
+                return ghost_started(m, g, x.folio)
+            elif t.step == ST_P_END:
+                g.stored[x.slot] = g.frame[x.folio].content
+                return ghost_started(m, g, x.folio)
+            elif m.slot_count[x.slot] & SLOT_ZERO:        # no I/O: the slot stands for zeros
+                g.stored[x.slot] = g.frame[x.folio].content if g.frame[x.folio].content == 0 else GARBAGE
+    elif step == ST_P_SUBMIT:
+        if t.step == ST_P_DISPATCH:
+            g.frame[t.folio].sent = g.frame[t.folio].content
+    elif step == ST_S_FREE:
+        return ghost_left(m, g, x)
+    return BAD_NOTHING

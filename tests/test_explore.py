@@ -1,0 +1,326 @@
+"""The interleaving explorer and checked runs (docs/safety.md)."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import reclaim
+from reclaim import names
+from reclaim._explore import DEFECTS, ENVIRONMENTS
+from reclaim.cli import main
+from reclaim.errors import NotModelledError, PolicyError, ReclaimError, SafetyError
+from reclaim.exploration import INVARIANTS, KERNEL, Counterexample, TinyWorld, explore, replay
+from reclaim.policies.flush import BatchFlush, PyFlushPolicy
+from reclaim.scenario import Scenario
+from reclaim.simulation import Simulation
+
+ENVS = ("none", *ENVIRONMENTS)
+
+# Every defect: the world that shows it and what it breaks.  STEPS.md's rows first, then others.
+PLANTED = [
+    ("no-flush-before-writeout", {}, "lost write"),
+    ("no-flush-before-writeout", {"policy": "stage0"}, "lost write"),
+    ("unlock-before-writeout", {}, "I/O started unlocked"),
+    ("drop-on-trylock", {}, "isolated is not freed plus returned"),
+    ("add-twice", {"policy": "stage0", "cpus": 1, "layout": "self"}, "isolated is not freed plus returned"),
+    ("count-twice", {"policy": "stage0", "cpus": 1, "layout": "self"}, "reclaimed count"),
+    ("index-not-advanced", {}, "no progress"),
+    ("free-before-flush", {"policy": "stage0", "reads": 1}, "access to a freed frame"),
+    ("last-mask-only", {"cpus": 3, "folios": 2}, "lost write"),
+    ("no-generation-check", {"environment": "idle"}, "lost write"),
+    ("mask-before-clear", {"environment": "migrate"}, "lost write"),
+    ("skip-own-cpu", {"policy": "stage0", "cpus": 1, "layout": "self"}, "access to a freed frame"),
+    ("skip-own-cpu", {"layout": "self"}, "access to a freed frame"),
+    ("dirty-before-clear", {}, "lost write"),
+    ("slot-freed-in-io", {"policy": "stage0", "device": "async"},
+     "I/O to a slot that the folio does not own"),
+    ("no-batched-pending", {"environment": "zap", "layout": "threads"}, "stale access"),
+    # not in the table
+    ("no-generation-bump", {}, "lost write"),
+    ("no-wait", {}, "lost write"),
+    ("no-dirty-transfer", {}, "lost write"),
+    ("no-freeze", {"policy": "stage0"}, "access to a freed frame"),
+    ("lock-leak", {}, "lock leaked"),
+    ("no-cow-flush", {"policy": "stage0", "cpus": 3, "layout": "threads", "reads": 2, "writes": 1},
+     "stale access"),
+    ("mask-after-generation", {"environment": "migrate", "actions": 2}, "lost write"),
+]
+
+# What is no defect, and why: docs/safety.md.
+HARMLESS = [
+    {"defects": ("flush-before-recheck",)},
+    {"without": ("mapped",)}, {"without": ("refcount",)}, {"without": ("swapcount",)},
+    {"without": ("writeback",)}, {"without": ("lru",)}, {"without": ("pinned",), "environment": "pin"},
+    {"defects": ("ack-before-flush",), "environment": "migrate"},
+    {"defects": ("no-recheck-in-fault",)},
+    {"defects": ("no-dirty-test",)},
+]
+
+
+def small(policy="stage5", folios=1, **world):
+    return TinyWorld(policy=policy, folios=folios, **world)
+
+
+@pytest.mark.parametrize("environment", ENVS)
+@pytest.mark.parametrize("policy", ["v2:0", "v2:5", "v3:5", "v4:5"])
+def test_the_series_is_clean(policy, environment):
+    found = explore(tiny=small(policy, environment=environment))
+    assert found.clean and found.exhausted, found
+
+
+@pytest.mark.parametrize("world", [
+    {}, {"policy": "v4:5"}, {"policy": "stage0"}, {"environment": "idle", "policy": "v4:5"},
+    {"folios": 1, "cpus": 3, "environment": "migrate"},
+    {"folios": 1, "cpus": 3, "layout": "threads", "reads": 1},
+    {"folios": 1, "device": "async", "rounds": 2}, {"folios": 1, "mask": "lazy", "environment": "migrate"},
+    {"folios": 1, "pcid": False, "environment": "migrate"}, {"folios": 1, "swapin_cached": True},
+    {"folios": 1, "layout": "self", "reads": 1}, {"folios": 2, "slots": 1},
+], ids=str)
+def test_worlds_are_clean(world):
+    found = explore(tiny=TinyWorld(**{"policy": "stage5", "folios": 2, **world}))
+    assert found.clean and found.exhausted, found
+    assert found.states > 1000
+
+
+@pytest.mark.parametrize("defect, world, invariant", PLANTED)
+def test_planted_defects_are_found(defect, world, invariant, tmp_path):
+    found = explore(tiny=small(defects=(defect,), **world))
+    assert found.violations, found
+    shown = found.violations[0]
+    assert shown.invariant == invariant
+    assert shown.nr_steps <= (43 if defect == "no-cow-flush" else 40)
+    shown.save(tmp_path / "it.json")
+    again = replay(tmp_path / "it.json")
+    assert (again.invariant, again.folio, again.moves) == (shown.invariant, shown.folio, shown.moves)
+    assert again.steps() == shown.steps()
+
+
+def test_every_defect_is_tested():
+    tested = {d for d, _, _ in PLANTED} | {d for w in HARMLESS for d in w.get("defects", ())}
+    assert {*DEFECTS} - tested == {"no-refcount-test", "no-swapcount-test", "no-trylock"}   # switches: below
+
+
+@pytest.mark.parametrize("world", HARMLESS, ids=str)
+def test_what_is_no_defect_is_clean(world):
+    found = explore(tiny=small(**world))
+    assert found.clean and found.exhausted, found
+
+
+def test_mapped_folios_have_three_guards():
+    """The re-check, pageout()'s refcount and swap_writepage()'s swap count: any one suffices."""
+    for off in (("mapped", "refcount"), ("mapped", "swapcount"), ("refcount", "swapcount")):
+        assert explore(tiny=small(without=off)).clean
+    found = explore(tiny=small(without=("mapped", "refcount", "swapcount")))
+    assert found.violations[0].invariant == "write-out of a mapped folio"
+
+
+def test_refcount_test_guards_against_pins():
+    found = explore(tiny=small("v4:5", without=("refcount",), environment="pin"))
+    assert found.violations[0].invariant in ("lost write", "write-out of a pinned folio")
+
+
+def test_trylock_matters_without_refcount_test():
+    assert explore(tiny=small("v4:5", without=("trylock",))).clean
+    assert not explore(tiny=small("v4:5", without=("trylock", "refcount"))).clean
+
+
+@pytest.mark.parametrize("policy", ["stage0", "v4:5"])
+def test_the_kernels_own_window(policy):
+    """A clean folio is read back and written elsewhere before its flush: another thread reads the old one."""
+    world = {"cpus": 3, "layout": "threads", "reads": 1}
+    found = explore(tiny=small(policy, strict=True, **world))
+    assert found.violations[0].invariant == "stale access"
+    assert explore(tiny=small(policy, **world)).clean
+
+
+def test_lost_remainder():
+    found = explore(tiny=small(without=("remainder",), cpus=1, layout="self"))
+    assert found.violations[0].invariant == "isolated is not freed plus returned"
+
+
+# --- soundness of what makes it fast
+
+@pytest.mark.parametrize("environment", ENVS)
+@pytest.mark.parametrize("layout", ["own", "threads"])
+def test_reduction_and_symmetry_keep_the_verdict(environment, layout):
+    world = small(environment=environment, layout=layout, reads=1, writes=1)
+    whole = explore(tiny=world, reduce=False, symmetry=False)
+    assert whole.exhausted and whole.clean
+    for reduce, symmetry in ((True, True), (True, False), (False, True)):
+        found = explore(tiny=world, reduce=reduce, symmetry=symmetry)
+        assert found.exhausted and found.clean
+        assert found.states <= whole.states
+
+
+@pytest.mark.parametrize("defect, world, invariant", [p for p in PLANTED if p[1].get("cpus", 2) < 3])
+def test_reduction_and_symmetry_keep_the_violation(defect, world, invariant):
+    for reduce, symmetry in ((False, False), (False, True), (True, False)):
+        found = explore(tiny=small(defects=(defect,), **world), reduce=reduce, symmetry=symmetry)
+        # a shortest way is taken; where there are several, another invariant may be met first
+        assert found.violations, (reduce, symmetry)
+
+
+@pytest.mark.parametrize("environment", ENVS)
+@pytest.mark.parametrize("world", [{}, {"layout": "threads", "reads": 1, "policy": "stage0"},
+                                   {"device": "async"}],
+                         ids=str)
+def test_states_with_one_form_behave_alike(environment, world):
+    """Merging states is sound: what can happen from one of them can happen from the others."""
+    engine = small(environment=environment, writes=1, **world).explorer()
+
+    def following(snapshot):
+        out = []
+        engine.restore(snapshot)
+        for move in engine.enabled():
+            engine.restore(snapshot)
+            bad, _ = engine.do(move)
+            out.append((move, bad, b"" if bad else engine.code_of(), engine.snapshot()))
+        return out
+
+    def behaviour(after):
+        # a move's names of frames and slots are the state's own
+        return sorted((move, bad, code) for move, bad, code, _ in after)
+
+    engine.reset()
+    first = {engine.code_of(): engine.snapshot()}
+    level, merged = [engine.snapshot()], 0
+    while level and len(first) < 1500:
+        nxt = []
+        for snapshot in level:
+            for _, bad, code, after in following(snapshot):
+                if bad:
+                    continue
+                if code not in first:
+                    first[code] = after
+                    nxt.append(after)
+                elif first[code] != after and merged < 150:
+                    merged += 1
+                    assert behaviour(following(first[code])) == behaviour(following(after))
+        level = nxt
+    assert len(first) > 300
+
+
+def test_random_schedules_find_a_defect():
+    found = explore(tiny=small(defects=("no-flush-before-writeout",)), schedules=5000, seed=1)
+    assert found.violations and found.violations[0].invariant == "lost write"
+    clean = explore(tiny=small(environment="pin+migrate", folios=2), schedules=3000)
+    assert clean.clean and not clean.exhausted and clean.schedules == 3000
+
+
+def test_depth_and_states_bound_the_search():
+    assert explore(folios=1, depth=5).depth <= 5
+    assert not explore(folios=1, depth=5).exhausted
+    found = explore(folios=2, states=5000)
+    assert not found.exhausted and found.states < 20000
+
+
+def test_python_policies():
+    class Second(PyFlushPolicy):
+        name = "second-test"
+
+        def plan_list(self, pfns, flags, flush_after):
+            flush_after[1::2] = True
+
+    class Counting(PyFlushPolicy):
+        name = "counting-test"
+
+        def plan_list(self, pfns, flags, flush_after):
+            self.calls = getattr(self, "calls", 0) + 1
+
+    class Declared(PyFlushPolicy):
+        name = "declared-test"
+        state_dtype = np.dtype([("lists", "i8")])
+
+        def plan_list(self, pfns, flags, flush_after):
+            flush_after[:] = self.state["lists"][0] % 2 == 1
+            self.state["lists"] += 1
+
+    assert explore(Second(), folios=1).exhausted
+    assert explore(Declared(), folios=1, rounds=2, device="async").exhausted
+    with pytest.raises(PolicyError, match="state_dtype"):
+        explore(Counting(), folios=1)
+
+
+# --- what people see
+
+def test_errors():
+    with pytest.raises(NotModelledError, match="fork.*not modelled yet"):
+        explore(environment="fork")
+    for bad in ({"environment": "pins"}, {"cpus": 9}, {"layout": "x"}, {"defects": ("x",)},
+                {"without": ("x",)},
+                {"slots": 99}, {"reclaimers": 3}):
+        with pytest.raises(ReclaimError):
+            explore(**bad)
+    with pytest.raises(PolicyError):
+        explore("stage0", without=("mapped",))
+
+
+def test_counterexample_is_a_table():
+    shown = explore(tiny=small(defects=("no-flush-before-writeout",))).violations[0]
+    text = str(shown)
+    assert "CPU 0" in text and "CPU 1" in text and "swap_writepage" in text and "TLB 1d" in text
+    assert shown._repr_html_().startswith("<p>lost write</p><table>")
+
+
+def test_edited_counterexample_is_refused(tmp_path):
+    shown = explore(tiny=small(defects=("no-flush-before-writeout",))).violations[0]
+    data = shown.to_dict()
+    for edit in ({"moves": data["moves"][:-1]}, {"moves": data["moves"][1:]}, {"world": {}},
+                 {"reduce": None, "moves": 3}):
+        (tmp_path / "x.json").write_text(json.dumps(data | edit))
+        with pytest.raises(ReclaimError):
+            replay(tmp_path / "x.json")
+
+
+def test_command_line(tmp_path, capsys):
+    assert main(["explore", "v4:5", "--folios", "1", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert {"policy", "cpus", "folios", "batch", "environment", "states", "states_per_second", "exhausted",
+            "violations"} <= set(data)
+    assert data["exhausted"] and data["violations"] == []
+    path = str(tmp_path / "x.json")
+    assert main(["explore", "stage5", "--folios", "1", "--defect", "index-not-advanced", "--save", path]) == 1
+    capsys.readouterr()
+    assert main(["replay", path]) == 1
+    assert "no progress" in capsys.readouterr().out
+    assert main(["explore", "v4:5", "--environment", "fork"]) == 3
+    capsys.readouterr()
+    assert main(["ablate", "v4", "--folios", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["rows"]) > 20
+
+
+def test_ablation_names_what_breaks():
+    table = reclaim.ablate("v4", folios=1, pairs=False)
+    verdicts = {off: found.violations[0].invariant if found.violations else "clean"
+                for off, found in table.rows}
+    assert verdicts[()] == "clean" and verdicts[("mapped",)] == "clean"
+    assert verdicts[("flush",)] == "lost write" and verdicts[("locks",)] == "I/O started unlocked"
+    assert ("lru",) not in verdicts                   # v4 has no such re-check
+
+
+def test_kernel_names_are_of_steps():
+    assert {*KERNEL} <= {*names.STEPS}
+    assert len(INVARIANTS) == len(set(INVARIANTS))
+
+
+# --- checked runs
+
+@pytest.mark.parametrize("policy", ["stage0", "stage5"])
+def test_checked_runs_are_clean_and_the_same(policy):
+    scenario = Scenario.load("small")
+    assert Simulation(scenario, policy, check=True).run().digest == Simulation(scenario, policy).run().digest
+
+
+def test_checked_run_reports():
+    sim = Simulation(Scenario.load("small"), BatchFlush(8, remainder=False), check=True)
+    with pytest.raises(SafetyError, match="isolated is not freed plus returned") as caught:
+        sim.run()
+    assert caught.value.steps and caught.value.cpus
+
+
+def test_counterexample_type():
+    found = explore(tiny=small(defects=("count-twice",), cpus=1, layout="self"))
+    assert isinstance(found.violations[0], Counterexample)
