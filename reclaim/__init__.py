@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reclaim import policies
     from reclaim.comparison import Comparison, compare, simulate
-    from reclaim.errors import (NotModelledError, PolicyError, ReclaimError, ScenarioError,
+    from reclaim.errors import (NotModelledError, PolicyError, ReclaimError, ResultError, ScenarioError,
                                 SimulationError, SnapshotError, TraceError, WorldError)
     from reclaim.result import Result
     from reclaim.scenario import Scenario
@@ -31,6 +31,7 @@ _HOME = {
     "ReclaimError": "reclaim.errors", "ScenarioError": "reclaim.errors",
     "NotModelledError": "reclaim.errors", "PolicyError": "reclaim.errors",
     "SnapshotError": "reclaim.errors", "TraceError": "reclaim.errors",
+    "ResultError": "reclaim.errors",
     "WorldError": "reclaim.errors", "SimulationError": "reclaim.errors",
 }
 

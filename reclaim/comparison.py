@@ -7,12 +7,15 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from reclaim.errors import ScenarioError
+from reclaim.errors import ResultError, ScenarioError
 from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from reclaim.tables import Table
 
 Progress = Callable[[float, float], None]   # (share done, 0 to 1; simulated seconds)
 
@@ -28,8 +31,15 @@ RATIOS = {
     "ipis_per_shootdown": ("function_call_ipis", "tlb_shootdowns"),
 }
 SPEED = "simulated_s_per_wall_s"
+
+# Which way is better: 1 more, -1 less.  Totals of scans and steals follow the throughput, and fewer
+# IPIs for a shootdown may come from more shootdowns: these have no better way.
+DIRECTION = {"bogo_ops_per_s": 1, "tlb_shootdowns": -1, "function_call_ipis": -1,
+             "tlb_shootdowns_per_page": -1, "function_call_ipis_per_page": -1, "steal_per_scan": 1}
 TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
 MAX_SEEDS = 10_000
+SIGNIFICANT = 0.05   # a p below this counts as a difference
+MIN_SEEDS = 6        # fewer than this are warned of
 
 
 def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | None = None,
@@ -78,13 +88,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric; None where it has no value."""
+    """One metric; None where it has no value.
+
+    before_runs, after_runs : its value in each run, where all have one.
+    interval_pct : 95% bootstrap interval of the change [%]; with several runs.
+    p : of the exact U-test; with several runs.
+    """
 
     metric: str
     before: float | None
     after: float | None
     published_before: float | None = None
     published_after: float | None = None
+    before_runs: tuple[float, ...] = ()
+    after_runs: tuple[float, ...] = ()
+    interval_pct: tuple[float, float] | None = None
+    p: float | None = None
 
     @property
     def delta_pct(self) -> float | None:
@@ -96,11 +115,30 @@ class Row:
         """The published change [%]."""
         return _delta(self.published_before, self.published_after)
 
+    @property
+    def direction(self) -> int:
+        """1: more is better, -1: less is, 0: neither by itself."""
+        return DIRECTION.get(self.metric, 0)
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, ``differs`` (no better way), ``~`` (not significant), or "" with one run."""
+        if self.p is None:
+            return ""
+        if self.p >= SIGNIFICANT or not self.delta_pct:
+            return "~"
+        return {0: "differs", 1: "better", -1: "worse"}[
+            self.direction * (1 if self.delta_pct > 0 else -1)]
+
     def to_dict(self) -> dict[str, Any]:
         """As ``compare --json`` holds it."""
-        return {"metric": self.metric, "before": self.before, "after": self.after,
+        data = {"metric": self.metric, "before": self.before, "after": self.after,
                 "delta_pct": self.delta_pct, "published_before": self.published_before,
                 "published_after": self.published_after}
+        if self.p is None:
+            return data
+        return data | {"interval_pct": self.interval_pct and list(self.interval_pct), "p": self.p,
+                       "verdict": self.verdict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +171,7 @@ class Comparison:
         if published_s and published_s != self.scenario.seconds:
             notes.append(f"The published counts are of {published_s:g} s, these of "
                          f"{self.scenario.seconds:g} s: compare the rates and ratios only.")
+        notes += self._statistics()
         runs = self.before.runs + self.after.runs
         simulated, wall = sum(run.seconds for run in runs), sum(run.wall_s for run in runs)
         touches = sum(run.counters.get("page_touches", 0) for run in runs)
@@ -141,22 +180,76 @@ class Comparison:
                          f"{touches:,} page touches in {wall:.3g} s of one core.")
         return notes
 
-    def _title(self) -> str:
+    def _statistics(self) -> list[str]:
+        """How the intervals and p were made, and whether there are runs enough for them."""
+        nr = min(len(self.before.runs), len(self.after.runs))
+        if all(row.p is None for row in self.rows):
+            return []
+        how = ("pairs of runs with the same seed" if _paired(self.before, self.after)
+               else "each side's runs by itself, since their seeds are not the same")
+        notes = [f"95% interval: bootstrap of the change of medians over {how}. p: exact two-sided "
+                 f"U-test, which pairs nothing; ~ is p >= {SIGNIFICANT:g}."]
+        if all(len({*row.before_runs}) <= 1 and len({*row.after_runs}) <= 1 for row in self.rows):
+            notes.append(f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so the "
+                         "intervals have no width and more seeds say no more.")
+        elif nr < MIN_SEEDS:
+            notes.append(f"Warning: {nr} seeds are too few to rely on: their intervals are too narrow"
+                         + (", and no p can be below 0.05" if nr < 4 else "")
+                         + f"; take {MIN_SEEDS} or more.")
+        return notes
+
+    def to_text(self, style: str = "table") -> str:
+        """The table in a style of `reclaim.styles`: ``lkml``, ``mmtests``, ``lkp``, ``markdown``, ...
+
+        Raises
+        ------
+        ReclaimError : no style of that name.
+        """
+        from reclaim.styles import render
+        return render(self, style)
+
+    def tables(self) -> dict[str, Table]:
+        """The rows, and the counters of every run, as `reclaim.tables.Table`."""
+        from reclaim.tables import comparison_tables
+        return comparison_tables(self)
+
+    @classmethod
+    def of(cls, before: Result | Iterable[Result], after: Result | Iterable[Result]) -> Comparison:
+        """The comparison of runs that were made before, as of saved results.
+
+        Raises
+        ------
+        ResultError : a side is empty, or was not made from a `Scenario`.
+        """
+        sides = [_made_before(side) for side in (before, after)]
+        scenario = sides[0].runs[0].scenario
+        assert isinstance(scenario, Scenario)
+        return cls(scenario, sides[0], sides[1], _rows(scenario, *sides),
+                   any(run.partial for side in sides for run in side.runs))
+
+    def title(self) -> str:
+        """What ran, how long and how often."""
         nr = max(len(self.before.runs), len(self.after.runs))
         return (f"{self.scenario.name}: {self.scenario.seconds:g} s, simulated, "
                 + (f"medians of {nr} seeds" if nr > 1 else "one run each")
                 + (", PARTIAL: interrupted" if self.partial else ""))
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The table's head and rows, as text."""
         published = any(row.published_before is not None or row.published_after is not None
                         for row in self.rows)
+        tested = any(row.p is not None for row in self.rows)
         head = ["simulated", self.before.policy, self.after.policy, "change"]
+        if tested:
+            head += ["95% interval", "p", ""]
         if published:
             head += ["published before", "after", "change"]
         table = []
         for row in self.rows:
             cells = [row.metric, show_number(row.before), show_number(row.after),
                      _percent(row.delta_pct)]
+            if tested:
+                cells += [show_interval(row.interval_pct), show_p(row.p), row.verdict]
             if published:
                 cells += [show_number(row.published_before), show_number(row.published_after),
                           _percent(row.published_delta_pct)]
@@ -164,9 +257,9 @@ class Comparison:
         return head, table
 
     def __repr__(self) -> str:
-        head, table = self._cells()
+        head, table = self.cells()
         widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
-        lines = [self._title(), ""]
+        lines = [self.title(), ""]
         for line in [head, *table]:
             first, *rest = (cell.ljust(width) if i == 0 else cell.rjust(width)
                             for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
@@ -174,8 +267,8 @@ class Comparison:
         return "\n".join([*lines, "", *self.notes()])
 
     def _repr_html_(self) -> str:
-        head, table = self._cells()
-        return html_table(" ".join([self._title() + ".", *self.notes()]), head, table)
+        head, table = self.cells()
+        return html_table(" ".join([self.title() + ".", *self.notes()]), head, table)
 
 
 def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stage5", *,
@@ -302,6 +395,20 @@ def _digest(digests: list[str]) -> str:
     return hashlib.blake2b("\n".join(digests).encode(), digest_size=32).hexdigest()
 
 
+def _made_before(runs: Result | Iterable[Result]) -> Side:
+    made = (runs,) if isinstance(runs, Result) else tuple(runs)
+    if not made:
+        raise ResultError("a side of the comparison has no run: give one at least")
+    for run in made:
+        if not isinstance(run.scenario, Scenario):
+            raise ResultError(f"{run.name}, {run.policy}: the run of a World has no scenario to compare; "
+                              "run a Scenario")
+        if run.policy != made[0].policy:
+            raise ResultError(f"one side has runs of {made[0].policy!r} and of {run.policy!r}: give the "
+                              "runs of one policy")
+    return _side(made[0].policy, made)
+
+
 def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     published = [scenario.published.get(side, {}) for side in ("before", "after")]
     rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
@@ -311,12 +418,56 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
                                   for c in (before.counters, after.counters, *published))))
     rows.append(Row(SPEED, *(ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
                              for side in (before, after))))
-    return tuple(rows)
+    return tuple(_tested(row, before, after) for row in rows)
+
+
+def _tested(row: Row, before: Side, after: Side) -> Row:
+    """`row` with its runs, interval and p, if there are several runs; the speed is no simulated number."""
+    if row.metric == SPEED or None in (row.before, row.after):
+        return row
+    values = [_values(row.metric, side) for side in (before, after)]
+    if not all(values):
+        return row
+    row = replace(row, before_runs=values[0], after_runs=values[1])
+    if min(len(before.runs), len(after.runs)) < 2:
+        return row
+    import numpy as np
+
+    from reclaim.statistics import Runs, change_interval, mann_whitney
+
+    def runs(side: Side) -> Runs:
+        over, under = (np.array([run.counters[name] for run in side.runs], dtype=np.float64)
+                       for name in RATIOS.get(row.metric, (row.metric, row.metric)))
+        return (over, under) if row.metric in RATIOS else over
+    return replace(row, p=mann_whitney(*values), interval_pct=change_interval(
+        runs(before), runs(after), paired=_paired(before, after)))
+
+
+def _values(metric: str, side: Side) -> tuple[float, ...]:
+    """The metric in each run; nothing if one has none."""
+    over, under = RATIOS.get(metric, (metric, None))
+    values = [run.counters.get(over) if under is None
+              else ratio(run.counters.get(over), run.counters.get(under)) for run in side.runs]
+    return () if None in values else tuple(float(value) for value in values if value is not None)
+
+
+def _paired(before: Side, after: Side) -> bool:
+    return [run.seed for run in before.runs] == [run.seed for run in after.runs]
 
 
 def _delta(before: float | None, after: float | None) -> float | None:
     change = ratio(after, before)
     return None if change is None else (change - 1) * 100
+
+
+def show_interval(interval: tuple[float, float] | None) -> str:
+    """An interval of changes [%] for a table."""
+    return "-" if interval is None else f"{interval[0]:+.1f} {interval[1]:+.1f}%"
+
+
+def show_p(p: float | None) -> str:
+    """A p for a table."""
+    return "-" if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _percent(delta: float | None) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import IO
 
 from reclaim import formats
 from reclaim.errors import TraceError
+from reclaim.files import replacing
 
 
 def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, to: str,
@@ -49,27 +46,6 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, t
             if progress is not None:
                 progress(share, total)
             yield block
-    with _replacing(os.fspath(target)) as file:
+    with replacing(os.fspath(target), TraceError) as file:
         writer.write(file, blocks())
     return total, len(tasks)
-
-
-@contextmanager
-def _replacing(name: str) -> Iterator[IO[bytes]]:
-    """An empty file that becomes `name` at the end, and goes if there is an error before it."""
-    path = os.path.realpath(name)         # a link stays, what it points to is replaced
-    with suppress(OSError):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise TraceError(f"{name}: found a directory or a device, expected a name for the output; "
-                             "give another one")
-    beside = os.path.join(os.path.dirname(path), f".reclaim-{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            with open(beside, "x+b") as file:
-                yield file
-            os.replace(beside, path)
-        finally:
-            with suppress(OSError):
-                os.unlink(beside)
-    except OSError as error:              # reading raises TraceError: this is the output's
-        raise OSError(error.errno, error.strerror, name) from error

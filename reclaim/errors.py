@@ -55,6 +55,10 @@ class TraceError(ReclaimError):
     """A malformed trace; the message holds file, line or offset, and what was expected."""
 
 
+class ResultError(ReclaimError):
+    """A saved result, comparison, plot or report that cannot be read, made or repeated."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """``"; did you mean 'limit'?"`` for the choice nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.6)
