@@ -414,10 +414,12 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
                 published[0].get(metric), published[1].get(metric)) for metric in COUNTS]
     for metric, (over, under) in RATIOS.items():
-        rows.append(Row(metric, *(ratio(c.get(over), c.get(under))
-                                  for c in (before.counters, after.counters, *published))))
-    rows.append(Row(SPEED, *(ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
-                             for side in (before, after))))
+        first, last, *letter = (ratio(c.get(over), c.get(under))
+                                for c in (before.counters, after.counters, *published))
+        rows.append(Row(metric, first, last, letter[0], letter[1]))
+    first, last = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
+                   for side in (before, after))
+    rows.append(Row(SPEED, first, last))
     return tuple(_tested(row, before, after) for row in rows)
 
 

@@ -64,3 +64,16 @@ def read_bounded(path: str, limit: int, error: type[ReclaimError], what: str) ->
     if len(data) > limit:
         raise error(f"{path}: longer than {limit:,} bytes; expected {what}")
     return data
+
+
+def check_directory(name: str, error: type[ReclaimError]) -> str:
+    """`name`, if the directory that it would be in is there.
+
+    Raises
+    ------
+    error : it is not.
+    """
+    folder = os.path.dirname(name) or "."
+    if not os.path.isdir(folder):
+        raise error(f"{name}: there is no directory {folder}; make it, or give another name")
+    return name

@@ -77,6 +77,7 @@ class Simulation:
         self._stopped = ""
         self._base: _Base | None = None     # counters and times at the end of the warm-up
         self._measured_from = 0     # its time [ps]
+        self._ran: dict[str, Any] = {}      # where the last `run` was to end
 
     # --- running
 
@@ -103,6 +104,7 @@ class Simulation:
         limit = self._scenario_value("touches", 0) if touches is None else touches
         warmup = round(self._scenario_value("warmup", 0.0) * PS_PER_S)
         self._stop = False
+        self._ran = {"seconds": end / PS_PER_S, "touches": limit}
         partial = False
         started = time.perf_counter()
         try:
@@ -231,7 +233,7 @@ class Simulation:
         scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
         return {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
                 "policy": {"name": self.policy.name, "slots": self.policy.describe()},
-                "seed": self.seed, "python": platform.python_version(),
+                "seed": self.seed, "run": self._ran, "python": platform.python_version(),
                 "numpy": np.__version__, "platform": platform.platform()}
 
     # --- snapshots

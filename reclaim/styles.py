@@ -108,7 +108,7 @@ def _simulated(c: Comparison) -> list[Row]:
 def _plain(value: float | None) -> str:
     if value is None:
         return "-"
-    return str(int(value)) if value == int(value) else f"{value:.2f}" if value >= 10 else f"{value:.3f}"
+    return f"{value:.0f}" if value == int(value) or value >= 1000 else f"{value:.2f}" if value >= 10 else f"{value:.3f}"
 
 
 def _percent(delta: float | None) -> str:
@@ -138,20 +138,21 @@ def _mmtests(c: Comparison) -> str:
         lines.append(f"{'Amean':<10}{row.metric:<{width}}{_mm_cell(before, 0.0, False):>{column}}"
                      f"{_mm_cell(after, change, sure):>{column}}")
         if row.p is not None:
+            wider = None if not spread else (1 - spread_after / spread) * 100
             lines.append(f"{'CoeffVar':<10}{row.metric:<{width}}{_mm_cell(spread, 0.0, False):>{column}}"
-                         f"{_mm_cell(spread_after, None, False):>{column}}")
+                         f"{_mm_cell(spread_after, wider, False):>{column}}")
     lines += ["", f"Simulated: {c.scenario.name}, {c.scenario.seconds:g} s, {len(c.before.runs)} run(s)"
               + (", PARTIAL" if c.partial else "") + ". Positive is better; rows without a better way",
               "(pgscan, pgsteal, ipis_per_shootdown): positive is more. *..*: p < 0.05 (exact U-test)."]
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _mm_cell(value: float | None, change: float | None, sure: bool) -> str:
     if value is None:
         return "-" + " " * 11
-    if change is None:
-        return f"{value:.2f}" + " " * 11 if value >= 10 else f"{value:.3f}" + " " * 11
     text = f"{value:.2f}" if value >= 10 else f"{value:.3f}"
+    if change is None:
+        return text + " " * 11
     return f"{text} *{change:7.2f}%*" if sure else f"{text} ({change:7.2f}%)"
 
 

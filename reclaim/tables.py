@@ -107,7 +107,7 @@ def _which(run: Result) -> dict[str, Any]:
 
 def _table(name: str, rows: list[dict[str, Any]], units: Mapping[str, str]) -> Table:
     """Columns of text, 64-bit integers (seeds: unsigned) or floats, as the values are."""
-    columns = {}
+    columns: dict[str, NDArray[Any]] = {}
     for column in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(column) for row in rows]
         if any(isinstance(value, str) for value in values):
@@ -119,8 +119,8 @@ def _table(name: str, rows: list[dict[str, Any]], units: Mapping[str, str]) -> T
         else:
             columns[column] = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     array = np.empty(len(rows), dtype=[(key, values.dtype) for key, values in columns.items()])
-    for key, values in columns.items():
-        array[key] = values
+    for key, column_values in columns.items():
+        array[key] = column_values
     return Table(name, array, {key: unit for key, unit in units.items() if key in columns})
 
 
