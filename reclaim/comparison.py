@@ -183,16 +183,16 @@ class Comparison:
     def _statistics(self) -> list[str]:
         """How the intervals and p were made, and whether there are runs enough for them."""
         nr = min(len(self.before.runs), len(self.after.runs))
-        if all(row.p is None for row in self.rows):
+        if nr < 2:
             return []
+        if all(row.p is None for row in self.rows):
+            return [f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so there is nothing "
+                    "to test, and one seed says as much."]
         how = ("pairs of runs with the same seed" if _paired(self.before, self.after)
                else "each side's runs by itself, since their seeds are not the same")
         notes = [f"95% interval: bootstrap of the change of medians over {how}. p: exact two-sided "
                  f"U-test, which pairs nothing; ~ is p >= {SIGNIFICANT:g}."]
-        if all(len({*row.before_runs}) <= 1 and len({*row.after_runs}) <= 1 for row in self.rows):
-            notes.append(f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so the "
-                         "intervals have no width and more seeds say no more.")
-        elif nr < MIN_SEEDS:
+        if nr < MIN_SEEDS:
             notes.append(f"Warning: {nr} seeds are too few to rely on: their intervals are too narrow"
                          + (", and no p can be below 0.05" if nr < 4 else "")
                          + f"; take {MIN_SEEDS} or more.")
@@ -420,18 +420,16 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     first, last = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
                    for side in (before, after))
     rows.append(Row(SPEED, first, last))
-    return tuple(_tested(row, before, after) for row in rows)
+    rows = [replace(row, before_runs=_values(row.metric, before), after_runs=_values(row.metric, after))
+            for row in rows]
+    # Runs that nothing random made differ are one run: there is nothing to test.
+    drawn = any(len({*values}) > 1 for row in rows for values in (row.before_runs, row.after_runs))
+    return tuple(_tested(row, before, after) if drawn else row for row in rows)
 
 
 def _tested(row: Row, before: Side, after: Side) -> Row:
-    """`row` with its runs, interval and p, if there are several runs; the speed is no simulated number."""
-    if row.metric == SPEED or None in (row.before, row.after):
-        return row
-    values = [_values(row.metric, side) for side in (before, after)]
-    if not all(values):
-        return row
-    row = replace(row, before_runs=values[0], after_runs=values[1])
-    if min(len(before.runs), len(after.runs)) < 2:
+    """`row` with its interval and p, if there are several runs."""
+    if min(len(row.before_runs), len(row.after_runs)) < 2:
         return row
     import numpy as np
 
@@ -441,12 +439,14 @@ def _tested(row: Row, before: Side, after: Side) -> Row:
         over, under = (np.array([run.counters[name] for run in side.runs], dtype=np.float64)
                        for name in RATIOS.get(row.metric, (row.metric, row.metric)))
         return (over, under) if row.metric in RATIOS else over
-    return replace(row, p=mann_whitney(*values), interval_pct=change_interval(
+    return replace(row, p=mann_whitney(row.before_runs, row.after_runs), interval_pct=change_interval(
         runs(before), runs(after), paired=_paired(before, after)))
 
 
 def _values(metric: str, side: Side) -> tuple[float, ...]:
-    """The metric in each run; nothing if one has none."""
+    """The metric in each run; nothing if one has none, or for the speed, which is no simulated number."""
+    if metric == SPEED:
+        return ()
     over, under = RATIOS.get(metric, (metric, None))
     values = [run.counters.get(over) if under is None
               else ratio(run.counters.get(over), run.counters.get(under)) for run in side.runs]

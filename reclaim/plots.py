@@ -26,6 +26,8 @@ SUFFIXES = ("svg", "png", "pdf")
 WIDTH = 5.4         # of a picture [inches]: its text can be read on a phone
 MAX_RESULTS = 64
 MAX_GROUPS = 6      # that one picture can show apart
+MAX_LABELLED = 3    # of which each can have its numbers beside it
+MAX_BARS = 64       # values of a histogram; with more it is a line
 
 _Plot = Callable[[Sequence[Result]], Any]
 _KINDS: dict[str, _Plot] = {}
@@ -33,6 +35,7 @@ _KINDS: dict[str, _Plot] = {}
 # Before and after first: dark and light, then others; from Okabe and Ito's palette.
 _SERIES = (("#0072B2", ""), ("#E69F00", "////"), ("#009E73", "...."), ("#CC79A7", "xxxx"),
            ("#56B4E9", "\\\\\\\\"), ("#D55E00", "++++"))
+_LINES = ("-", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 _PUBLISHED = "#222222"
 # Each category of time: what is shown of it, colour, hatch.  Neighbours differ in lightness.
 _TIME = {
@@ -196,7 +199,7 @@ def _what(runs: Sequence[Result]) -> str:
     seconds = sorted({run.seconds for run in runs})
     length = f"{seconds[0]:g} s" if len(seconds) == 1 else f"{seconds[0]:g} to {seconds[-1]:g} s"
     partial = ", PARTIAL" if any(run.partial for run in runs) else ""
-    name = ", ".join(_cut(s, 40) for s in scenarios[:2]) + (", ..." if len(scenarios) > 2 else "")
+    name = _cut(scenarios[0], 40) if len(scenarios) == 1 else f"{len(scenarios)} scenarios"
     return f"{name}: {length} simulated{partial}"
 
 
@@ -228,7 +231,7 @@ def _time(runs: Sequence[Result]) -> Any:
     axes = figure.add_subplot()
     handles = []
     for name in [*shown, *(["other"] if rest else [])]:
-        text, colour, hatch = _TIME.get(name, ("other: " + ", ".join(rest), "#FFFFFF", ""))
+        text, colour, hatch = _TIME.get(name, ("other, each below 1%", "#FFFFFF", ""))
         handles.append(_segments(axes, shares, name, shown, rest, text, colour, hatch))
     axes.set_yticks(range(len(groups)), [_cut_lines(group.label) for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -246,7 +249,7 @@ def _segments(axes: Any, shares: list[dict[str, float]], name: str, shown: list[
     widths = [100 * (sum(of.get(n, 0.0) for n in rest) if name == "other" else of[name]) for of in shares]
     before = shown[:shown.index(name)] if name in shown else shown
     lefts = [100 * sum(of[n] for n in before) for of in shares]
-    if len(shares) <= 3:
+    if len(shares) <= MAX_LABELLED:
         text = f"{_cut(text, 36)} ({', '.join(_percent(width) for width in widths)}%)"
     bars = axes.barh(range(len(shares)), widths, left=lefts, height=0.66, color=colour, hatch=hatch,
                      edgecolor="#333333", linewidth=0.6, label=text)
@@ -294,22 +297,29 @@ def _histogram(runs: Sequence[Result], name: str, what: str, x: str, y: str, non
         part = of[low:high + 1]
         share[:len(part)] = 100 * part / of.sum()
         mean = float((np.arange(len(of)) * of).sum() / of.sum())
+        label = f"{_one_line(group)}: mean {mean:.3g}, {show_number(int(of.sum()))} flushes"
+        if len(values) > MAX_BARS:
+            axes.stairs(share, np.arange(low, high + 2) - 0.5, color=group.colour, linewidth=1.4,
+                        linestyle=_LINES[i % len(_LINES)], label=label)
+            continue
         width = 0.84 / len(present)
-        axes.bar(values + (i - (len(present) - 1) / 2) * width, share, width, **_bar_style(group),
-                 label=f"{_one_line(group)}: mean {mean:.3g}, {show_number(int(of.sum()))} flushes")
+        axes.bar(values + (i - (len(present) - 1) / 2) * width, share, width, **_bar_style(group), label=label)
     for group, of in zip(groups, counts, strict=True):
         if not of.sum():
             axes.bar([low], [0], color="none", label=f"{_one_line(group)}: {none}")
-    if not present:
-        axes.set_yticks([])
     axes.set_xlim(low - 0.7, high + 0.7)
-    axes.set_ylim(0, None if present else 1)
     axes.xaxis.set_major_locator(_integers())
     axes.set_xlabel(f"{x} [number]")
     axes.set_ylabel(y)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     _title(axes, what, runs)
-    _label_peaks(axes, len(present))
+    if present:
+        _label_peaks(axes, len(present))
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "nothing to show:\n" + none.replace(": ", ":\n"), ha="center", va="center",
+                  transform=axes.transAxes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=1, frameon=False,
                   fontsize=9, handlelength=1.6)
     return figure
@@ -321,13 +331,17 @@ def _integers() -> Any:
 
 
 def _one_line(group: _Group) -> str:
-    return _cut(group.label.replace("\n", ", "), 40)
+    return ", ".join(_cut(line, 40 // (1 + group.label.count("\n"))) for line in group.label.split("\n"))
 
 
 def _label_peaks(axes: Any, series: int) -> None:
     """The share beside the highest bars, which stand alone enough for it."""
-    bars = [bar for bar in axes.patches if bar.get_height() > 0]
-    top = max((bar.get_height() for bar in bars), default=1.0)
+    from matplotlib.patches import Rectangle
+    bars = [bar for bar in axes.patches if isinstance(bar, Rectangle) and bar.get_height() > 0]
+    if not bars or series > MAX_LABELLED:
+        axes.set_ylim(0, None)
+        return
+    top = max(bar.get_height() for bar in bars)
     axes.set_ylim(0, top * 1.14)
     taken: list[tuple[float, float]] = []
     span = axes.get_xlim()[1] - axes.get_xlim()[0]
@@ -351,9 +365,9 @@ def _per_page(runs: Sequence[Result]) -> Any:
     """Counts for each reclaimed page, beside what was published."""
     groups = _groups(runs)
     published = _published(runs)
-    figure = _figure(WIDTH, 4.0)
-    axes = figure.add_subplot()
     nr = len(groups) + len(published)
+    figure = _figure(max(WIDTH, 0.9 + 1.05 * (nr + 1)), 4.0)
+    axes = figure.add_subplot()
     width = 0.86 / nr
     top = 0.0
     for i, group in enumerate(groups):
@@ -437,12 +451,13 @@ def _draw_grid(grid: Grid) -> Any:
     axes.tick_params(length=0)
     bar = figure.colorbar(mesh, ax=axes, shrink=0.9)
     bar.set_label(grid.metric_label, fontsize=9)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: _grid_number(value))
     bar.outline.set_visible(False)
-    missing = "" if np.isfinite(grid.values).all() else "; -: not run, or no value"
-    axes.set_title(f"{_cut(grid.metric, 50)}\n{_cut(grid.title, 70)}{missing}", loc="left")
+    missing = "" if np.isfinite(grid.values).all() else " (-: none)"
+    axes.set_title(f"{grid.metric}{missing}\n{_cut(grid.title, 56)}", loc="left")
     return figure
 
 
 def _grid_number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 10_000 else f"{value / 1000:,.0f}k" if abs(value) < 1e7 \
-        else f"{value / 1e6:,.0f}M"
+    return f"{value:.3g}" if abs(value) < 10_000 else f"{value / 1000:,.0f}k" if abs(value) < 1e6 \
+        else f"{value / 1e6:,.3g}M"

@@ -62,6 +62,7 @@ tbody th { font-weight: 500; }
 .unit { color: #555; font-size: .8rem; display: block; }
 .keys td, .keys th { text-align: left; overflow-wrap: anywhere; }
 .keys thead th { overflow-wrap: normal; }
+.keys code { font-size: .8rem; }
 figure { margin: 1rem 0; max-width: 38rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { color: #444; font-size: .9rem; }

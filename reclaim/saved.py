@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -239,8 +240,10 @@ def _unpack(path: str, packed: bytes) -> dict[str, dict[str, NDArray[Any]]]:
                     _fail(path, f"member {_short(info.filename)}: more than {MAX_NPZ:,} bytes unpacked")
                 left -= len(data)
                 groups[group][name] = _array(f"{path}: member {_short(info.filename)}", data)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError,
-            RuntimeError, ArithmeticError, IndexError, UnicodeError, zlib.error) as err:
+    except ResultError:
+        raise
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, RuntimeError,
+            ValueError, ArithmeticError, LookupError, struct.error, zlib.error) as err:   # as zipfile may raise
         _fail(path, f"not an .npz: {err or type(err).__name__}")
     return groups
 
@@ -254,7 +257,7 @@ def _array(where: str, data: bytes) -> NDArray[Any]:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=MAX_HEADER)
     except ResultError:
         raise
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as err:
+    except (ValueError, TypeError, SyntaxError, LookupError, RecursionError, MemoryError) as err:
         _fail(where, f"not an array: {str(err).splitlines()[0] if str(err) else type(err).__name__}")
     if dtype.hasobject or dtype.kind not in "iufV" or not dtype.itemsize or fortran:
         _fail(where, f"an array of {dtype}, expected numbers")

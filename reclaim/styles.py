@@ -73,8 +73,8 @@ def _lkml(c: Comparison) -> str:
     tested = any(row.p is not None for row in c.rows)
     lines = [_setup(c), "", _lkml_line("(simulated)", "before", "after", "change", "p" * tested)]
     for row in _simulated(c):
-        lines.append(_lkml_line(_SERIES.get(row.metric, row.metric), _plain(row.before),
-                                _plain(row.after), _percent(row.delta_pct), _mark(row)))
+        lines.append(_lkml_line(_SERIES.get(row.metric, row.metric), _plain(row, row.before),
+                                _plain(row, row.after), _percent(row.delta_pct), _mark(row)))
     lines += ["", f"before: {c.before.policy}; after: {c.after.policy}"]
     if tested:
         nr = min(len(c.before.runs), len(c.after.runs))
@@ -105,10 +105,11 @@ def _simulated(c: Comparison) -> list[Row]:
     return [row for row in c.rows if row.metric != SPEED]
 
 
-def _plain(value: float | None) -> str:
+def _plain(row: Row, value: float | None) -> str:
+    from reclaim.comparison import RATIOS
     if value is None:
         return "-"
-    return f"{value:.0f}" if value == int(value) or value >= 1000 else f"{value:.2f}" if value >= 10 else f"{value:.3f}"
+    return f"{value:.3f}" if row.metric in RATIOS else f"{value:.{2 * row.metric.endswith('_per_s')}f}"
 
 
 def _percent(delta: float | None) -> str:
