@@ -51,6 +51,11 @@ class Table:
         array = self.array if dtype is None else self.array.astype(dtype)
         return array.copy() if copy and array is self.array else array
 
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The rows as an Arrow stream of one record batch: what ``pyarrow.table`` and ``polars.DataFrame`` take."""
+        from reclaim._arrow import stream
+        return stream(self.array)
+
     def to_pandas(self) -> Any:
         """The table as a ``pandas.DataFrame``; its ``attrs["units"]`` are `units`.
 

@@ -332,3 +332,47 @@ def test_without_pandas(result, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(ResultError, match="pip install pandas"):
         result.tables()["times"].to_pandas()
+
+
+def test_arrow(result):
+    pyarrow = pytest.importorskip("pyarrow")
+    for name, table in result.tables().items():
+        arrow = pyarrow.table(table)
+        arrow.validate(full=True)
+        assert arrow.column_names == list(table.columns) and len(arrow) == len(table), name
+        for column in table.columns:
+            assert arrow[column].to_pylist() == table[column].tolist(), (name, column)
+
+
+def test_arrow_parts_outlive_the_rest(result):
+    pyarrow = pytest.importorskip("pyarrow")
+    reader = pyarrow.RecordBatchReader.from_stream(result.tables()["times"])
+    column = reader.read_next_batch().column("user")
+    del reader
+    assert column.to_pylist() == result.times["user"].tolist()
+    result.tables()["times"].__arrow_c_stream__()        # a stream that nobody takes
+
+
+def test_arrow_leaks_nothing(result):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = result.tables()["counters"]
+    held = None
+    for i in range(600):
+        pyarrow.table(table)
+        table.__arrow_c_stream__()
+        if i == 100:
+            tracemalloc.start()
+            held = tracemalloc.get_traced_memory()[0]
+    grown = tracemalloc.get_traced_memory()[0] - held
+    tracemalloc.stop()
+    assert grown < 100_000 and pyarrow.total_allocated_bytes() < 1 << 20
+
+
+def test_arrow_text_beyond_ascii_and_no_rows():
+    pyarrow = pytest.importorskip("pyarrow")
+    from reclaim.tables import Table
+    array = np.array([("é\u4e2d", 1), ("", 2)], dtype=[("name", "U4"), ("n", "i8")])
+    assert pyarrow.table(Table("t", array)).to_pydict() == {"name": ["é\u4e2d", ""], "n": [1, 2]}
+    assert len(pyarrow.table(Table("t", array[:0]))) == 0
+    with pytest.raises(TypeError, match="'z'.*complex"):
+        Table("t", np.zeros(2, dtype=[("z", "c16")])).__arrow_c_stream__()
