@@ -81,7 +81,8 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="reclaim",
         description="Simulates Linux page reclaim and TLB shootdowns, before and after a patch.",
-        epilog="exit codes: 0 ok, 1 failed or differs, 2 usage, 3 bad input, 130 interrupted (what there is is printed)\n"
+        epilog="exit codes: 0 ok, 1 failed or differs, 2 usage, 3 bad input, 130 interrupted (what there is\n"
+               "is printed)\n"
                "examples:\n  reclaim compare batch-tlb-flush --seconds 5\n"
                "  reclaim run small --policy stage5 --json\n"
                "  reclaim report small -o report.html")
@@ -171,7 +172,8 @@ def _add_rerun(commands: Any) -> None:
 def _add_plot(commands: Any) -> None:
     plot = commands.add_parser(
         "plot", help="a picture of saved results, or of a metric over two parameters",
-        description="Draw saved results as svg, png or pdf. Needs matplotlib: pip install \"reclaim-sim[plot]\".",
+        description="Draw saved results as svg, png or pdf. Needs matplotlib: "
+                    "pip install \"reclaim-sim[plot]\".",
         epilog="examples:\n  reclaim plot before.json after.json --kind per-page -o pages.svg\n"
                "  reclaim plot small --kind grid --over policy.flush='batch(1),batch(8),batch(31)' \\\n"
                "      --over memcg.limit=4M,8M,12M -o grid.png")
@@ -182,8 +184,10 @@ def _add_plot(commands: Any) -> None:
                       help="time (default), batches, targets, per-page or grid; 'help' describes them")
     grid = plot.add_argument_group("with --kind grid")
     grid.add_argument("--over", action="append", default=[], metavar="KEY=VALUE,...",
-                      help="a parameter and its values, given twice: a scenario's key, policy, or policy.SLOT")
-    grid.add_argument("--metric", default="tlb_shootdowns_per_page", metavar="NAME", help="default: %(default)s")
+                      help="a parameter and its values, given twice: a scenario's key, policy, or "
+                           "policy.SLOT")
+    grid.add_argument("--metric", default="tlb_shootdowns_per_page", metavar="NAME",
+                      help="default: %(default)s")
     grid.add_argument("--policy", default="stage5", metavar="NAME", help="default: %(default)s")
     grid.add_argument("--seconds", type=_seconds, metavar="S", help="simulated time of each run")
     plot.set_defaults(func=_later("plot"), parser=plot)
@@ -203,7 +207,8 @@ def _add_report(commands: Any) -> None:
     runs.add_argument("--before", metavar="POLICY", help="default: stage0")
     runs.add_argument("--after", metavar="POLICY", help="default: stage5")
     runs.add_argument("--seeds", type=_integer, metavar="N", help="runs of each policy (default: 1)")
-    runs.add_argument("--seconds", type=_seconds, metavar="S", help="simulated time, instead of the scenario's")
+    runs.add_argument("--seconds", type=_seconds, metavar="S",
+                      help="simulated time, instead of the scenario's")
     report.set_defaults(func=_later("report"), parser=report)
 
 
@@ -294,8 +299,12 @@ def _run(args: argparse.Namespace) -> int:
         check_name(args.output)     # before the work
     with _Progress() as progress:
         result = simulate(scenario, args.policy, progress=progress.callback)
-    if args.output is not None:
-        result.save(args.output)
+    try:
+        if args.output is not None:
+            result.save(args.output)
+    except OSError:
+        _print(result, args.json)       # the work is not lost
+        raise
     return _print(result, args.json)
 
 

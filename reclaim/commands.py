@@ -85,7 +85,8 @@ def report(args: argparse.Namespace) -> int:
     pages.check_name(args.output)
     command: list[str] = []
     if any(name.endswith(".json") for name in args.inputs):
-        given = [f"--{name}" for name in ("before", "after", "seeds", "seconds") if getattr(args, name) is not None]
+        given = [f"--{name}" for name in ("before", "after", "seeds", "seconds")
+                 if getattr(args, name) is not None]
         if given:
             args.parser.error(f"{given[0]} is for a SCENARIO; the saved results say it themselves")
         comparison, stated = _saved_sides(args), None
@@ -109,8 +110,8 @@ def _saved_sides(args: argparse.Namespace) -> Any:
         return Comparison.of(*results)
     policies = list(dict.fromkeys(result.policy for result in results))
     if len(policies) != 2:
-        raise ResultError(f"{len(results)} results of {len(policies)} polic{'y' if len(policies) == 1 else 'ies'} "
-                          f"({', '.join(policies)}): give one before and one after, or the runs of two policies")
+        raise ResultError(f"{len(results)} result{'s' * (len(results) != 1)}, policies {', '.join(policies)}: "
+                          "give one before and one after, or the runs of two policies")
     return Comparison.of(*([r for r in results if r.policy == policy] for policy in policies))
 
 
@@ -122,12 +123,14 @@ def _run_sides(args: argparse.Namespace) -> tuple[Any, list[str], dict[str, Any]
     scenario = Scenario.load(name)
     stated = None if name in Scenario.names() else tomllib.loads(
         read_bounded(name, MAX_FILE, ResultError, "a scenario").decode())
-    before, after, seeds = args.before or "stage0", args.after or "stage5", 1 if args.seeds is None else args.seeds
+    before, after = args.before or "stage0", args.after or "stage5"
+    seeds = 1 if args.seeds is None else args.seeds
     command = ["reclaim", "report", name, "--before", before, "--after", after, "--seeds", str(seeds)]
     if args.seconds is not None:
         command += ["--seconds", f"{args.seconds!r}"]
     with _Progress() as progress:
-        comparison = compare(scenario, before, after, seeds=seeds, seconds=args.seconds, progress=progress.callback)
+        comparison = compare(scenario, before, after, seeds=seeds, seconds=args.seconds,
+                             progress=progress.callback)
     return comparison, [*command, "-o", args.output], stated
 
 

@@ -186,8 +186,8 @@ class Comparison:
         if nr < 2:
             return []
         if all(row.p is None for row in self.rows):
-            return [f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so there is nothing "
-                    "to test, and one seed says as much."]
+            return [f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so there is "
+                    "nothing to test, and one seed says as much."]
         how = ("pairs of runs with the same seed" if _paired(self.before, self.after)
                else "each side's runs by itself, since their seeds are not the same")
         notes = [f"95% interval: bootstrap of the change of medians over {how}. p: exact two-sided "

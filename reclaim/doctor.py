@@ -74,8 +74,9 @@ def show(findings: list[Finding]) -> str:
 def _versions() -> Iterator[Finding]:
     new = sys.version_info >= (3, 11)
     yield Finding("reclaim", OK, f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}")
-    yield Finding("python", OK if new else BROKEN, f"{platform.python_version()} ({platform.python_implementation()}"
-                  f", {platform.python_compiler()})", "" if new else "use CPython 3.11 or later")
+    yield Finding("python", OK if new else BROKEN, f"{platform.python_version()} "
+                  f"({platform.python_implementation()}, {platform.python_compiler()})",
+                  "" if new else "use CPython 3.11 or later")
     yield Finding("platform", OK, f"{platform.platform()}, {os.cpu_count()} CPUs")
 
 
@@ -87,26 +88,28 @@ def _numpy() -> Iterator[Finding]:
 
 
 def _extensions() -> Iterator[Finding]:
-    for module in ("reclaim._core", "reclaim._policy"):
+    for module in ("reclaim._core", "reclaim._policy", "reclaim._arrow"):
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
-            yield Finding(module, BROKEN, "not built", "build it: pip install -e . (needs gcc, Cython and NumPy)")
+            yield Finding(module, BROKEN, "not built",
+                          "build it: pip install -e . (needs gcc, Cython and NumPy)")
             continue
         importlib.import_module(module)
-        newer = _newer_source(spec.origin)
+        newer = _newer_source(module, spec.origin)
         yield Finding(module, BROKEN if newer else OK, _build(spec.origin),
                       f"{newer} is newer than the build: pip install -e . again" if newer else "")
 
 
-def _newer_source(built: str) -> str:
-    """A source beside the extension that is newer than it, or ""."""
+def _newer_source(module: str, built: str) -> str:
+    """A source of the extension, in a source tree, that is newer than its file, or ""."""
+    own = module.rpartition(".")[2] + ".pyx"
     package = os.path.dirname(os.path.abspath(__file__))
     made = os.stat(built).st_mtime
     in_tree = os.path.isfile(os.path.join(os.path.dirname(package), "setup.py"))
     for folder in (package, os.path.join(package, "_mm")) if in_tree else ():
         for entry in sorted(os.listdir(folder)):
             path = os.path.join(folder, entry)
-            if entry.endswith((".pyx", ".pxd")) and os.stat(path).st_mtime > made:
+            if (entry == own or entry.endswith(".pxd")) and os.stat(path).st_mtime > made:
                 return os.path.relpath(path, os.path.dirname(package))
     return ""
 
@@ -166,7 +169,8 @@ def _self_check() -> Iterator[Finding]:
     took = time.perf_counter() - started
     what = f"{golden['scenario']}, {golden['policy']}, {golden['seconds']:g} s"
     if digest != golden["digest"]:
-        yield Finding("self-check", BROKEN, f"{what}: digest {digest[:16]}..., expected {golden['digest'][:16]}...",
+        yield Finding("self-check", BROKEN,
+                      f"{what}: digest {digest[:16]}..., expected {golden['digest'][:16]}...",
                       "the build does not match its sources: pip install --force-reinstall . ; if it stays, "
                       "report it with this output")
     elif took > SLOW_S:

@@ -43,9 +43,9 @@ class Grid:
     @property
     def title(self) -> str:
         """What ran."""
-        policies = any(name.split(".")[0] == POLICY for name, _ in self.axes)
+        policies = any(name == POLICY for name, _ in self.axes)
         return (f"{self.scenario.name}: {self.scenario.seconds:g} s simulated"
-                + ("" if policies and all(name != "policy.flush" for name, _ in self.axes) else f", {self.policy}")
+                + f", {self.policy}" * (not policies)
                 + (", PARTIAL" if self.partial else ""))
 
     @property
@@ -76,8 +76,9 @@ class Grid:
 
 
 _UNITS = {"cpus": "CPUs", "host_cpus": "CPUs", "limit": "bytes", "total": "bytes", "bytes": "bytes",
-          "size": "bytes", "workers": "tasks", "seconds": "s", "warmup": "s", "latency": "s", "depth": "requests",
-          "bandwidth": "bytes/s", "swappiness": "0 to 200", "flush": "strategy", "policy": "name", "seed": "number"}
+          "size": "bytes", "workers": "tasks", "seconds": "s", "warmup": "s", "latency": "s",
+          "depth": "requests", "bandwidth": "bytes/s", "swappiness": "0 to 200", "flush": "strategy",
+          "policy": "name", "seed": "number"}
 
 
 def _unit(metric: str) -> str:
@@ -143,8 +144,8 @@ def _axes(over: Mapping[str, Sequence[Any]]) -> tuple[_Axis, _Axis]:
             raise ResultError(f"{name}: no values; give some, as {name}=A,B,C")
     runs = len(axes[0][1]) * len(axes[1][1])
     if runs > MAX_RUNS:
-        raise ResultError(f"{len(axes[0][1])} by {len(axes[1][1])} values are {runs} runs: at most {MAX_RUNS}; "
-                          "give fewer values")
+        raise ResultError(f"{len(axes[0][1])} by {len(axes[1][1])} values are {runs} runs: at most "
+                          f"{MAX_RUNS}; give fewer values")
     return axes[0], axes[1]
 
 

@@ -303,11 +303,13 @@ def _histogram(runs: Sequence[Result], name: str, what: str, x: str, y: str, non
                         linestyle=_LINES[i % len(_LINES)], label=label)
             continue
         width = 0.84 / len(present)
-        axes.bar(values + (i - (len(present) - 1) / 2) * width, share, width, **_bar_style(group), label=label)
+        axes.bar(values + (i - (len(present) - 1) / 2) * width, share, width, label=label,
+                 **_bar_style(group))
     for group, of in zip(groups, counts, strict=True):
         if not of.sum():
             axes.bar([low], [0], color="none", label=f"{_one_line(group)}: {none}")
-    axes.set_xlim(low - 0.7, high + 0.7)
+    margin = 0.7 + 0.02 * (high - low)      # half of a number beside the first bar
+    axes.set_xlim(low - margin, high + margin)
     axes.xaxis.set_major_locator(_integers())
     axes.set_xlabel(f"{x} [number]")
     axes.set_ylabel(y)
@@ -375,8 +377,8 @@ def _per_page(runs: Sequence[Result]) -> Any:
             values = [run.counters.get(counter, 0) / run.counters["pgsteal_anon"] for run in group.runs
                       if run.counters.get("pgsteal_anon")]
             if not values:
-                raise ResultError(f"{_one_line(group)}: nothing was reclaimed, so nothing is per reclaimed page; "
-                                  "run it longer")
+                raise ResultError(f"{_one_line(group)}: nothing was reclaimed, so nothing is per reclaimed "
+                                  "page; run it longer")
             middle = float(np.median(values))
             x = at + (i - (nr - 1) / 2) * width
             axes.bar([x], [middle], width, **_bar_style(group), label=_one_line(group) + ", simulated"
@@ -408,8 +410,8 @@ def _per_page(runs: Sequence[Result]) -> Any:
 
 
 def _value(axes: Any, x: float, y: float, value: float) -> None:
-    axes.annotate(f"{value:.2f}" if value < 10 else f"{value:.1f}", (x, y), (0, 2.5), ha="center", va="bottom",
-                  textcoords="offset points", fontsize=8.5)
+    axes.annotate(f"{value:.2f}" if value < 10 else f"{value:.1f}", (x, y), (0, 2.5), ha="center",
+                  va="bottom", textcoords="offset points", fontsize=8.5)
 
 
 def _published(runs: Sequence[Result]) -> list[tuple[str, dict[str, Any], str]]:
@@ -440,8 +442,8 @@ def _draw_grid(grid: Grid) -> Any:
             value = grid.values[i, j]
             known = bool(np.isfinite(value))
             light = not known or (value - low) / ((high - low) or 1) > 0.55
-            axes.text(j + 0.5, i + 0.5, _grid_number(float(value)) if known else "-", ha="center", va="center",
-                      color="black" if light else "white", fontsize=9 if len(xs) <= 16 else 6)
+            axes.text(j + 0.5, i + 0.5, _grid_number(float(value)) if known else "-", ha="center",
+                      va="center", color="black" if light else "white", fontsize=9 if len(xs) <= 16 else 6)
     axes.set_xticks(np.arange(len(xs)) + 0.5, [_cut(str(x), 18) for x in xs],
                     rotation=0 if max(len(str(x)) for x in xs) * len(xs) <= 60 else 40,
                     ha="center" if max(len(str(x)) for x in xs) * len(xs) <= 60 else "right")

@@ -21,6 +21,7 @@ from reclaim.comparison import RATIOS, Comparison, Row, show_interval, show_p
 from reclaim.errors import ResultError
 from reclaim.files import check_directory, replacing
 from reclaim.result import Result, show_number
+from reclaim.saved import slots
 from reclaim.scenario import Scenario, Workload
 
 MAX_COMMANDS = 20     # runs of a side whose command is printed
@@ -63,10 +64,12 @@ tbody th { font-weight: 500; }
 .keys td, .keys th { text-align: left; overflow-wrap: anywhere; }
 .keys thead th { overflow-wrap: normal; }
 .keys code { font-size: .8rem; }
+.keys th:first-child { width: 45%; }
 figure { margin: 1rem 0; max-width: 38rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { color: #444; font-size: .9rem; }
-pre { background: #f4f4f4; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
+pre { background: #f4f4f4; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: .85rem; }
 footer { margin-top: 2rem; color: #555; font-size: .85rem; }
 @media (max-width: 40rem) {
   body { padding: .75rem; }
@@ -123,8 +126,8 @@ def page(comparison: Comparison, *, command: Sequence[str] = (),
     title = f"{comparison.scenario.name}: {comparison.before.policy} and {comparison.after.policy}"
     parts = [
         f"<h1>{_e(title)}</h1>",
-        f'<p class="simulated"><strong>Simulated.</strong> {_e(comparison.title())}. Every number here but those '
-        "marked published comes from the simulator <em>reclaim</em>, none from a kernel.</p>",
+        f'<p class="simulated"><strong>Simulated.</strong> {_e(comparison.title())}. Every number here '
+        "but those marked published comes from the simulator <em>reclaim</em>, none from a kernel.</p>",
         _summary(comparison), "<h2>The table</h2>", _table(comparison), _list(comparison.notes()),
         "<h2>Pictures</h2>", *figures, *(f"<p>{_e(sentence)}</p>" for sentence in lacks),
         "<h2>Assumptions</h2>", _assumptions(comparison, stated),
@@ -145,18 +148,21 @@ def _e(text: object) -> str:
 
 
 def _list(sentences: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_e(sentence)}</li>" for sentence in sentences) + "</ul>" if sentences else ""
+    items = "".join(f"<li>{_e(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _summary(c: Comparison) -> str:
     """What changed, in a sentence for each of the counts that do not depend on throughput."""
     sentences = []
+    few = min(len(c.before.runs), len(c.after.runs)) < 4
+    unsure = " (too few seeds for a test)" if few else " (not significant)"
     for row in c.rows:
         if row.metric not in RATIOS or row.before is None or row.after is None or row.delta_pct is None:
             continue
         name = _ROWS[row.metric][0]
-        verdict = {"": "", "~": " (not significant)"}.get(row.verdict, f" ({row.verdict}, p = {show_p(row.p)})")
-        published = f"; published {row.published_delta_pct:+.1f}%" if row.published_delta_pct is not None else ""
+        verdict = {"": "", "~": unsure}.get(row.verdict, f" ({row.verdict}, p = {show_p(row.p)})")
+        published = "" if row.published_delta_pct is None else f"; published {row.published_delta_pct:+.1f}%"
         sentences.append(f"{name}: {show_number(row.before)} before, {show_number(row.after)} after, "
                          f"{row.delta_pct:+.1f}%{verdict}{published}.")
     return _list(sentences)
@@ -169,8 +175,8 @@ def _table(c: Comparison) -> str:
     head += ["95% interval", "p", "verdict"] * tested
     head += ["published before", "published after", "published change"] * published
     rows = "".join(_row(row, head, tested, published) for row in c.rows)
-    return (f'<div class="wide"><table class="stack"><caption>{_e(c.title())}</caption><thead><tr><th scope="col">'
-            + "metric</th>" + "".join(f'<th scope="col">{_e(cell)}</th>' for cell in head)
+    return (f'<div class="wide"><table class="stack"><caption>{_e(c.title())}</caption><thead><tr>'
+            '<th scope="col">metric</th>' + "".join(f'<th scope="col">{_e(cell)}</th>' for cell in head)
             + f"</tr></thead><tbody>{rows}</tbody></table></div>")
 
 
@@ -206,7 +212,7 @@ def _figures(c: Comparison) -> tuple[list[str], list[str]]:
             lacks.append(f"No picture {kind!r}: {err}")
             continue
         figures.append(f'<figure>{svg}<figcaption>{_e(_SAYS[kind])} Simulated'
-                       + (", beside the published values" if kind == "per-page" and c.scenario.published else "")
+                       + ", beside the published values" * (kind == "per-page" and bool(c.scenario.published))
                        + ".</figcaption></figure>")
     return figures, lacks
 
@@ -215,7 +221,7 @@ def _svg(figure: Any, prefix: str) -> str:
     """The element of a figure, with ids of its own and a name."""
     out = io.BytesIO()
     with plots.context():
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})
+        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Type", "Format")))
     text = out.getvalue().decode()
     head, _, body = text[text.index("<svg"):].partition(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)       # the page says how wide it is
@@ -230,16 +236,17 @@ def _assumptions(c: Comparison, stated: Mapping[str, Any] | None) -> str:
     if stated is None:
         stated, notes = _packaged(c.scenario.name)
     given = "" if stated is not None else "<em>Given</em>: it differs from reclaim's default. "
-    parts = ["<p>Every key of the scenario. <em>File</em>: the scenario's file gives the value. <em>Changed</em>: a command "
-             "or program gave it, and the file another one. <em>Default</em>: nobody gave it, so reclaim chose. " + given +
-             "What no scenario says, such as what each operation costs in nanoseconds, comes from the machine profile "
-             f"<code>{_e(c.scenario.machine.profile)}</code>; many of these values are assumed.</p>"]
+    parts = ["<p>Every key of the scenario. <em>File</em>: the scenario's file gives the value. "
+             "<em>Changed</em>: a command or program gave it, and the file another one. <em>Default</em>: "
+             f"nobody gave it, so reclaim chose. {given}What no scenario says, such as what each operation costs in "
+             f"nanoseconds, comes from the machine profile <code>{_e(c.scenario.machine.profile)}</code>; "
+             "many of these values are assumed.</p>"]
     if notes:
         parts.append(f"<p>What the scenario's file says of itself:</p><pre>{_e(notes)}</pre>")
     differing = _differing(c)
     if differing:
-        parts.append(f'<p class="simulated">The two sides ran different scenarios: {_e("; ".join(differing))}. The '
-                     "table below is the first side's.</p>")
+        parts.append('<p class="simulated">The two sides ran different scenarios: '
+                     f'{_e("; ".join(differing))}. The table below is the first side\'s.</p>')
     source = c.scenario.published.get("source")
     if source:
         parts.append(f"<p>The published values are from: {_e(source)}.</p>")
@@ -282,7 +289,8 @@ def _keys(scenario: Scenario, stated: Mapping[str, Any] | None) -> Iterator[tupl
     canonical = _flat(Scenario.from_dict(stated).to_dict())
     for key, value in values.items():
         if canonical.get(key) != value:
-            yield key, _text(value), f"changed; {'file' if key in said else 'default'}: {_text(canonical.get(key))}"
+            other = "file" if key in said else "default"
+            yield key, _text(value), f"changed; {other}: {_text(canonical.get(key))}"
         else:
             yield key, _text(value), "file" if key in said else "default"
 
@@ -302,8 +310,9 @@ def _differing(c: Comparison) -> list[str]:
              if isinstance(run.scenario, Scenario)]
     if len(sides) < 2:
         return []
-    return [f"{key}: {sides[0].get(key)} before, {sides[1].get(key)} after" for key in {**sides[0], **sides[1]}
-            if sides[0].get(key) != sides[1].get(key) and not key.startswith(("published", "seed"))]
+    one, other = sides
+    return [f"{key}: {one.get(key)} before, {other.get(key)} after" for key in one | other
+            if one.get(key) != other.get(key) and not key.startswith(("published", "seed"))]
 
 
 def _provenance(c: Comparison) -> str:
@@ -311,12 +320,13 @@ def _provenance(c: Comparison) -> str:
     rows = "".join(_run_row(side, run) for side, run in runs)
     strategies = []
     for side, of in (("before", c.before), ("after", c.after)):
-        slots = (of.runs[0].provenance.get("policy") or {}).get("slots", {}) if of.runs else {}
-        if isinstance(slots, Mapping) and slots:
+        named = slots(of.runs[0]) if of.runs else {}
+        if named:
             strategies.append(f"{of.policy} ({side}): " + ", ".join(
                 f"{slot} {strategy.get('name') if isinstance(strategy, Mapping) else strategy}"
-                for slot, strategy in slots.items()))
-    return (_list(strategies) + '<div class="wide"><table class="keys stack"><thead><tr><th scope="col">run</th>'
+                for slot, strategy in named.items()))
+    return (_list(strategies) + '<div class="wide"><table class="keys stack"><thead><tr>'
+            '<th scope="col">run</th>'
             '<th scope="col">seed</th><th scope="col">versions</th><th scope="col">digest</th></tr></thead>'
             f"<tbody>{rows}</tbody></table></div>")
 
@@ -327,8 +337,8 @@ def _run_row(side: str, run: Result) -> str:
                                                               ("python", "Python"), ("numpy", "NumPy"),
                                                               ("platform", "on")) if key in p)
     return (f'<tr><th scope="row">{_e(side)}: {_e(run.policy)}</th><td data-label="seed">{_e(run.seed)}</td>'
-            f'<td data-label="versions">{_e(versions)}</td><td data-label="digest"><code>{_e(run.digest)}</code>'
-            "</td></tr>")
+            f'<td data-label="versions">{_e(versions)}</td>'
+            f'<td data-label="digest"><code>{_e(run.digest)}</code></td></tr>')
 
 
 def _command(c: Comparison, command: Sequence[str]) -> str:
@@ -341,12 +351,13 @@ def _command(c: Comparison, command: Sequence[str]) -> str:
     if name not in Scenario.names() or c.scenario != Scenario.load(name).replace(
             seconds=c.scenario.seconds, seed=c.scenario.seed):
         where = ["scenario.toml"]
-        parts.append(f"<p>With this scenario, as <code>scenario.toml</code>:</p><pre>{_e(c.scenario.to_toml())}</pre>")
+        parts.append("<p>With this scenario, as <code>scenario.toml</code>:</p>"
+                     f"<pre>{_e(c.scenario.to_toml())}</pre>")
     lines, files = [], []
     for side, label in ((c.before, "before"), (c.after, "after")):
         for run in side.runs[:MAX_COMMANDS]:
             files.append(f"{label}-{run.seed}.json")
-            lines.append(shlex.join(["reclaim", "run", *where, "--policy", run.policy, "--seed", str(run.seed),
-                                     "-o", files[-1]]))
+            lines.append(shlex.join(["reclaim", "run", *where, "--policy", run.policy,
+                                     "--seed", str(run.seed), "-o", files[-1]]))
     lines.append(shlex.join(["reclaim", "report", *files, "-o", "report.html"]))
     return "".join([*parts, f"<pre>{_e(chr(10).join(lines))}</pre>"])

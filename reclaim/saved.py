@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from reclaim.errors import ReclaimError, ResultError
 from reclaim.files import check_directory, read_bounded, replacing
 from reclaim.result import Result
-from reclaim.scenario import Scenario
+from reclaim.scenario import MAX_SECONDS, Scenario
 
 FORMAT = "reclaim result"
 VERSION = 1
@@ -32,6 +32,7 @@ GROUPS = ("times", "histograms")   # fields of a Result that are arrays by name
 MAX_JSON = 16 << 20                # bytes of the JSON file
 MAX_NPZ = 256 << 20                # bytes of the arrays, packed and unpacked
 MAX_ARRAYS = 256
+MAX_COUNT = 1e30                   # of a counter
 MAX_HEADER = 4096                  # bytes of an array's description
 _EPOCH = (1980, 1, 1, 0, 0, 0)     # of a member of the zip: equal results are equal files
 
@@ -108,9 +109,9 @@ def _pack(result: Result) -> bytes:
         for group in GROUPS:
             for name, values in getattr(result, group).items():
                 array = np.ascontiguousarray(values)
-                if array.dtype.hasobject or array.dtype.kind not in "iufV":
-                    raise ResultError(f"{group}.{name}: an array of {array.dtype} cannot be saved; "
-                                      "numbers or records of numbers can")
+                if array.dtype.kind not in "iuf" or array.ndim != 1 or not name.isidentifier():
+                    raise ResultError(f"{group}.{name}: {array.ndim} dimensions of {array.dtype} cannot be "
+                                      "saved; one of numbers can")
                 member = io.BytesIO()
                 np.lib.format.write_array(member, array, allow_pickle=False)
                 packed.writestr(zipfile.ZipInfo(f"{group}.{name}.npy", _EPOCH), member.getvalue(),
@@ -151,8 +152,8 @@ def _read_json(name: str) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         _fail(name, f'"format" is not "{FORMAT}": this is no result that `reclaim run -o` saved')
     if data.get("version") != VERSION:
-        _fail(name, f"version {_short(data.get('version'))} of the format, expected {VERSION}: read it with the "
-                    "reclaim that wrote it, or run it again")
+        _fail(name, f"version {_short(data.get('version'))} of the format, expected {VERSION}: read it with "
+                    "the reclaim that wrote it, or run it again")
     return data
 
 
@@ -183,11 +184,13 @@ def _build(name: str, data: dict[str, Any], *, arrays: bool) -> Result:
     scenario = Scenario.from_dict(fields.get("scenario", dict, "a table"), where=f'{name}: "scenario"')
     counters = fields.get("counters", dict, "a table of numbers")
     for key, value in counters.items():
-        if key != "digest" and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-            _fail(name, f'"counters", {_short(key)} = {_short(value)}, expected a number')
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < MAX_COUNT
+        if not (number or key == "digest"):
+            _fail(name, f'"counters", {_short(key)} = {_short(value)}, expected a number, at most {MAX_COUNT:g}')
     groups: dict[str, dict[str, NDArray[Any]]] = {group: {} for group in GROUPS}
     if arrays:
-        groups = _read_arrays(name, _Fields(name, fields.get("arrays", dict, "a table of file, bytes, blake2b")))
+        where = fields.get("arrays", dict, "a table of file, bytes, blake2b")
+        groups = _read_arrays(name, _Fields(name, where))
 
     def short(value: str) -> bool:
         return len(value) <= 1000 and value.isprintable()
@@ -218,7 +221,10 @@ def _read_arrays(name: str, fields: _Fields) -> dict[str, dict[str, NDArray[Any]
     if hashlib.blake2b(packed, digest_size=32).hexdigest() != digest:
         _fail(path, f"not the arrays that {name} names: its BLAKE2b differs; keep the two files of a "
                     "result together")
-    return _unpack(path, packed)
+    groups = _unpack(path, packed)
+    if len({len(values) for values in groups["times"].values()}) > 1:
+        _fail(path, "the arrays of times differ in length, expected one number for each CPU")
+    return groups
 
 
 def _unpack(path: str, packed: bytes) -> dict[str, dict[str, NDArray[Any]]]:
@@ -231,7 +237,7 @@ def _unpack(path: str, packed: bytes) -> dict[str, dict[str, NDArray[Any]]]:
                 _fail(path, f"{len(members.infolist()):,} arrays, expected at most {MAX_ARRAYS}")
             for info in members.infolist():
                 group, _, name = info.filename.removesuffix(".npy").partition(".")
-                if group not in groups or not name:
+                if group not in groups or not name.isidentifier() or not name.isascii():
                     _fail(path, f"member {_short(info.filename)}: expected GROUP.NAME.npy, GROUP one of "
                                 f"{', '.join(GROUPS)}")
                 with members.open(info) as member:
@@ -242,8 +248,8 @@ def _unpack(path: str, packed: bytes) -> dict[str, dict[str, NDArray[Any]]]:
                 groups[group][name] = _array(f"{path}: member {_short(info.filename)}", data)
     except ResultError:
         raise
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, NotImplementedError, RuntimeError,
-            ValueError, ArithmeticError, LookupError, struct.error, zlib.error) as err:   # as zipfile may raise
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, OSError, RuntimeError, ValueError,
+            ArithmeticError, LookupError, struct.error, zlib.error) as err:   # all that zipfile may raise
         _fail(path, f"not an .npz: {err or type(err).__name__}")
     return groups
 
@@ -259,15 +265,15 @@ def _array(where: str, data: bytes) -> NDArray[Any]:
         raise
     except (ValueError, TypeError, SyntaxError, LookupError, RecursionError, MemoryError) as err:
         _fail(where, f"not an array: {str(err).splitlines()[0] if str(err) else type(err).__name__}")
-    if dtype.hasobject or dtype.kind not in "iufV" or not dtype.itemsize or fortran:
-        _fail(where, f"an array of {dtype}, expected numbers")
+    if dtype.hasobject or dtype.kind not in "iuf" or fortran or len(shape) != 1:
+        _fail(where, f"an array of {dtype}, shape {_short(shape)}, expected numbers in one dimension")
     body = data[file.tell():]
-    count = 1
-    for length in shape:
-        count *= length
-    if min(shape, default=0) < 0 or count * dtype.itemsize != len(body):
+    if shape[0] < 0 or shape[0] * dtype.itemsize != len(body):
         _fail(where, f"{len(body):,} bytes for shape {_short(shape)} of {dtype}: it is cut off or hostile")
-    return np.frombuffer(body, dtype).reshape(shape).copy()
+    array: NDArray[Any] = np.frombuffer(body, dtype).copy()
+    if not np.isfinite(array).all() or (array < 0).any():
+        _fail(where, "holds a negative number or none, expected times or counts")
+    return array
 
 
 def rerun(result: Result, *, policy: Any = None, progress: Any = None) -> Result:
@@ -284,10 +290,12 @@ def rerun(result: Result, *, policy: Any = None, progress: Any = None) -> Result
     from reclaim.simulation import Simulation
     where = f"{result.name}, {result.policy}, seed {result.seed}"
     if result.partial:
-        raise ResultError(f"{where}: it was interrupted, at a moment that no rerun can find; run it to its end")
+        raise ResultError(f"{where}: it was interrupted, at a moment that no rerun can find; run it to "
+                          "its end")
     ran = result.provenance.get("run")
-    if not isinstance(ran, Mapping) or not isinstance(ran.get("seconds"), (int, float)) \
-            or not isinstance(ran.get("touches"), int):
+    if not (isinstance(ran, Mapping) and isinstance(ran.get("seconds"), (int, float))
+            and isinstance(ran.get("touches"), int) and 0 <= ran["seconds"] <= MAX_SECONDS
+            and 0 <= ran["touches"] < 2**63):
         raise ResultError(f"{where}: its provenance does not say where the run was to end, so it cannot be "
                           "repeated; make it with `reclaim run -o`")
     try:
@@ -307,8 +315,8 @@ def difference(saved: Result, again: Result) -> str:
     causes = []
     for key, what in (("reclaim", "reclaim"), ("model", "model version")):
         old, new = saved.provenance.get(key), again.provenance.get(key)
-        causes.append(f"{what} {old} then, {new} now" if old != new else f"{what} {new} both times")
-    old_slots, new_slots = (_slots(run) for run in (saved, again))
+        causes.append(f"{what} {_plain(old)} then, {new} now" if old != new else f"{what} {new} both times")
+    old_slots, new_slots = (slots(run) for run in (saved, again))
     changed = [slot for slot in new_slots if old_slots.get(slot) != new_slots[slot]]
     if changed:
         causes.append("the policy's " + ", ".join(changed) + " changed")
@@ -324,7 +332,12 @@ def difference(saved: Result, again: Result) -> str:
             + ("; ".join(counts) or "the counters are the same"))
 
 
-def _slots(run: Result) -> Mapping[str, Any]:
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) and value.isprintable() and len(value) < 60 else _short(value)
+
+
+def slots(run: Result) -> Mapping[str, Any]:
+    """The strategies that provenance names, by slot; none if it is not what `run` writes."""
     policy = run.provenance.get("policy")
-    slots = policy.get("slots") if isinstance(policy, Mapping) else None
-    return slots if isinstance(slots, Mapping) else {}
+    named = policy.get("slots") if isinstance(policy, Mapping) else None
+    return named if isinstance(named, Mapping) else {}

@@ -89,8 +89,8 @@ def _lkml_line(name: str, before: str, after: str, change: str, mark: str) -> st
 def _setup(c: Comparison) -> str:
     s = c.scenario
     memcg = s.memcg.to_dict()["limit"]
-    return (f"{s.name}: {s.machine.cpus} CPUs, memcg {memcg}, {s.swap.kind} swap, {s.workload.workers} workers "
-            f"of\n{s.workload.kind}, {s.seconds:g} s" + (", PARTIAL" if c.partial else ""))
+    return (f"{s.name}: {s.machine.cpus} CPUs, memcg {memcg}, {s.swap.kind} swap,\n"
+            f"{s.workload.workers} workers of {s.workload.kind}, {s.seconds:g} s" + (", PARTIAL" if c.partial else ""))
 
 
 def _mark(row: Row) -> str:

@@ -52,7 +52,7 @@ class Table:
         return array.copy() if copy and array is self.array else array
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        """The rows as an Arrow stream of one record batch: what ``pyarrow.table`` and ``polars.DataFrame`` take."""
+        """The rows as an Arrow stream of one batch: what ``pyarrow.table`` and ``polars.DataFrame`` take."""
         from reclaim._arrow import stream
         return stream(self.array)
 

@@ -57,7 +57,8 @@ def test_compare(capsys):
 def test_compare_styles(capsys):
     code, out, _ = call(capsys, "compare", "small", "--style", "csv")
     assert code == 0 and out.startswith("metric,before,after")
-    assert call(capsys, "compare", "small", "--style", "json")[1] == call(capsys, "compare", "small", "--json")[1]
+    assert call(capsys, "compare", "small", "--style", "json")[1] == \
+        call(capsys, "compare", "small", "--json")[1]
     code, out, _ = call(capsys, "compare", "--style", "help")
     assert code == 0 and {"lkml", "mmtests", "lkp", "markdown", "csv", "json"} <= {
         line.split()[0] for line in out.splitlines()}
@@ -106,13 +107,16 @@ def test_lists(capsys):
 
 @pytest.mark.parametrize("argv, part", [
     ([], "COMMAND"), (["comapre"], "invalid choice"), (["comapre"], "did you mean 'compare'"),
-    (["compare", "--json", "--style", "lkp"], "--json and --style lkp"), (["plot", "-o", "x.svg"], "give a RESULT"),
+    (["compare", "--json", "--style", "lkp"], "--json and --style lkp"),
+    (["plot", "-o", "x.svg"], "give a RESULT"),
     (["plot", "r.json"], "-o"), (["plot", "r.json", "-o", "x.svg", "--over", "a=1"], "--kind grid"),
     (["plot", "small", "--kind", "grid", "-o", "x.svg", "--over", "a=1"], "twice"),
-    (["plot", "--kind", "grid", "-o", "x.svg"], "one SCENARIO"), (["report", "-o", "x.html"], "RESULT|SCENARIO"),
+    (["plot", "--kind", "grid", "-o", "x.svg"], "one SCENARIO"),
+    (["report", "-o", "x.html"], "RESULT|SCENARIO"),
     (["report", "a", "b", "-o", "x.html"], "one SCENARIO"),
     (["report", "a.json", "--seeds", "2", "-o", "x.html"], "--seeds is for a SCENARIO"),
-    (["report", "small"], "-o"), (["doctor", "x"], "'x'"), (["rerun"], "RESULT"), (["run"], "give a SCENARIO, or --trace FILE"),
+    (["report", "small"], "-o"), (["doctor", "x"], "'x'"), (["rerun"], "RESULT"),
+    (["run"], "give a SCENARIO, or --trace FILE"),
     (["run", "small", "--sede", "1"], "did you mean '--seed'"), (["run", "small", "extra"], "extra"),
     (["run", "small", "--secnods", "1"], "did you mean '--seconds'"),
     (["run", "small", "--seconds", "abc"], "is not a time"),
@@ -133,10 +137,13 @@ def test_usage(capsys, argv, part):
     (["run", "small", "--seed", str(2**64)], "0 to 2**64 - 1"),
     (["run", "small", "--trace", ""], "--trace: workload.file"),
     (["compare", "small", "--style", "lkm"], "did you mean 'lkml'"), (["rerun", "none.json"], "No such file"),
-    (["plot", "none.json", "-o", "x.svg"], "No such file"), (["plot", "small", "-o", "x.svg"], "it is a scenario"),
+    (["plot", "none.json", "-o", "x.svg"], "No such file"),
+    (["plot", "small", "-o", "x.svg"], "it is a scenario"),
     (["plot", "r.json", "-o", "x.svg", "--kind", "tiem"], "did you mean 'time'"),
-    (["plot", "r.json", "-o", "x.jpg"], ".svg, .png, .pdf"), (["plot", "r.json", "-o", "no/x.svg"], "no directory"),
-    (["report", "smal", "-o", "x.html"], "did you mean 'small'"), (["report", "small", "-o", "x.txt"], ".html"),
+    (["plot", "r.json", "-o", "x.jpg"], ".svg, .png, .pdf"),
+    (["plot", "r.json", "-o", "no/x.svg"], "no directory"),
+    (["report", "smal", "-o", "x.html"], "did you mean 'small'"),
+    (["report", "small", "-o", "x.txt"], ".html"),
     (["report", "none.json", "small", "-o", "x.html"], "No such file"),
     (["compare", "small", "--seeds", "0"], "seeds = 0"),
     (["compare", "small", "--after", "x"], "'x'"), (["compare", ""], "unknown scenario")])

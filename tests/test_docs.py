@@ -29,4 +29,5 @@ def test_results_page(tmp_path, monkeypatch, capsys):
                 assert main(words[1:]) == 0, line
             assert capsys.readouterr().out.strip(), line
     made = {path.name for path in tmp_path.iterdir() if path.suffix != ".npz"}
-    assert made == {"before.json", "after.json", "time.svg", "pages.png", "grid.svg", "report.html", "small.html"}
+    assert made == {"before.json", "after.json", "time.svg", "pages.png", "grid.svg", "report.html",
+                    "small.html"}

@@ -34,7 +34,8 @@ def hard(results):
     a, b = results
     wide = {"targets_per_flush": np.arange(512), "flush_batch_size": np.arange(33)}
     return {"five": [dataclasses.replace(r, policy=p) for r, p in zip(
-                [a, b, a, b, b], ["stage0", "$x^{$ & <b> " + "long" * 20, "v2:3", "v4:5", "mine"], strict=True)],
+                [a, b, a, b, b], ["stage0", "$x^{$ & <b> " + "long" * 20, "v2:3", "v4:5", "mine"],
+                strict=True)],
             "one": [b], "no batch": [a],
             "512": [dataclasses.replace(r, histograms=wide) for r in results],
             "scenarios": [a, dataclasses.replace(b, scenario=b.scenario.replace(name="other" * 30))],
@@ -49,7 +50,8 @@ def texts(figure):
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             unseen |= {label for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-                       if not low - 1e-9 <= tick.get_loc() <= high + 1e-9 for label in (tick.label1, tick.label2)}
+                       if not low - 1e-9 <= tick.get_loc() <= high + 1e-9
+                       for label in (tick.label1, tick.label2)}
     return [t for t in figure.findobj(matplotlib.text.Text)
             if t.get_visible() and t.get_text().strip() and t not in unseen]
 
@@ -176,8 +178,9 @@ def test_without_matplotlib(results, tmp_path, monkeypatch, capsys):
 
 def test_grid(tmp_path, capsys):
     shares = []
-    grid = run_grid("small", {"policy.flush": ["batch(1)", "batch(8)", "batch(31)"], "memcg.limit": ["4M", "8M"]},
-                    seconds=0.02, progress=lambda share, s: shares.append(share))
+    grid = run_grid("small", {"policy.flush": ["batch(1)", "batch(8)", "batch(31)"],
+                              "memcg.limit": ["4M", "8M"]}, seconds=0.02,
+                    progress=lambda share, s: shares.append(share))
     assert grid.values.shape == (2, 3) and shares == sorted(shares) and shares[-1] == 1.0
     assert (np.diff(grid.values, axis=1) < 0).all()       # larger batches, fewer shootdowns a page
     c = simulate(Scenario.load("small").replace({"memcg.limit": "4M"}, seconds=0.02),
@@ -186,8 +189,9 @@ def test_grid(tmp_path, capsys):
     check_layout(plots.plot_grid(grid))
     assert "memcg.limit" in repr(grid) and "<table>" in grid._repr_html_()
     out = tmp_path / "g.png"
-    assert main(["plot", "small", "--kind", "grid", "--over", "policy=stage0,stage5", "--over", "machine.cpus=1,2",
-                 "--seconds", "0.01", "--metric", "pgscan_anon", "-o", str(out)]) == 0
+    assert main(["plot", "small", "--kind", "grid", "--over", "policy=stage0,stage5",
+                 "--over", "machine.cpus=1,2", "--seconds", "0.01", "--metric", "pgscan_anon",
+                 "-o", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG") and "stage0" in capsys.readouterr().out
 
 
@@ -216,7 +220,8 @@ def test_partial_and_large_grids(monkeypatch):
 
 @pytest.mark.parametrize("over, part", [
     ({"a.b": [1]}, "1 parameters"), ({"machine.cpus": [1], "seed": []}, "no values"),
-    ({"machine.cpus": range(100), "seed": range(100)}, "10000 runs"), ({"machine.cpu": [1], "seed": [1]}, "cpus"),
+    ({"machine.cpus": range(100), "seed": range(100)}, "10000 runs"),
+    ({"machine.cpu": [1], "seed": [1]}, "cpus"),
     ({"machine.cpus": [0], "seed": [1]}, "machine.cpus = 0"), ({"policy": ["stage9"], "seed": [1]}, "stage9"),
     ({"policy.flash": ["batch"], "seed": [1]}, "did you mean 'flush'"),
     ({"policy.flush": ["bach"], "seed": [1]}, "did you mean 'batch'")])
@@ -251,8 +256,10 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        assert tag not in ("script", "iframe", "object", "link", "img") and not any(a.startswith("on") for a in attrs)
-        self.outside += [v for k, v in attrs.items() if k in ("href", "xlink:href", "src") and not v.startswith("#")]
+        assert tag not in ("script", "iframe", "object", "link", "img")
+        assert not any(a.startswith("on") for a in attrs)
+        self.outside += [v for k, v in attrs.items() if k in ("href", "xlink:href", "src")
+                         and not v.startswith("#")]
         self.ids += [attrs["id"]] if "id" in attrs else []
         if tag not in self.VOID:
             self.open.append(tag)
@@ -279,10 +286,12 @@ def test_report(comparison):
     text, lacks = report.page(comparison)
     page = Page(text)
     assert lacks == [] and page.outside == [] and len(page.ids) == len(set(page.ids))
-    assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text) and "https://" not in text and "@import" not in text
+    assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert "https://" not in text and "@import" not in text
     words = " ".join(" ".join(page.text).split())
-    for part in ("Simulated.", "TLB shootdowns per reclaimed page", "55,428,953", "published after", "95% interval",
-                 "memcg.limit 512M file", "swap.latency 80us default", "seconds 0.03 changed; file: 60.0",
+    for part in ("Simulated.", "TLB shootdowns per reclaimed page", "55,428,953", "published after",
+                 "95% interval", "memcg.limit 512M file", "swap.latency 80us default",
+                 "seconds 0.03 changed; file: 60.0",
                  "Not stated there, chosen here: the swap device", comparison.before.runs[0].digest,
                  "flush per-folio", "--policy stage5 --seed 2 -o after-2.json", "Warning: 2 seeds", "vm16"):
         assert part in words, part
@@ -348,15 +357,19 @@ def test_in_a_browser(comparison, tmp_path, width):
     # A page may not run scripts; the probe is a copy that may.
     probe = tmp_path / "probe.html"
     probe.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", path.read_text()).replace(
-        "</main>", "</main><pre id=probe></pre><script>document.getElementById('probe').textContent = 'probe ' + "
+        "</main>", "</main>"
+        "<pre id=probe></pre><script>document.getElementById('probe').textContent = 'probe ' + "
         "JSON.stringify([document.documentElement.scrollWidth <= innerWidth, [...document.querySelectorAll("
-        "'svg, p, li, td, h1, h2, pre')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length, "
+        "'svg, p, li, td, h1, h2, pre')]"
+        ".filter(e => e.getBoundingClientRect().right > innerWidth + 1).length, "
         "document.querySelectorAll('svg').length])</script>"))
     base = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile",
             f"--window-size={width},1000"]
-    done = subprocess.run([*base, "--dump-dom", f"file://{probe}"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*base, "--dump-dom", f"file://{probe}"], capture_output=True, text=True,
+                          timeout=120)
     assert "probe [true,0,4]" in done.stdout
-    subprocess.run([*base, f"--screenshot={shot}", f"file://{path}"], capture_output=True, timeout=120, check=True)
+    subprocess.run([*base, f"--screenshot={shot}", f"file://{path}"], capture_output=True, timeout=120,
+                   check=True)
     import matplotlib.image
     pixels = matplotlib.image.imread(shot)
     assert pixels.shape[1] == width and len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20

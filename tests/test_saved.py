@@ -146,9 +146,12 @@ def change(path, **changes):
     ({"format": "else"}, '"format"'), ({"version": 2}, "version 2"), ({"seed": -1}, '"seed" = -1'),
     ({"seed": True}, '"seed" = True'), ({"seconds": "1"}, '"seconds"'), ({"policy": 5}, '"policy" = 5'),
     ({"counters": []}, '"counters"'), ({"counters__pgfault": "x"}, "'pgfault' = 'x'"),
-    ({"scenario__memcg": {"limt": 1}}, "did you mean 'limit'"), ({"arrays__file": "../../etc/passwd"}, '"file"'),
+    ({"counters__pgfault": 10**400}, "'pgfault' = 1000"), ({"counters__pgfault": 1e99}, "at most 1e+30"),
+    ({"scenario__memcg": {"limt": 1}}, "did you mean 'limit'"),
+    ({"arrays__file": "../../etc/passwd"}, '"file"'),
     ({"arrays__file": ""}, '"file"'), ({"arrays__bytes": 5}, "bytes"), ({"arrays__bytes": 2**60}, '"bytes"'),
-    ({"arrays__blake2b": "00"}, "BLAKE2b"), ({"arrays__file": "gone.npz"}, "No such file"), ({"partial": 1}, '"partial"')])
+    ({"arrays__blake2b": "00"}, "BLAKE2b"), ({"arrays__file": "gone.npz"}, "No such file"),
+    ({"partial": 1}, '"partial"')])
 def test_wrong_entries(file, changes, part):
     change(file, **changes)
     with pytest.raises(ReclaimError) as err:
@@ -170,7 +173,8 @@ def test_no_json(tmp_path, content, part):
 
 def test_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
-    for name, part in (("none.json", "No such file"), ("", "directory|regular"), ("pipe.json", "regular"), ("a\0b", "null")):
+    for name, part in (("none.json", "No such file"), ("", "directory|regular"), ("pipe.json", "regular"),
+                       ("a\0b", "null")):
         with pytest.raises(ResultError, match=part):
             Result.load(f"{tmp_path}/{name}")
 
@@ -200,10 +204,14 @@ HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,)}\n"
     (packed({"times.x.npy": b"no array"}), "not an array"),
     (packed({"times.x.npy": npy(np.array([{}]), pickled=True)}), "of object"),
     (packed({"times.x.npy": npy(header=HUGE)}), "cut off or hostile"),
-    (packed({"times.x.npy": npy(header="{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}\n")}), "hostile|array"),
+    (packed({"times.x.npy": npy(header="{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}\n")}),
+     "hostile|array"),
     (packed({"times.x.npy": npy(header="__import__('os').system('true')\n")}), "not an array"),
     (packed({"times.x.npy": npy(np.arange(9.0))[:-8]}), "cut off"),
     (packed({"times.x.npy": npy(np.array(["text"]))}), "expected numbers"),
+    (packed({"times.x.npy": npy(np.zeros((2, 2)))}), "one dimension"),
+    (packed({"times.x.npy": npy(np.array([np.nan]))}), "negative number or none"),
+    (packed({"times.\x1b[2J.npy": npy(np.zeros(2))}), "GROUP.NAME"),
     (packed({f"times.{i}.npy": b"" for i in range(300)}), "at most 256"),
     (packed({"times.x.npy": npy(np.zeros(1000))})[:-30], "not an .npz")])
 def test_bad_arrays(data, part):
@@ -270,7 +278,8 @@ def test_rerun_of_a_run_with_an_end_of_its_own(tmp_path):
 
 def test_rerun_command(capsys, tmp_path, monkeypatch):
     path = str(tmp_path / "r.json")
-    code, out, err = call(capsys, "run", "small", "--policy", "stage5", "--seconds", "0.02", "--seed", "3", "-o", path)
+    code, out, err = call(capsys, "run", "small", "--policy", "stage5", "--seconds", "0.02",
+                          "--seed", "3", "-o", path)
     assert (code, err) == (0, "") and "seed 3" in out
     code, out, err = call(capsys, "rerun", path, "--json")
     assert code == 0 and json.loads(out)["seed"] == 3 and "reproduced" in err
@@ -279,12 +288,16 @@ def test_rerun_command(capsys, tmp_path, monkeypatch):
     assert call(capsys, "rerun", path)[0] == 0
     change(tmp_path / "r.json", digest="0" * 64, provenance__reclaim="0.0.9", counters__pgsteal_anon=5)
     code, out, err = call(capsys, "rerun", path)
-    assert code == 1 and "the digest differs: 000" in err and f"reclaim 0.0.9 then, {reclaim.__version__} now" in err
+    assert code == 1 and "the digest differs: 000" in err
+    assert f"reclaim 0.0.9 then, {reclaim.__version__} now" in err
     assert "pgsteal_anon 5 then" in err and "Traceback" not in err
 
 
 @pytest.mark.parametrize("changes, part", [
-    ({"partial": True}, "interrupted"), ({"policy": "every-8"}, "not known here"), ({"provenance": {}}, "provenance")])
+    ({"partial": True}, "interrupted"), ({"policy": "every-8"}, "not known here"),
+    ({"provenance": {}}, "provenance"),
+    ({"provenance__run": {"seconds": -1, "touches": 0}}, "where the run was to end"),
+    ({"provenance__run": {"seconds": 1, "touches": 2**70}}, "where the run was to end")])
 def test_what_cannot_be_repeated(capsys, file, changes, part):
     change(file, **changes)
     code, out, err = call(capsys, "rerun", str(file))
@@ -306,7 +319,8 @@ def test_tables(result):
     row = tables["counters"].array[0]
     assert row["pgsteal_anon"] == result.counters["pgsteal_anon"] and row["policy"] == "stage5"
     times = tables["times"]
-    assert len(times) == 2 and np.array_equal(times["user"], result.times["user"]) and times.units["user"] == "ns"
+    assert len(times) == 2 and np.array_equal(times["user"], result.times["user"])
+    assert times.units["user"] == "ns"
     batches = tables["flush_batch_size"]
     assert (batches["folios"] * batches["flushes"]).sum() == result.counters["folios_batched"]
     assert np.asarray(times).dtype.names == times.columns
@@ -376,3 +390,20 @@ def test_arrow_text_beyond_ascii_and_no_rows():
     assert len(pyarrow.table(Table("t", array[:0]))) == 0
     with pytest.raises(TypeError, match="'z'.*complex"):
         Table("t", np.zeros(2, dtype=[("z", "c16")])).__arrow_c_stream__()
+
+
+def test_times_of_different_lengths_are_refused(result, file):
+    data = packed({"times.user.npy": npy(np.zeros(2)), "times.idle.npy": npy(np.zeros(3))})
+    arrays_of(file).write_bytes(data)
+    change(file, arrays__bytes=len(data),
+           arrays__blake2b=__import__("hashlib").blake2b(data, digest_size=32).hexdigest())
+    with pytest.raises(ResultError, match="differ in length"):
+        Result.load(file)
+
+
+def test_any_provenance_can_be_shown(file, capsys, tmp_path):
+    change(file, provenance={"policy": "none", "reclaim": "\x1b[2J", "run": {"seconds": 0.01, "touches": 0}})
+    out = tmp_path / "r.html"
+    assert main(["report", str(file), str(file), "-o", str(out)]) == 0 and out.read_text()
+    code, _, err = call(capsys, "rerun", str(file))
+    assert code == 1 and "\x1b" not in err
