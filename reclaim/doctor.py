@@ -23,8 +23,8 @@ OK, MISSING, BROKEN = "ok", "missing", "PROBLEM"
 # Extra -> the module that it is for, and what it gives.
 EXTRAS = {"plot": ("matplotlib", "reclaim plot, pictures in reports"),
           "stats": ("scipy", "nothing at run time: the tests compare with it"),
-          "parquet": ("pyarrow", "Arrow and Parquet files"),
-          "scale": ("distributed", "runs on many machines")}
+          "parquet": ("pyarrow", "the tests read tables with it; to use them as Arrow"),
+          "scale": ("distributed", "nothing in this version")}
 SLOW_S = 5.0      # the self-check takes about 50 ms
 
 

@@ -407,3 +407,14 @@ def test_any_provenance_can_be_shown(file, capsys, tmp_path):
     assert main(["report", str(file), str(file), "-o", str(out)]) == 0 and out.read_text()
     code, _, err = call(capsys, "rerun", str(file))
     assert code == 1 and "\x1b" not in err
+
+
+def test_histograms_leave_out_the_warm_up():
+    scenario = Scenario.load("small").replace(seconds=0.05, warmup=0.03)
+    result = Simulation(scenario, "stage5").run()
+    whole = Simulation(scenario.replace(warmup=0.0), "stage5").run()
+    assert result.digest == whole.digest
+    batches = result.histograms["flush_batch_size"]
+    assert 0 < batches.sum() == result.counters["flush_batches"] < whole.counters["flush_batches"]
+    assert (batches * np.arange(len(batches))).sum() == result.counters["folios_batched"]
+    assert result.histograms["targets_per_flush"].sum() == result.counters["nr_tlb_remote_flush"]
