@@ -27,6 +27,7 @@ WIDTH = 5.4         # of a picture [inches]: its text can be read on a phone
 MAX_RESULTS = 64
 MAX_GROUPS = 6      # that one picture can show apart
 MAX_LABELLED = 3    # of which each can have its numbers beside it
+RARE = 0.001        # values of a histogram below this share do not widen it
 MAX_BARS = 64       # values of a histogram; with more it is a line
 
 _Plot = Callable[[Sequence[Result]], Any]
@@ -288,7 +289,7 @@ def _histogram(runs: Sequence[Result], name: str, what: str, x: str, y: str, non
     figure = _figure(WIDTH, 3.6)
     axes = figure.add_subplot()
     present = [(group, of) for group, of in zip(groups, counts, strict=True) if of.sum()]
-    used = [np.nonzero(of)[0] for _, of in present]
+    used = [np.nonzero(of >= RARE * of.sum())[0] for _, of in present]
     low = min((int(of[0]) for of in used), default=0)
     high = max((int(of[-1]) for of in used), default=1)
     for i, (group, of) in enumerate(present):
@@ -311,7 +312,8 @@ def _histogram(runs: Sequence[Result], name: str, what: str, x: str, y: str, non
     margin = 0.7 + 0.02 * (high - low)      # half of a number beside the first bar
     axes.set_xlim(low - margin, high + margin)
     axes.xaxis.set_major_locator(_integers())
-    axes.set_xlabel(f"{x} [number]")
+    last = max((int(np.nonzero(of)[0][-1]) for _, of in present), default=high)
+    axes.set_xlabel(f"{x} [number]" + f"; up to {last}, each below {RARE:.1%}" * (last > high))
     axes.set_ylabel(y)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     _title(axes, what, runs)
@@ -351,9 +353,8 @@ def _label_peaks(axes: Any, series: int) -> None:
         x, y = bar.get_x() + bar.get_width() / 2, bar.get_height()
         crowded = any(abs(x - other) < span / 11 and abs(y - at) < top / 9 for other, at in taken)
         if y >= 0.02 * top and not crowded:
-            axes.annotate(f"{_percent(y)}%", (x, y), (0, 2), textcoords="offset points", ha="center",
-                          va="bottom", fontsize=8.5,
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+            axes.annotate(f"{y:.0f}%" if series > 1 else f"{_percent(y)}%", (x, y), (0, 2), ha="center",
+                          va="bottom", textcoords="offset points", fontsize=7.5 if series > 1 else 8.5)
             taken.append((x, y))
 
 

@@ -78,7 +78,8 @@ footer { margin-top: 2rem; color: #555; font-size: .85rem; }
   .stack th, .stack td { display: flex; justify-content: space-between; gap: 1rem; text-align: right;
     border: 0; padding: .1rem 0; width: 100%; }
   .stack tbody th { display: block; text-align: left; font-weight: 600; }
-  .stack td[data-label]::before { content: attr(data-label); color: #444; text-align: left; }
+  .stack td[data-label]::before { content: attr(data-label); color: #444; text-align: left; flex: none;
+    overflow-wrap: normal; }
   .unit { display: inline; }
 }
 @media print { body { max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }

@@ -104,7 +104,10 @@ def test_the_bars_are_the_numbers(results):
         assert sum(bar.get_width() for bar in bars) == pytest.approx(100)
         assert any(bar.get_width() == pytest.approx(100 * result.shares()["swap"]) for bar in bars)
     axes = plots.plot(results, "targets").axes[0]
-    assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(200)
+    assert 199 <= sum(bar.get_height() for bar in axes.patches) <= 200.001
+    rare = dataclasses.replace(results[1], histograms={"targets_per_flush": np.array([0, 5000, 4000, 0, 1])})
+    axes = plots.plot(rare, "targets").axes[0]
+    assert "; up to 4, each below 0.1%" in axes.get_xlabel() and axes.get_xlim()[1] < 3
 
 
 def test_series_differ_without_their_hue():
@@ -211,7 +214,7 @@ def test_partial_and_large_grids(monkeypatch):
     check_layout(figure)
     assert "(-: none)" in figure.axes[0].get_title(loc="left")
     rng = np.random.default_rng(1)
-    for shape in ((20, 20), (1, 1), (2, 30)):
+    for shape in ((12, 12), (1, 1), (2, 30)):
         axes = tuple((name, tuple(f"{i * 37}M" for i in range(n)))
                      for name, n in zip(("memcg.limit", "workload.bytes"), shape[::-1], strict=True))
         check_layout(plots.plot_grid(Grid(Scenario.load("small"), "stage5", "pgscan_anon", axes,

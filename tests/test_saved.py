@@ -231,7 +231,7 @@ def test_a_zip_bomb_is_not_unpacked(monkeypatch):
     assert peak < 8 << 20
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damaged_files_are_refused(result, tmp_path, data):
     """Whatever one byte or a cut does, either the result is read whole or there is one located error."""
