@@ -125,10 +125,10 @@ class Row:
         """``better``, ``worse``, ``differs`` (no better way), ``~`` (not significant), or "" with one run."""
         if self.p is None:
             return ""
-        if self.p >= SIGNIFICANT or not self.delta_pct:
+        if self.p >= SIGNIFICANT or self.before is None or self.after is None:
             return "~"
-        return {0: "differs", 1: "better", -1: "worse"}[
-            self.direction * (1 if self.delta_pct > 0 else -1)]
+        better = (self.after - self.before) * self.direction
+        return "better" if better > 0 else "worse" if better < 0 else "differs"
 
     def to_dict(self) -> dict[str, Any]:
         """As ``compare --json`` holds it."""
@@ -171,6 +171,10 @@ class Comparison:
         if published_s and published_s != self.scenario.seconds:
             notes.append(f"The published counts are of {published_s:g} s, these of "
                          f"{self.scenario.seconds:g} s: compare the rates and ratios only.")
+        lengths = {run.seconds for side in (self.before, self.after) for run in side.runs}
+        if len(lengths) > 1:
+            notes.append(f"The runs are of {min(lengths):g} to {max(lengths):g} s: compare the rates and ratios "
+                         "only.")
         notes += self._statistics()
         runs = self.before.runs + self.after.runs
         simulated, wall = sum(run.seconds for run in runs), sum(run.wall_s for run in runs)
@@ -185,6 +189,8 @@ class Comparison:
         nr = min(len(self.before.runs), len(self.after.runs))
         if nr < 2:
             return []
+        if any(run.partial for side in (self.before, self.after) for run in side.runs):
+            return ["Interrupted within a run: nothing is tested over the seeds."]
         if all(row.p is None for row in self.rows):
             return [f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so there is "
                     "nothing to test, and one seed says as much."]
@@ -424,7 +430,8 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
             for row in rows]
     # Runs that nothing random made differ are one run: there is nothing to test.
     drawn = any(len({*values}) > 1 for row in rows for values in (row.before_runs, row.after_runs))
-    return tuple(_tested(row, before, after) if drawn else row for row in rows)
+    whole = not any(run.partial for side in (before, after) for run in side.runs)
+    return tuple(_tested(row, before, after) if drawn and whole else row for row in rows)
 
 
 def _tested(row: Row, before: Side, after: Side) -> Row:

@@ -250,11 +250,31 @@ def test_seeds_that_draw_nothing_are_not_tested():
     assert "nothing here was drawn at random" in repr(table)
 
 
-def test_interrupted_sides_are_not_paired(fake):
+def test_an_interrupted_run_is_not_tested(fake):
     fake.interrupt_at = (7, 5)
     table = compare("small", seeds=4)
     assert (len(table.before.runs), len(table.after.runs)) == (4, 3)
-    assert "by itself, since their seeds" in repr(table) and table.rows[5].p is not None
+    assert all(row.p is None for row in table.rows) and "nothing is tested" in repr(table)
+    assert "The runs are of 0.1 to 0.2 s" in repr(table)
+
+
+def test_sides_of_other_seeds_are_not_paired():
+    before, after = ([simulate("small", policy, seed=s) for s in seeds]
+                     for policy, seeds in (("stage0", range(1, 7)), ("stage5", range(3, 10))))
+    table = Comparison.of(before, after)
+    assert "by itself, since their seeds" in repr(table)
+    assert table.rows[5].p == pytest.approx(2 / 1716) and table.rows[5].verdict == "better"
+    low, high = table.rows[1].interval_pct
+    assert low < -50 < high
+
+
+def test_verdicts():
+    def verdict(before, after, p=0.01, metric="tlb_shootdowns"):
+        return Row(metric, before, after, p=p).verdict
+    assert verdict(2, 1) == "better" and verdict(1, 2) == "worse" and verdict(0, 5) == "worse"
+    assert verdict(2, 1, p=0.05) == "~" and verdict(2, 1, p=None) == "" and verdict(2, 2) == "differs"
+    assert verdict(1, 2, metric="pgscan_anon") == "differs"
+    assert verdict(1, 2, metric="bogo_ops_per_s") == "better"
 
 
 def test_of_saved_runs():
