@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reclaim import policies
     from reclaim.comparison import Comparison, compare, simulate
-    from reclaim.errors import (MeasuredError, NotModelledError, PolicyError, ReclaimError, SafetyError,
-                                ScenarioError, SimulationError, SnapshotError, TraceError, WorldError)
+    from reclaim.errors import (MeasuredError, NotModelledError, PolicyError, ReclaimError, ResultError,
+                                SafetyError, ScenarioError, SimulationError, SnapshotError, TraceError,
+                                WorldError)
     from reclaim.exploration import ablate, explore, replay
     from reclaim.result import Result
     from reclaim.scenario import Scenario
@@ -33,6 +34,7 @@ _HOME = {
     "ReclaimError": "reclaim.errors", "ScenarioError": "reclaim.errors",
     "NotModelledError": "reclaim.errors", "PolicyError": "reclaim.errors",
     "SnapshotError": "reclaim.errors", "TraceError": "reclaim.errors",
+    "ResultError": "reclaim.errors",
     "WorldError": "reclaim.errors", "SimulationError": "reclaim.errors",
     "MeasuredError": "reclaim.errors",
     "SafetyError": "reclaim.errors",

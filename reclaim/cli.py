@@ -37,6 +37,13 @@ class _Parser(argparse.ArgumentParser):
                          + did_you_mean(rest[0].partition("=")[0], options))
         return parsed
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as err:
+            err.message += did_you_mean(value, map(str, action.choices or ()))
+            raise
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv`; the exit code."""
@@ -88,10 +95,11 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="reclaim",
         description="Simulates Linux page reclaim and TLB shootdowns, before and after a patch.",
-        epilog="exit codes: 0 ok, 1 a violation was found, 2 usage, 3 bad input, 130 interrupted (what there "
-               "is is printed)\n"
+        epilog="exit codes: 0 ok, 1 a violation was found or a check failed, 2 usage, 3 bad input, 130 interrupted\n"
+               "(what there is is printed)\n"
                "examples:\n  reclaim compare batch-tlb-flush --seconds 5\n"
-               "  reclaim run small --policy stage5 --json")
+               "  reclaim run small --policy stage5 --json\n"
+               "  reclaim report small -o report.html")
     parser.add_argument("--version", action="version", version=f"reclaim {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND",
                                      parser_class=_Parser)
@@ -103,6 +111,10 @@ def _parser() -> _Parser:
     _add_observe(commands)
     _add_calibrate(commands)
     _add_explore(commands)
+    _add_rerun(commands)
+    _add_plot(commands)
+    _add_report(commands)
+    _add_doctor(commands)
     for name, func, text in (("policies", _policies, "list the policies"),
                              ("scenarios", _scenarios, "list the packaged scenarios"),
                              ("profiles", _profiles, "list the machine profiles")):
@@ -126,7 +138,11 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("--before", default="stage0", metavar="POLICY", help="default: %(default)s")
     compare.add_argument("--after", default="stage5", metavar="POLICY", help="default: %(default)s")
     compare.add_argument("--seeds", type=_integer, default=1, metavar="N",
-                         help="runs of each policy; medians are printed (default: 1)")
+                         help="runs of each policy; medians are printed, and with several runs 95%% "
+                              "intervals and a U-test (default: 1; take 6 or more)")
+    compare.add_argument("--style", default="table", metavar="NAME",
+                         help="layout: table (default), lkml, mmtests, lkp, markdown, csv, json; "
+                              "'help' describes them")
     _add_common(compare)
     compare.set_defaults(func=_compare, parser=compare)
 
@@ -144,6 +160,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--trace", metavar="FILE",
                      help="replay these memory references; without SCENARIO on the machine of "
                           "'small' with a limit of half of the trace's pages")
+    run.add_argument("-o", "--output", metavar="FILE",
+                     help="save the result too: FILE is NAME.json, its arrays go beside it")
     run.add_argument("--format", metavar="NAME", help="of the trace; default: told by its content")
     _add_common(run)
     run.set_defaults(func=_run, parser=run)
@@ -324,6 +342,76 @@ def _world_of(args: argparse.Namespace) -> dict[str, Any]:
         "cpus", "folios", "batch", "writes", "reads", "actions", "rounds", "reclaimers", "slots", "layout", "device", "mask")}
 
 
+def _add_rerun(commands: Any) -> None:
+    rerun = commands.add_parser(
+        "rerun", help="a saved result once more, and whether the same comes out",
+        description="Run again what made a saved result. Exit code 0 if the digest is the same, 1 if not.",
+        epilog="example:\n  reclaim run small -o result.json && reclaim rerun result.json")
+    rerun.add_argument("result", metavar="RESULT", help="as `reclaim run -o` saved it")
+    rerun.add_argument("--json", action="store_true", help="print the new result as JSON")
+    rerun.set_defaults(func=_later("rerun"), parser=rerun)
+
+
+def _add_plot(commands: Any) -> None:
+    plot = commands.add_parser(
+        "plot", help="a picture of saved results, or of a metric over two parameters",
+        description="Draw saved results as svg, png or pdf. Needs matplotlib: "
+                    "pip install \"reclaim-sim[plot]\".",
+        epilog="examples:\n  reclaim plot before.json after.json --kind per-page -o pages.svg\n"
+               "  reclaim plot small --kind grid --over policy.flush='batch(1),batch(8),batch(31)' \\\n"
+               "      --over memcg.limit=4M,8M,12M -o grid.png")
+    plot.add_argument("results", nargs="*", metavar="RESULT",
+                      help="saved by `reclaim run -o`; with --kind grid one SCENARIO")
+    plot.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.svg, .png or .pdf")
+    plot.add_argument("--kind", default="time", metavar="NAME",
+                      help="time (default), batches, targets, per-page or grid; 'help' describes them")
+    grid = plot.add_argument_group("with --kind grid")
+    grid.add_argument("--over", action="append", default=[], metavar="KEY=VALUE,...",
+                      help="a parameter and its values, given twice: a scenario's key, policy, or "
+                           "policy.SLOT")
+    grid.add_argument("--metric", default="tlb_shootdowns_per_page", metavar="NAME",
+                      help="default: %(default)s")
+    grid.add_argument("--policy", default="stage5", metavar="NAME", help="default: %(default)s")
+    grid.add_argument("--seconds", type=_seconds, metavar="S", help="simulated time of each run")
+    plot.set_defaults(func=_later("plot"), parser=plot)
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report", help="one page with table, pictures, assumptions and provenance",
+        description="Write a page that needs nothing else, from saved results or from a scenario.",
+        epilog="examples:\n  reclaim report before.json after.json -o report.html\n"
+               "  reclaim report small --seeds 6 -o report.html")
+    report.add_argument("inputs", nargs="+", metavar="RESULT|SCENARIO",
+                        help="results saved by `reclaim run -o`, the first policy's before the second's; "
+                             "or one SCENARIO, which is run")
+    report.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.html")
+    runs = report.add_argument_group("with a SCENARIO")
+    runs.add_argument("--before", metavar="POLICY", help="default: stage0")
+    runs.add_argument("--after", metavar="POLICY", help="default: stage5")
+    runs.add_argument("--seeds", type=_integer, metavar="N", help="runs of each policy (default: 1)")
+    runs.add_argument("--seconds", type=_seconds, metavar="S",
+                      help="simulated time, instead of the scenario's")
+    report.set_defaults(func=_later("report"), parser=report)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor", help="what is installed, what works, what to do about the rest",
+        description="Check the installation. Exit code 1 if something is wrong; a missing extra is not.")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(func=_later("doctor"), parser=doctor)
+
+
+def _later(name: str) -> Any:
+    """The command `name` of `reclaim.commands`, which is imported when it is called."""
+    def command(args: argparse.Namespace) -> int:
+        from reclaim import commands
+        code: int = getattr(commands, name)(args)
+        return code
+    return command
+
+
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--profile", metavar="NAME",
                          help="machine profile, packaged or a TOML file, instead of the scenario's")
@@ -352,6 +440,10 @@ def _seconds(text: str) -> float:
 
 def _compare(args: argparse.Namespace) -> int:
     from reclaim.comparison import compare
+    style = _style(args)
+    if style == "help":
+        from reclaim.styles import styles
+        return _print_list(styles().items())
     runs = [name for name in args.operands if name.endswith(".jsonl")]
     names = [name for name in args.operands if not name.endswith(".jsonl")]
     for kind, several in (("SCENARIO", names), ("file of RUNS", runs)):
@@ -370,7 +462,15 @@ def _compare(args: argparse.Namespace) -> int:
     with _Progress() as progress:
         table = compare(scenario, args.before, args.after, seeds=args.seeds,
                         progress=progress.callback, observation=observation)
-    return _print(table, args.json)
+    return _print(table, style == "json",
+                  table.to_text(style) + "\n" if style not in ("json", "table") else None)
+
+
+def _style(args: argparse.Namespace) -> str:
+    from reclaim.styles import check_style
+    if args.json and args.style not in ("table", "json"):
+        args.parser.error(f"--json and --style {args.style} are two styles; give one")
+    return "json" if args.json else "help" if args.style == "help" else check_style(args.style)
 
 
 def _observe(args: argparse.Namespace) -> int:
@@ -440,8 +540,17 @@ def _run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         scenario = scenario.replace(seed=args.seed, where="--seed")
     scenario = _overridden(scenario, args)
+    if args.output is not None:
+        from reclaim.saved import check_name
+        check_name(args.output)     # before the work
     with _Progress() as progress:
         result = simulate(scenario, args.policy, progress=progress.callback)
+    try:
+        if args.output is not None:
+            result.save(args.output)
+    except OSError:
+        _print(result, args.json)       # the work is not lost
+        raise
     return _print(result, args.json)
 
 

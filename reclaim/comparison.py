@@ -7,15 +7,16 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reclaim.errors import ScenarioError
+from reclaim.errors import ResultError, ScenarioError
 from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
 
 if TYPE_CHECKING:
     from reclaim.measured import Observation
+    from reclaim.tables import Table
 
 Progress = Callable[[float, float], None]   # (share done, 0 to 1; simulated seconds)
 
@@ -39,8 +40,15 @@ PER_PAGE = (
     "folios_batched", "memcg_max")
 _OF = RATIOS | {f"{name}_per_page": (name, "pgsteal_anon") for name in PER_PAGE}
 SPEED = "simulated_s_per_wall_s"
+
+# Which way is better: 1 more, -1 less.  Totals of scans and steals follow the throughput, and fewer
+# IPIs for a shootdown may come from more shootdowns: these have no better way.
+DIRECTION = {"bogo_ops_per_s": 1, "tlb_shootdowns": -1, "function_call_ipis": -1,
+             "tlb_shootdowns_per_page": -1, "function_call_ipis_per_page": -1, "steal_per_scan": 1}
 TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
 MAX_SEEDS = 10_000
+SIGNIFICANT = 0.05   # a p below this counts as a difference
+MIN_SEEDS = 6        # fewer than this are warned of
 
 
 def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | None = None,
@@ -89,13 +97,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric; None where it has no value."""
+    """One metric; None where it has no value.
+
+    before_runs, after_runs : its value in each run, where all have one.
+    interval_pct : 95% bootstrap interval of the change [%]; with several runs.
+    p : of the exact U-test; with several runs.
+    """
 
     metric: str
     before: float | None
     after: float | None
     published_before: float | None = None
     published_after: float | None = None
+    before_runs: tuple[float, ...] = ()
+    after_runs: tuple[float, ...] = ()
+    interval_pct: tuple[float, float] | None = None
+    p: float | None = None
     measured: Mapping[str, float] | None = None     # policy of the real kernel -> value
 
     @property
@@ -108,12 +125,32 @@ class Row:
         """The published change [%]."""
         return _delta(self.published_before, self.published_after)
 
+    @property
+    def direction(self) -> int:
+        """1: more is better, -1: less is, 0: neither by itself."""
+        return DIRECTION.get(self.metric, 0)
+
+    @property
+    def verdict(self) -> str:
+        """``better``, ``worse``, ``differs`` (no better way), ``~`` (not significant), or "" with one run."""
+        if self.p is None:
+            return ""
+        if self.p >= SIGNIFICANT or self.before is None or self.after is None:
+            return "~"
+        better = (self.after - self.before) * self.direction
+        return "better" if better > 0 else "worse" if better < 0 else "differs"
+
     def to_dict(self) -> dict[str, Any]:
         """As ``compare --json`` holds it."""
-        data = {"metric": self.metric, "before": self.before, "after": self.after,
+        data: dict[str, Any] = {"metric": self.metric, "before": self.before, "after": self.after,
                 "delta_pct": self.delta_pct, "published_before": self.published_before,
                 "published_after": self.published_after}
-        return data if self.measured is None else data | {"measured": dict(self.measured)}
+        if self.measured is not None:
+            data["measured"] = dict(self.measured)
+        if self.p is None:
+            return data
+        return data | {"interval_pct": self.interval_pct and list(self.interval_pct), "p": self.p,
+                       "verdict": self.verdict}
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +189,11 @@ class Comparison:
                          f"{self.scenario.seconds:g} s: compare the rates and ratios only.")
         if self.observation is not None:
             notes += _observed(self.observation, self.scenario)
+        lengths = {run.seconds for side in (self.before, self.after) for run in side.runs}
+        if len(lengths) > 1:
+            notes.append(f"The runs are of {min(lengths):g} to {max(lengths):g} s: compare the rates and ratios "
+                         "only.")
+        notes += self._statistics()
         runs = self.before.runs + self.after.runs
         simulated, wall = sum(run.seconds for run in runs), sum(run.wall_s for run in runs)
         touches = sum(run.counters.get("page_touches", 0) for run in runs)
@@ -160,19 +202,72 @@ class Comparison:
                          f"{touches:,} page touches in {wall:.3g} s of one core.")
         return notes
 
-    def _title(self) -> str:
+    def _statistics(self) -> list[str]:
+        """How the intervals and p were made, and whether there are runs enough for them."""
+        nr = min(len(self.before.runs), len(self.after.runs))
+        if nr < 2:
+            return []
+        if any(run.partial for side in (self.before, self.after) for run in side.runs):
+            return ["Interrupted within a run: nothing is tested over the seeds."]
+        if all(row.p is None for row in self.rows):
+            return [f"All {nr} seeds gave the same numbers: nothing here was drawn at random, so there is "
+                    "nothing to test, and one seed says as much."]
+        how = ("pairs of runs with the same seed" if _paired(self.before, self.after)
+               else "each side's runs by itself, since their seeds are not the same")
+        notes = [f"95% interval: bootstrap of the change of medians over {how}. p: exact two-sided "
+                 f"U-test, which pairs nothing; ~ is p >= {SIGNIFICANT:g}."]
+        if nr < MIN_SEEDS:
+            notes.append(f"Warning: {nr} seeds are too few to rely on: their intervals are too narrow"
+                         + (", and no p can be below 0.05" if nr < 4 else "")
+                         + f"; take {MIN_SEEDS} or more.")
+        return notes
+
+    def to_text(self, style: str = "table") -> str:
+        """The table in a style of `reclaim.styles`: ``lkml``, ``mmtests``, ``lkp``, ``markdown``, ...
+
+        Raises
+        ------
+        ReclaimError : no style of that name.
+        """
+        from reclaim.styles import render
+        return render(self, style)
+
+    def tables(self) -> dict[str, Table]:
+        """The rows, and the counters of every run, as `reclaim.tables.Table`."""
+        from reclaim.tables import comparison_tables
+        return comparison_tables(self)
+
+    @classmethod
+    def of(cls, before: Result | Iterable[Result], after: Result | Iterable[Result]) -> Comparison:
+        """The comparison of runs that were made before, as of saved results.
+
+        Raises
+        ------
+        ResultError : a side is empty, or was not made from a `Scenario`.
+        """
+        sides = [_made_before(side) for side in (before, after)]
+        scenario = sides[0].runs[0].scenario
+        assert isinstance(scenario, Scenario)
+        return cls(scenario, sides[0], sides[1], _rows(scenario, *sides),
+                   any(run.partial for side in sides for run in side.runs))
+
+    def title(self) -> str:
+        """What ran, how long and how often."""
         nr = max(len(self.before.runs), len(self.after.runs))
         return (f"{self.scenario.name}: {self.scenario.seconds:g} s, simulated, "
                 + (f"medians of {nr} seeds" if nr > 1 else "one run each")
                 + (", PARTIAL: interrupted" if self.partial else ""))
 
-    def _cells(self) -> tuple[list[str], list[list[str]]]:
-        """The heading and the lines: what was simulated, then what was published or measured."""
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """The heading and the lines, as text: what was simulated, then what was published or measured."""
         columns: list[tuple[str, Callable[[Row], str]]] = [
             ("simulated", lambda row: row.metric),
             (self.before.policy, lambda row: show_number(row.before)),
             (self.after.policy, lambda row: show_number(row.after)),
             ("change", lambda row: _percent(row.delta_pct))]
+        if any(row.p is not None for row in self.rows):
+            columns += [("95% interval", lambda row: show_interval(row.interval_pct)),
+                        ("p", lambda row: show_p(row.p)), ("", lambda row: row.verdict)]
         if any(row.published_before is not None or row.published_after is not None for row in self.rows):
             columns += [("published before", lambda row: show_number(row.published_before)),
                         ("after", lambda row: show_number(row.published_after)),
@@ -182,9 +277,9 @@ class Comparison:
         return [head for head, _ in columns], [[cell(row) for _, cell in columns] for row in self.rows]
 
     def __repr__(self) -> str:
-        head, table = self._cells()
+        head, table = self.cells()
         widths = [max(len(line[i]) for line in [head, *table]) for i in range(len(head))]
-        lines = [self._title(), ""]
+        lines = [self.title(), ""]
         for line in [head, *table]:
             first, *rest = (cell.ljust(width) if i == 0 else cell.rjust(width)
                             for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
@@ -192,8 +287,8 @@ class Comparison:
         return "\n".join([*lines, "", *self.notes()])
 
     def _repr_html_(self) -> str:
-        head, table = self._cells()
-        return html_table(" ".join([self._title() + ".", *self.notes()]), head, table)
+        head, table = self.cells()
+        return html_table(" ".join([self.title() + ".", *self.notes()]), head, table)
 
 
 def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stage5", *,
@@ -323,14 +418,28 @@ def _digest(digests: list[str]) -> str:
     return hashlib.blake2b("\n".join(digests).encode(), digest_size=32).hexdigest()
 
 
+def _made_before(runs: Result | Iterable[Result]) -> Side:
+    made = (runs,) if isinstance(runs, Result) else tuple(runs)
+    if not made:
+        raise ResultError("a side of the comparison has no run: give one at least")
+    for run in made:
+        if not isinstance(run.scenario, Scenario):
+            raise ResultError(f"{run.name}, {run.policy}: the run of a World has no scenario to compare; "
+                              "run a Scenario")
+        if run.policy != made[0].policy:
+            raise ResultError(f"one side has runs of {made[0].policy!r} and of {run.policy!r}: give the "
+                              "runs of one policy")
+    return _side(made[0].policy, made)
+
+
 def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     published = [scenario.published.get(side, {}) for side in ("before", "after")]
     rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
                 published[0].get(metric), published[1].get(metric)) for metric in COUNTS]
     rows += [_ratio_row(metric, (before.counters, after.counters), published) for metric in RATIOS]
-    first, second = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
-                     for side in (before, after))
-    return (*rows, Row(SPEED, first, second))
+    first, last = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
+                   for side in (before, after))
+    return _with_tests([*rows, Row(SPEED, first, last)], before, after)
 
 
 def _ratio_row(metric: str, simulated: Sequence[Mapping[str, Any]],
@@ -340,7 +449,7 @@ def _ratio_row(metric: str, simulated: Sequence[Mapping[str, Any]],
     over, under = _OF[metric]
     before, after, then_before, then_after = (
         ratio(counters.get(over), counters.get(under)) for counters in (*simulated, *published))
-    return Row(metric, before, after, then_before, then_after, measured)
+    return Row(metric, before, after, then_before, then_after, measured=measured)
 
 
 def _measured_rows(observation: Observation, before: Side, after: Side) -> tuple[Row, ...]:
@@ -351,7 +460,47 @@ def _measured_rows(observation: Observation, before: Side, after: Side) -> tuple
         measured = {policy: value for policy, value in found.items() if value is not None}
         if measured:
             rows.append(_ratio_row(metric, (before.counters, after.counters), measured=measured))
-    return tuple(rows)
+    return _with_tests(rows, before, after)
+
+
+def _with_tests(rows: Sequence[Row], before: Side, after: Side) -> tuple[Row, ...]:
+    """The rows with their values in each run, and what those say of the change."""
+    rows = [replace(row, before_runs=_values(row.metric, before), after_runs=_values(row.metric, after))
+            for row in rows]
+    # Runs that nothing random made differ are one run: there is nothing to test.
+    drawn = any(len({*values}) > 1 for row in rows for values in (row.before_runs, row.after_runs))
+    whole = not any(run.partial for side in (before, after) for run in side.runs)
+    return tuple(_tested(row, before, after) if drawn and whole else row for row in rows)
+
+
+def _tested(row: Row, before: Side, after: Side) -> Row:
+    """`row` with its interval and p, if there are several runs."""
+    if min(len(row.before_runs), len(row.after_runs)) < 2:
+        return row
+    import numpy as np
+
+    from reclaim.statistics import Runs, change_interval, mann_whitney
+
+    def runs(side: Side) -> Runs:
+        over, under = (np.array([run.counters[name] for run in side.runs], dtype=np.float64)
+                       for name in _OF.get(row.metric, (row.metric, row.metric)))
+        return (over, under) if row.metric in _OF else over
+    return replace(row, p=mann_whitney(row.before_runs, row.after_runs), interval_pct=change_interval(
+        runs(before), runs(after), paired=_paired(before, after)))
+
+
+def _values(metric: str, side: Side) -> tuple[float, ...]:
+    """The metric in each run; nothing if one has none, or for the speed, which is no simulated number."""
+    if metric == SPEED:
+        return ()
+    over, under = _OF.get(metric, (metric, None))
+    values = [run.counters.get(over) if under is None
+              else ratio(run.counters.get(over), run.counters.get(under)) for run in side.runs]
+    return () if None in values else tuple(float(value) for value in values if value is not None)
+
+
+def _paired(before: Side, after: Side) -> bool:
+    return [run.seed for run in before.runs] == [run.seed for run in after.runs]
 
 
 def _measured_cell(policy: str) -> Callable[[Row], str]:
@@ -374,6 +523,16 @@ def _observed(observation: Observation, scenario: Scenario) -> Iterator[str]:
 def _delta(before: float | None, after: float | None) -> float | None:
     change = ratio(after, before)
     return None if change is None else (change - 1) * 100
+
+
+def show_interval(interval: tuple[float, float] | None) -> str:
+    """An interval of changes [%] for a table."""
+    return "-" if interval is None else f"{interval[0]:+.1f} {interval[1]:+.1f}%"
+
+
+def show_p(p: float | None) -> str:
+    """A p for a table."""
+    return "-" if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def _percent(delta: float | None) -> str:

@@ -100,6 +100,10 @@ class MeasuredError(ReclaimError):
     """A malformed file of measured runs; the message holds file, line and key."""
 
 
+class ResultError(ReclaimError):
+    """A saved result, comparison, plot or report that cannot be read, made or repeated."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """``"; did you mean 'limit'?"`` for the choice nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(str(name), list(choices), n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Reading and replacing files: bounded, and nothing half-written stays behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def replacing(name: str, error: type[ReclaimError] = ReclaimError) -> Iterator[I
 
     Raises
     ------
-    error : `name` is no regular file.
+    error : `name` is a directory or a device.
     OSError : it cannot be written.
     """
     path = os.path.realpath(name)         # a link stays, what it points to is replaced
@@ -35,5 +35,45 @@ def replacing(name: str, error: type[ReclaimError] = ReclaimError) -> Iterator[I
         finally:
             with suppress(OSError):
                 os.unlink(beside)
-    except OSError as err:                # reading raises its own: this is the output's
-        raise OSError(err.errno, err.strerror, name) from err
+    except OSError as failure:            # reading raises a ReclaimError: this is the output's
+        raise OSError(failure.errno, failure.strerror, name) from failure
+
+
+def read_bounded(path: str, limit: int, error: type[ReclaimError], what: str) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    what : what the file should be, for the error.
+
+    Raises
+    ------
+    error : it cannot be read, is no regular file, or is longer.
+    """
+    def at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)   # a FIFO without a writer must not hang
+    try:
+        with open(path, "rb", opener=at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise error(f"{path}: not a regular file; expected {what}")
+            data = file.read(limit + 1)
+    except OSError as err:
+        raise error(f"{path}: {err.strerror or err}; expected {what}") from None
+    except ValueError as err:             # a NUL in the path
+        if isinstance(err, ReclaimError):
+            raise
+        raise error(f"{path!r}: {err}") from None
+    if len(data) > limit:
+        raise error(f"{path}: longer than {limit:,} bytes; expected {what}")
+    return data
+
+
+def check_directory(name: str, error: type[ReclaimError]) -> str:
+    """`name`, if the directory that it would be in is there.
+
+    Raises
+    ------
+    error : it is not.
+    """
+    folder = os.path.dirname(name) or "."
+    if not os.path.isdir(folder):
+        raise error(f"{name}: there is no directory {folder}; make it, or give another name")
+    return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from reclaim.scenario import Scenario
+    from reclaim.tables import Table
     from reclaim.world import World
 
 BOGO_UNITS = 4096    # bogo units of one stress-ng bogo op
@@ -76,6 +78,35 @@ class Result:
         data = {"scenario": self.name, "policy": self.policy, "seed": self.seed,
                 "seconds": float(self.seconds), "counters": dict(self.counters)}
         return data | {"partial": True} if self.partial else data
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to `path`, a name that ends in ``.json``, and its arrays to an ``.npz`` beside it.
+
+        Both are there, whole, or `path` is as it was.
+
+        Raises
+        ------
+        ResultError : another name, or the run of a World.
+        OSError : the files cannot be written.
+        """
+        from reclaim.saved import save
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Result:
+        """The result that `save` wrote to `path`.
+
+        Raises
+        ------
+        ResultError : what is wrong with the file, and where.
+        """
+        from reclaim.saved import load
+        return load(path)
+
+    def tables(self) -> dict[str, Table]:
+        """``counters``, ``times`` and each histogram as `reclaim.tables.Table`, with ``to_pandas()``."""
+        from reclaim.tables import result_tables
+        return result_tables(self)
 
     def shares(self) -> dict[str, float]:
         """The share of all CPUs' time spent in each category of `times`, 0 to 1."""

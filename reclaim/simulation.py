@@ -22,7 +22,8 @@ from reclaim.world import World
 
 PS_PER_S = 10**12
 _Policy = str | policies.Policy | Mapping[str, Any] | Strategy | type[Strategy]
-_Base = tuple[NDArray[np.int64], NDArray[np.int64]]     # counters and times
+_METERS = ("counter", "time", "hist_batch", "hist_targets")
+_Base = tuple[NDArray[np.int64], ...]       # of each of them
 _CHUNK = 1 << 20          # actions between two looks at signals and progress: about 30 ms
 
 
@@ -81,8 +82,9 @@ class Simulation:
         self._wall = 0.0
         self._stop = False
         self._stopped = ""
-        self._base: _Base | None = None     # counters and times at the end of the warm-up
+        self._base: _Base | None = None     # the meters at the end of the warm-up
         self._measured_from = 0     # its time [ps]
+        self._ran: dict[str, Any] = {}      # where the last `run` was to end
 
     # --- running
 
@@ -109,6 +111,7 @@ class Simulation:
         limit = self._scenario_value("touches", 0) if touches is None else touches
         warmup = round(self._scenario_value("warmup", 0.0) * PS_PER_S)
         self._stop = False
+        self._ran = {"seconds": end / PS_PER_S, "touches": limit}
         partial = False
         started = time.perf_counter()
         try:
@@ -223,7 +226,7 @@ class Simulation:
         return digest_of(self.columns())
 
     def _meters(self) -> _Base:
-        return self.view("counter").copy(), self.view("time").copy()
+        return tuple(self.view(name).copy() for name in _METERS)
 
     def result(self, *, end: int | None = None, partial: bool = False) -> Result:
         """What was counted since the end of the warm-up, up to now.
@@ -232,9 +235,10 @@ class Simulation:
         """
         end = self.now_ps if end is None else end
         stopped_at = end if self._stopped == "end" and not partial else min(self.now_ps, end)
-        counters, times = self._meters()
+        meters = self._meters()
         if self._base is not None:
-            counters, times = counters - self._base[0], times - self._base[1]
+            meters = tuple(now - then for now, then in zip(meters, self._base, strict=True))
+        counters, times, batches, targets = meters
         times = times.reshape(-1, len(names.TIMES)).copy()
         for c, cpu in enumerate(self.view("cpu")):
             wait = _WAITS.get(names.CPU_MODES[cpu["mode"]])
@@ -244,8 +248,7 @@ class Simulation:
             scenario=self.scenario, policy=self.policy.name, seed=self.seed,
             counters=dict(zip(names.COUNTERS, counters.tolist(), strict=True)),
             times={name: times[:, i] / 1000 for i, name in enumerate(names.TIMES)},
-            histograms={"flush_batch_size": self.view("hist_batch").copy(),
-                        "targets_per_flush": self.view("hist_targets").copy()},
+            histograms={"flush_batch_size": batches, "targets_per_flush": targets},
             seconds=(stopped_at - self._measured_from) / PS_PER_S, partial=partial,
             provenance=self.provenance(), digest=self.digest(), wall_s=self._wall)
 
@@ -254,7 +257,7 @@ class Simulation:
         scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
         made = {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
                 "policy": {"name": self.policy.name, "slots": self.policy.describe()},
-                "seed": self.seed, "python": platform.python_version(),
+                "seed": self.seed, "run": self._ran, "python": platform.python_version(),
                 "numpy": np.__version__, "platform": platform.platform()}
         if isinstance(self.scenario, Scenario) and is_path(self.scenario.machine.profile):
             made["costs_ps"] = list(self.world.costs)       # the file may change
@@ -316,7 +319,7 @@ def _checked_base(base: Any, like: _Base) -> _Base | None:
     """The meters that a snapshot brings from the end of its warm-up, if they can be that."""
     if base is None:
         return None
-    if not (isinstance(base, tuple) and len(base) == 2 and all(
+    if not (isinstance(base, tuple) and len(base) == len(like) and all(
             isinstance(x, np.ndarray) and x.dtype == y.dtype and x.shape == y.shape
             for x, y in zip(base, like, strict=True))):
         raise SnapshotError("the snapshot's meters of the warm-up are not those of this world")

@@ -54,6 +54,16 @@ def test_compare(capsys):
     assert out.startswith("batch-tlb-flush: 1 s, simulated") and "55,428,953" in out
 
 
+def test_compare_styles(capsys):
+    code, out, _ = call(capsys, "compare", "small", "--style", "csv")
+    assert code == 0 and out.startswith("metric,before,after")
+    assert call(capsys, "compare", "small", "--style", "json")[1] == \
+        call(capsys, "compare", "small", "--json")[1]
+    code, out, _ = call(capsys, "compare", "--style", "help")
+    assert code == 0 and {"lkml", "mmtests", "lkp", "markdown", "csv", "json"} <= {
+        line.split()[0] for line in out.splitlines()}
+
+
 def test_compare_json(capsys):
     code, out, _ = call(capsys, "compare", "small", "--before", "stage5", "--after", "stage0",
                         "--seeds", "2", "--json")
@@ -96,7 +106,17 @@ def test_lists(capsys):
 # --- errors ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("argv, part", [
-    ([], "COMMAND"), (["comapre"], "invalid choice"), (["run"], "give a SCENARIO, or --trace FILE"),
+    ([], "COMMAND"), (["comapre"], "invalid choice"), (["comapre"], "did you mean 'compare'"),
+    (["compare", "--json", "--style", "lkp"], "--json and --style lkp"),
+    (["plot", "-o", "x.svg"], "give a RESULT"),
+    (["plot", "r.json"], "-o"), (["plot", "r.json", "-o", "x.svg", "--over", "a=1"], "--kind grid"),
+    (["plot", "small", "--kind", "grid", "-o", "x.svg", "--over", "a=1"], "twice"),
+    (["plot", "--kind", "grid", "-o", "x.svg"], "one SCENARIO"),
+    (["report", "-o", "x.html"], "RESULT|SCENARIO"),
+    (["report", "a", "b", "-o", "x.html"], "one SCENARIO"),
+    (["report", "a.json", "--seeds", "2", "-o", "x.html"], "--seeds is for a SCENARIO"),
+    (["report", "small"], "-o"), (["doctor", "x"], "'x'"), (["rerun"], "RESULT"),
+    (["run"], "give a SCENARIO, or --trace FILE"),
     (["run", "small", "--sede", "1"], "did you mean '--seed'"), (["run", "small", "extra"], "extra"),
     (["run", "small", "--secnods", "1"], "did you mean '--seconds'"),
     (["run", "small", "--seconds", "abc"], "is not a time"),
@@ -122,6 +142,15 @@ def test_usage(capsys, argv, part):
     (["run", "small", "--seed", "-1"], "--seed: seed = -1"),
     (["run", "small", "--seed", str(2**64)], "0 to 2**64 - 1"),
     (["run", "small", "--trace", ""], "--trace: workload.file"),
+    (["compare", "small", "--style", "lkm"], "did you mean 'lkml'"), (["rerun", "none.json"], "No such file"),
+    (["plot", "none.json", "-o", "x.svg"], "No such file"),
+    (["plot", "small", "-o", "x.svg"], "it is a scenario"),
+    (["plot", "r.json", "-o", "x.svg", "--kind", "tiem"], "did you mean 'time'"),
+    (["plot", "r.json", "-o", "x.jpg"], ".svg, .png, .pdf"),
+    (["plot", "r.json", "-o", "no/x.svg"], "no directory"),
+    (["report", "smal", "-o", "x.html"], "did you mean 'small'"),
+    (["report", "small", "-o", "x.txt"], ".html"),
+    (["report", "none.json", "small", "-o", "x.html"], "No such file"),
     (["compare", "small", "--seeds", "0"], "seeds = 0"),
     (["compare", "small", "--after", "x"], "'x'"), (["compare", ""], "unknown scenario")])
 def test_bad_input(capsys, argv, part):
@@ -152,7 +181,8 @@ def test_failures(capsys, fake, error, part):
 
 def test_help_and_version_without_numpy():
     for argv in (["--help"], ["--version"], ["compare", "--help"], ["run", "--help"],
-                 ["observe", "--help"], ["calibrate", "--help"]):
+                 ["observe", "--help"], ["calibrate", "--help"], ["plot", "--help"], ["report", "--help"],
+                 ["rerun", "--help"], ["doctor", "--help"]):
         done = python("import sys\nfrom reclaim.cli import main\ntry: main(sys.argv[1:])\n"
                       "except SystemExit as e: assert e.code == 0\n"
                       "assert 'numpy' not in sys.modules and 'reclaim._core' not in sys.modules\n"

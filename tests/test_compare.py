@@ -1,5 +1,6 @@
 """Results and comparisons: their numbers, tables and JSON, over a simulation that only counts."""
 
+import csv
 import json
 import pickle
 import sys
@@ -9,10 +10,11 @@ import pytest
 
 import fake_simulation
 from fake_simulation import Simulation
-from reclaim.comparison import COUNTS, RATIOS, Row, compare, simulate
-from reclaim.errors import PolicyError, ScenarioError
+from reclaim.comparison import COUNTS, RATIOS, Comparison, Row, compare, simulate
+from reclaim.errors import PolicyError, ReclaimError, ResultError, ScenarioError
 from reclaim.result import Result, show_number
 from reclaim.scenario import Scenario
+from reclaim.styles import styles
 
 # Counters that every result has, whatever else it counts.
 PROMISED = """bogo_ops_per_s tlb_shootdowns function_call_ipis pgscan_anon pgsteal_anon pswpin
@@ -203,3 +205,146 @@ def test_progress_covers_all_runs():
     shares = []
     compare("small", seeds=2, progress=lambda share, s: shares.append(share))
     assert len(shares) == 40 and shares == sorted(shares) and shares[-1] == 1.0
+
+
+# --- several seeds --------------------------------------------------------------------------------
+
+def test_one_run_has_no_statistics():
+    table = compare("small")
+    assert all(row.p is None and row.interval_pct is None and row.verdict == "" for row in table.rows)
+    assert "p" not in table.rows[0].to_dict() and "interval" not in repr(table)
+    assert table.rows[1].before_runs == (400.0,)
+
+
+def test_statistics_of_seeds(fake):
+    table = compare("small", seeds=range(1, 9))
+    rows = {row.metric: row for row in table.rows}
+    shoot = rows["tlb_shootdowns"]
+    assert shoot.before_runs == tuple(400.0 * s for s in range(1, 9))
+    assert shoot.interval_pct == pytest.approx((-50, -50))    # each pair halves, whatever its seed
+    assert 0.05 < shoot.p < 0.3 and shoot.verdict == "~"      # the U-test does not pair
+    assert rows["pgsteal_anon"].p == 1.0 and rows["pgsteal_anon"].verdict == "~"
+    per_page = rows["tlb_shootdowns_per_page"]
+    assert per_page.p == pytest.approx(2 / 12870) and per_page.verdict == "better"
+    assert rows["ipis_per_shootdown"].verdict == "differs"
+    assert rows["simulated_s_per_wall_s"].p is None           # no simulated number
+    assert compare("small", "stage5", "stage0", seeds=8).rows[5].verdict == "worse"
+    data = per_page.to_dict()
+    assert data["verdict"] == "better" and data["interval_pct"] == pytest.approx([-50, -50])
+    json.dumps(table.to_dict(), allow_nan=False)
+    text = repr(table)
+    assert "pairs of runs with the same seed" in text and "Warning" not in text
+    line = next(line for line in text.splitlines() if line.startswith("tlb_shootdowns_per_page"))
+    assert "-50.0 -50.0%" in line and line.endswith("better") and "<0.001" in line
+
+
+def test_too_few_seeds_are_warned_of():
+    assert "Warning: 5 seeds are too few" in repr(compare("small", seeds=5))
+    assert "no p can be below 0.05" in repr(compare("small", seeds=3))
+    assert "Warning" not in repr(compare("small", seeds=6)) + repr(compare("small"))
+
+
+def test_seeds_that_draw_nothing_are_not_tested():
+    table = compare("small", seeds=[4, 4, 4])
+    assert all(row.p is None for row in table.rows)
+    assert "nothing here was drawn at random" in repr(table)
+
+
+def test_an_interrupted_run_is_not_tested(fake):
+    fake.interrupt_at = (7, 5)
+    table = compare("small", seeds=4)
+    assert (len(table.before.runs), len(table.after.runs)) == (4, 3)
+    assert all(row.p is None for row in table.rows) and "nothing is tested" in repr(table)
+    assert "The runs are of 0.1 to 0.2 s" in repr(table)
+
+
+def test_sides_of_other_seeds_are_not_paired():
+    before, after = ([simulate("small", policy, seed=s) for s in seeds]
+                     for policy, seeds in (("stage0", range(1, 7)), ("stage5", range(3, 10))))
+    table = Comparison.of(before, after)
+    assert "by itself, since their seeds" in repr(table)
+    assert table.rows[5].p == pytest.approx(2 / 1716) and table.rows[5].verdict == "better"
+    low, high = table.rows[1].interval_pct
+    assert low < -50 < high
+
+
+def test_verdicts():
+    def verdict(before, after, p=0.01, metric="tlb_shootdowns"):
+        return Row(metric, before, after, p=p).verdict
+    assert verdict(2, 1) == "better" and verdict(1, 2) == "worse" and verdict(0, 5) == "worse"
+    assert verdict(2, 1, p=0.05) == "~" and verdict(2, 1, p=None) == "" and verdict(2, 2) == "differs"
+    assert verdict(1, 2, metric="pgscan_anon") == "differs"
+    assert verdict(1, 2, metric="bogo_ops_per_s") == "better"
+
+
+def test_of_saved_runs():
+    before, after = ([simulate("small", policy, seed=s) for s in (1, 2)] for policy in ("stage0", "stage5"))
+    table = Comparison.of(before, after)
+    same = compare("small", seeds=2)
+    assert [row.to_dict() for row in table.rows] == [row.to_dict() for row in same.rows]
+    assert Comparison.of(before[0], after[0]).title() == compare("small").title()
+    for bad in ([], [before[0], after[0]], Result(None, "x", 1, {})):
+        with pytest.raises(ResultError):
+            Comparison.of(before, bad)
+
+
+# --- styles ---------------------------------------------------------------------------------------
+
+@pytest.fixture
+def table():
+    return compare("batch-tlb-flush", seeds=6, seconds=1)
+
+
+def test_every_style(table):
+    assert {"table", "lkml", "mmtests", "lkp", "markdown", "csv", "json"} <= set(styles())
+    for name, text in styles().items():
+        for comparison in (table, compare("small"), compare("small", seeds=2)):
+            out = comparison.to_text(name)
+            assert "stage0" in out and "stage5" in out and not out.endswith("\n") and text
+            if name != "csv":      # whose lines may end in empty cells
+                assert [line for line in out.splitlines() if line != line.rstrip()] == []
+    with pytest.raises(ReclaimError, match="did you mean 'lkml'"):
+        table.to_text("lkm")
+
+
+def test_lkml(table):
+    out = table.to_text("lkml")
+    assert max(map(len, out.splitlines())) <= 72 and "simulated" in out
+    line = next(line for line in out.splitlines() if line.startswith("tlb_shootdowns_per_page"))
+    assert line.split()[1:] == ["2.000", "1.000", "-50.0%", "0.002"]
+    assert "TLB shootdowns" in out and "bogo ops/s" in out and "6 seeds" in out
+
+
+def test_mmtests(table):
+    out = table.to_text("mmtests")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["Amean", "tlb_shootdowns_per_page", "2.000", "(", "0.00%)", "1.000", "*", "50.00%*"] in lines
+    assert ["Amean", "steal_per_scan", "0.500", "(", "0.00%)", "0.500", "(", "0.00%)"] in lines
+    assert "Positive is better" in out and "CoeffVar" in out
+    assert "CoeffVar" not in compare("small").to_text("mmtests")
+
+
+def test_lkp(table):
+    lines = table.to_text("lkp").splitlines()
+    assert lines[2] == "         %stddev     %change         %stddev"
+    line = next(line for line in lines if line.endswith("interrupts.TLB:TLB_shootdowns"))
+    # 2000 to 12000: mean 7000, deviation 3742 of it, 53%.
+    assert line == "      7000 ± 53%      -50.0%       3500 ± 53%  interrupts.TLB:TLB_shootdowns"
+    line = next(line for line in lines if line.endswith("reclaim.tlb_shootdowns_per_page"))
+    assert line == "      2.00            -50.0%       1.00        reclaim.tlb_shootdowns_per_page"
+
+
+def test_markdown_is_escaped():
+    s = Scenario.load("small").replace(name="<img src=x> | a")
+    out = compare(s, seeds=2).to_text("markdown")
+    assert "<img" not in out and "&lt;img" in out
+    rows = [line for line in out.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1 and rows[1].startswith("|:---|---:")
+
+
+def test_csv_and_json(table):
+    rows = list(csv.DictReader(table.to_text("csv").splitlines()))
+    assert [row["metric"] for row in rows] == [row.metric for row in table.rows]
+    assert float(rows[1]["before"]) == table.rows[1].before and rows[5]["verdict"] == "better"
+    assert rows[0]["published_before"] == "28238.63" and rows[0]["seeds"] == "6"
+    assert json.loads(table.to_text("json")) == json.loads(json.dumps(table.to_dict()))

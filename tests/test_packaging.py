@@ -105,6 +105,7 @@ def test_sdist_and_wheel(tmp_path):
         metadata = archive.read(next(n for n in held if n.endswith(".dist-info/METADATA"))).decode()
     assert sources <= held
     assert any(re.fullmatch(r"reclaim/_core\..*\.so", name) for name in held)
+    assert "reclaim/selfcheck.toml" in held
     assert [name for name in held if name.endswith((".c", ".pyc"))
             or not name.startswith(("reclaim/", "reclaim_sim-"))] == []
     assert "License-Expression: BSD-3-Clause" in metadata and "License-File: LICENSE" in metadata

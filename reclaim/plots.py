@@ -1,0 +1,466 @@
+"""Pictures of results, with matplotlib (``pip install "reclaim-sim[plot]"``).
+
+Every kind is one function, registered by `_kind`.  Series differ in lightness, hatch and label and
+not in hue alone, so that the pictures survive colour blindness and a greyscale print.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reclaim import names
+from reclaim.errors import ResultError, did_you_mean
+from reclaim.files import check_directory, replacing
+from reclaim.result import Result, show_number
+
+if TYPE_CHECKING:
+    from reclaim.grid import Grid
+
+SUFFIXES = ("svg", "png", "pdf")
+WIDTH = 5.4         # of a picture [inches]: its text can be read on a phone
+MAX_RESULTS = 64
+MAX_GROUPS = 6      # that one picture can show apart
+MAX_LABELLED = 3    # of which each can have its numbers beside it
+RARE = 0.001        # values of a histogram below this share do not widen it
+MAX_BARS = 64       # values of a histogram; with more it is a line
+
+_Plot = Callable[[Sequence[Result]], Any]
+_KINDS: dict[str, _Plot] = {}
+
+# Before and after first: dark and light, then others; from Okabe and Ito's palette.
+_SERIES = (("#0072B2", ""), ("#E69F00", "////"), ("#009E73", "...."), ("#CC79A7", "xxxx"),
+           ("#56B4E9", "\\\\\\\\"), ("#D55E00", "++++"))
+_LINES = ("-", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+_PUBLISHED = "#222222"
+# Each category of time: what is shown of it, colour, hatch.  Neighbours differ in lightness.
+_TIME = {
+    "user": ("user code", "#009E73", ""), "walk": ("page walks", "#BFE8DA", "...."),
+    "fault": ("faults", "#56B4E9", ""), "swap": ("swap in and out", "#F0E442", ""),
+    "scan": ("LRU scans", "#0072B2", ""), "unmap": ("unmapping", "#9CCBE8", "\\\\\\\\"),
+    "flush": ("flushes: sending", "#D55E00", ""), "flush_wait": ("flushes: waiting", "#FFD1A3", "////"),
+    "interrupt": ("interrupts", "#7A3B00", ""), "lock_wait": ("waiting for locks", "#E6B8D2", "xxxx"),
+    "sched": ("scheduling", "#555555", ""), "idle": ("idle", "#EEEEEE", ""),
+    "steal": ("host runs another", "#CCCCCC", "----"),
+}
+_SMALL = 0.01       # a category below this share in every bar is summed with the others
+_STYLE = {"font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False,
+          "axes.spines.right": False, "hatch.linewidth": 0.6, "svg.fonttype": "path",
+          "svg.hashsalt": "reclaim", "figure.dpi": 100, "axes.axisbelow": True}
+
+
+def _kind(name: str) -> Callable[[_Plot], _Plot]:
+    def register(function: _Plot) -> _Plot:
+        _KINDS[name] = function
+        return function
+    return register
+
+
+def kinds() -> dict[str, str]:
+    """Each kind of picture of results, with a sentence about it."""
+    return {name: (function.__doc__ or "").strip().split("\n")[0] for name, function in _KINDS.items()}
+
+
+def check_kind(name: str, others: Sequence[str] = ()) -> str:
+    """`name`, if there is such a kind, or it is one of `others`.
+
+    Raises
+    ------
+    ResultError : there is none.
+    """
+    known = [*_KINDS, *others]
+    if name not in known:
+        raise ResultError(f"unknown kind of plot {name!r}: choose from {', '.join(known)}"
+                          f"{did_you_mean(name, known)}")
+    return name
+
+
+def plot(results: Result | Sequence[Result], kind: str = "time") -> Any:
+    """A matplotlib ``Figure`` of results, `kind` one of `kinds`.
+
+    Results of one scenario and policy are taken together: means of shares, medians of counts.
+
+    Raises
+    ------
+    ResultError : no such kind, nothing to show in these results, or matplotlib is not installed.
+    """
+    runs = [results] if isinstance(results, Result) else list(results)
+    if not 1 <= len(runs) <= MAX_RESULTS:
+        raise ResultError(f"{len(runs)} results: a plot shows 1 to {MAX_RESULTS}")
+    draw = _KINDS[check_kind(kind)]
+    with context():
+        figure: Any = draw(runs)
+    return figure
+
+
+def check_name(path: str) -> str:
+    """The kind of file that the name `path` tells: svg, png or pdf.
+
+    Raises
+    ------
+    ResultError : it tells none of them, or its directory is not there.
+    """
+    suffix = os.path.splitext(path)[1].lower().removeprefix(".")
+    if suffix not in SUFFIXES:
+        raise ResultError(f"{path}: the name does not tell the kind of picture: end it in "
+                          f"{', '.join('.' + s for s in SUFFIXES)}{did_you_mean(suffix, SUFFIXES)}")
+    check_directory(path, ResultError)
+    return suffix
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure to `path`, whole or not at all; the same figure gives the same bytes.
+
+    Raises
+    ------
+    ResultError : the name tells no kind of picture.
+    OSError : the file cannot be written.
+    """
+    name = os.fspath(path)
+    suffix = check_name(name)
+    with context(), replacing(name, ResultError) as file:
+        figure.savefig(file, format=suffix, dpi=160, metadata=_METADATA[suffix])
+
+
+_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {},
+                                        "pdf": {"CreationDate": None, "ModDate": None}}
+
+
+def matplotlib() -> Any:
+    """The matplotlib package.
+
+    Raises
+    ------
+    ResultError : it is not installed.
+    """
+    try:
+        import matplotlib as package
+        import matplotlib.figure
+    except ImportError as err:
+        raise ResultError(f'plots need matplotlib ({err}): pip install "reclaim-sim[plot]"') from None
+    return package
+
+
+def context() -> Any:
+    """Matplotlib's settings for these pictures, while it is entered."""
+    return matplotlib().rc_context(_STYLE)
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure that no window, back end or global state knows."""
+    matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The runs of one scenario and policy."""
+
+    label: str
+    runs: tuple[Result, ...]
+    colour: str
+    hatch: str
+
+    def median(self, counter: str) -> float:
+        return float(np.median([run.counters.get(counter, 0) for run in self.runs]))
+
+    def histogram(self, name: str) -> NDArray[np.float64]:
+        """The sum over the runs."""
+        parts = [np.asarray(run.histograms.get(name, ()), dtype=np.float64) for run in self.runs]
+        total = np.zeros(max((len(part) for part in parts), default=0))
+        for part in parts:
+            total[:len(part)] += part
+        return total
+
+
+def _groups(runs: Sequence[Result]) -> list[_Group]:
+    found: dict[tuple[str, str], list[Result]] = {}
+    for run in runs:
+        found.setdefault((run.name, run.policy), []).append(run)
+    if len(found) > MAX_GROUPS:
+        raise ResultError(f"results of {len(found)} scenarios and policies: a plot shows {MAX_GROUPS} apart; "
+                          "give fewer")
+    one = len({name for name, _ in found}) == 1
+    return [_Group(policy if one else f"{name}\n{policy}", tuple(of), *_SERIES[i])
+            for i, ((name, policy), of) in enumerate(found.items())]
+
+
+def _what(runs: Sequence[Result]) -> str:
+    """What ran, for a title."""
+    scenarios = list(dict.fromkeys(run.name for run in runs))
+    seconds = sorted({run.seconds for run in runs})
+    length = f"{seconds[0]:g} s" if len(seconds) == 1 else f"{seconds[0]:g} to {seconds[-1]:g} s"
+    partial = ", PARTIAL" if any(run.partial for run in runs) else ""
+    name = _cut(scenarios[0], 40) if len(scenarios) == 1 else f"{len(scenarios)} scenarios"
+    return f"{name}: {length} simulated{partial}"
+
+
+def _cut(text: str, length: int) -> str:
+    text = text.replace("$", r"\$")      # no mathematics
+    return text if len(text) <= length else text[:length - 3] + "..."
+
+
+def _bar_style(group: _Group) -> dict[str, Any]:
+    return {"color": group.colour, "hatch": group.hatch, "edgecolor": "white", "linewidth": 0.8}
+
+
+def _title(axes: Any, what: str, runs: Sequence[Result]) -> None:
+    axes.set_title(f"{what}\n{_what(runs)}", loc="left")
+
+
+@_kind("time")
+def _time(runs: Sequence[Result]) -> Any:
+    """Where the CPUs' time went, a bar for each policy."""
+    groups = _groups(runs)
+    shares = [{name: float(np.mean([run.shares().get(name, 0.0) for run in group.runs]))
+               for name in names.TIMES} for group in groups]
+    if not any(sum(of.values()) for of in shares):
+        raise ResultError(f"{_what(runs)}: no time was spent, so there is nothing to show")
+    shown = [name for name in _TIME if max(of.get(name, 0.0) for of in shares) >= _SMALL]
+    rest = [name for name in _TIME if name not in shown and max(of.get(name, 0.0) for of in shares) > 0]
+    rows = -(-(len(shown) + bool(rest)) // 2)
+    figure = _figure(WIDTH, 1.5 + 0.62 * len(groups) + 0.24 * rows)
+    axes = figure.add_subplot()
+    handles = []
+    for name in [*shown, *(["other"] if rest else [])]:
+        text, colour, hatch = _TIME.get(name, ("other, each below 1%", "#FFFFFF", ""))
+        handles.append(_segments(axes, shares, name, shown, rest, text, colour, hatch))
+    axes.set_yticks(range(len(groups)), [_cut_lines(group.label) for group in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of all CPUs' time [%]")
+    _title(axes, "Where the CPUs' time went", runs)
+    figure.legend(handles, [h.get_label() for h in handles], loc="outside lower left", ncols=2,
+                  frameon=False, fontsize=9, handlelength=1.6)
+    return figure
+
+
+def _segments(axes: Any, shares: list[dict[str, float]], name: str, shown: list[str], rest: list[str],
+              text: str, colour: str, hatch: str) -> Any:
+    """The segment `name` in each bar, labelled where there is room."""
+    widths = [100 * (sum(of.get(n, 0.0) for n in rest) if name == "other" else of[name]) for of in shares]
+    before = shown[:shown.index(name)] if name in shown else shown
+    lefts = [100 * sum(of[n] for n in before) for of in shares]
+    if len(shares) <= MAX_LABELLED:
+        text = f"{_cut(text, 36)} ({', '.join(_percent(width) for width in widths)}%)"
+    bars = axes.barh(range(len(shares)), widths, left=lefts, height=0.66, color=colour, hatch=hatch,
+                     edgecolor="#333333", linewidth=0.6, label=text)
+    for y, (left, width) in enumerate(zip(lefts, widths, strict=True)):
+        if width >= 6.5:
+            axes.text(left + width / 2, y, f"{width:.0f}%", ha="center", va="center", fontsize=9,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9})
+    return bars
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}"
+
+
+def _cut_lines(label: str) -> str:
+    return "\n".join(_cut(line, 22) for line in label.split("\n"))
+
+
+@_kind("batches")
+def _batches(runs: Sequence[Result]) -> Any:
+    """How many dirty folios one flush of a batch covered."""
+    return _histogram(runs, "flush_batch_size", "Dirty folios per batch flush", "folios in the batch",
+                      "share of batch flushes [%]", "no batches: each dirty folio has a flush of its own")
+
+
+@_kind("targets")
+def _targets(runs: Sequence[Result]) -> Any:
+    """How many other CPUs a flush was sent to."""
+    return _histogram(runs, "targets_per_flush", "CPUs that a flush was sent to", "target CPUs of the flush",
+                      "share of flushes [%]", "no flush was sent to another CPU")
+
+
+def _histogram(runs: Sequence[Result], name: str, what: str, x: str, y: str, none: str) -> Any:
+    groups = _groups(runs)
+    counts = [group.histogram(name) for group in groups]
+    figure = _figure(WIDTH, 3.6)
+    axes = figure.add_subplot()
+    present = [(group, of) for group, of in zip(groups, counts, strict=True) if of.sum()]
+    used = [np.nonzero(of >= RARE * of.sum())[0] for _, of in present]
+    low = min((int(of[0]) for of in used), default=0)
+    high = max((int(of[-1]) for of in used), default=1)
+    for i, (group, of) in enumerate(present):
+        values = np.arange(low, high + 1)
+        share = np.zeros(len(values))
+        part = of[low:high + 1]
+        share[:len(part)] = 100 * part / of.sum()
+        mean = float((np.arange(len(of)) * of).sum() / of.sum())
+        label = f"{_one_line(group)}: mean {mean:.3g}, {show_number(int(of.sum()))} flushes"
+        if len(values) > MAX_BARS:
+            axes.stairs(share, np.arange(low, high + 2) - 0.5, color=group.colour, linewidth=1.4,
+                        linestyle=_LINES[i % len(_LINES)], label=label)
+            continue
+        width = 0.84 / len(present)
+        axes.bar(values + (i - (len(present) - 1) / 2) * width, share, width, label=label,
+                 **_bar_style(group))
+    for group, of in zip(groups, counts, strict=True):
+        if not of.sum():
+            axes.bar([low], [0], color="none", label=f"{_one_line(group)}: {none}")
+    margin = 0.7 + 0.02 * (high - low)      # half of a number beside the first bar
+    axes.set_xlim(low - margin, high + margin)
+    axes.xaxis.set_major_locator(_integers())
+    last = max((int(np.nonzero(of)[0][-1]) for _, of in present), default=high)
+    axes.set_xlabel(f"{x} [number]" + f"; up to {last}, each below {RARE:.1%}" * (last > high))
+    axes.set_ylabel(y)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    _title(axes, what, runs)
+    if present:
+        _label_peaks(axes, len(present))
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "nothing to show:\n" + none.replace(": ", ":\n"), ha="center", va="center",
+                  transform=axes.transAxes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=1, frameon=False,
+                  fontsize=9, handlelength=1.6)
+    return figure
+
+
+def _integers() -> Any:
+    from matplotlib.ticker import MaxNLocator
+    return MaxNLocator(nbins=12, integer=True)
+
+
+def _one_line(group: _Group) -> str:
+    return ", ".join(_cut(line, 40 // (1 + group.label.count("\n"))) for line in group.label.split("\n"))
+
+
+def _label_peaks(axes: Any, series: int) -> None:
+    """The share beside the highest bars, which stand alone enough for it."""
+    from matplotlib.patches import Rectangle
+    bars = [bar for bar in axes.patches if isinstance(bar, Rectangle) and bar.get_height() > 0]
+    if not bars or series > MAX_LABELLED:
+        axes.set_ylim(0, None)
+        return
+    top = max(bar.get_height() for bar in bars)
+    axes.set_ylim(0, top * 1.14)
+    taken: list[tuple[float, float]] = []
+    span = axes.get_xlim()[1] - axes.get_xlim()[0]
+    for bar in sorted(bars, key=lambda bar: -bar.get_height())[:5 * max(1, series)]:
+        x, y = bar.get_x() + bar.get_width() / 2, bar.get_height()
+        crowded = any(abs(x - other) < span / 11 and abs(y - at) < top / 9 for other, at in taken)
+        if y >= 0.02 * top and not crowded:
+            axes.annotate(f"{y:.0f}%" if series > 1 else f"{_percent(y)}%", (x, y), (0, 2), ha="center",
+                          va="bottom", textcoords="offset points", fontsize=7.5 if series > 1 else 8.5)
+            taken.append((x, y))
+
+
+# Count -> what it is called on the axis; all per reclaimed page.
+_PER_PAGE = {"tlb_shootdowns": "TLB shootdowns", "function_call_ipis": "function-call\nIPIs",
+             "pgscan_anon": "pages scanned"}
+
+
+@_kind("per-page")
+def _per_page(runs: Sequence[Result]) -> Any:
+    """Counts for each reclaimed page, beside what was published."""
+    groups = _groups(runs)
+    published = _published(runs)
+    nr = len(groups) + len(published)
+    figure = _figure(max(WIDTH, 0.9 + 1.05 * (nr + 1)), 4.0)
+    axes = figure.add_subplot()
+    width = 0.86 / nr
+    top = 0.0
+    for i, group in enumerate(groups):
+        for at, counter in enumerate(_PER_PAGE):
+            values = [run.counters.get(counter, 0) / run.counters["pgsteal_anon"] for run in group.runs
+                      if run.counters.get("pgsteal_anon")]
+            if not values:
+                raise ResultError(f"{_one_line(group)}: nothing was reclaimed, so nothing is per reclaimed "
+                                  "page; run it longer")
+            middle = float(np.median(values))
+            x = at + (i - (nr - 1) / 2) * width
+            axes.bar([x], [middle], width, **_bar_style(group), label=_one_line(group) + ", simulated"
+                     if at == 0 else None)
+            if len(values) > 1:
+                axes.errorbar([x], [middle], [[middle - min(values)], [max(values) - middle]], fmt="none",
+                              ecolor="#222222", capsize=2, linewidth=1)
+            top = max(top, max(values))
+            _value(axes, x, max(values), middle)
+    for i, (label, of, fill) in enumerate(published):
+        for at, counter in enumerate(_PER_PAGE):
+            if counter not in of or not of.get("pgsteal_anon"):
+                continue
+            value = of[counter] / of["pgsteal_anon"]
+            x = at + (len(groups) + i - (nr - 1) / 2) * width
+            axes.bar([x], [value], width, facecolor=fill, edgecolor=_PUBLISHED, linewidth=1.1,
+                     linestyle=(0, (3, 1.5)), label=label if at == 0 else None)
+            top = max(top, value)
+            _value(axes, x, value, value)
+    axes.set_xticks(range(len(_PER_PAGE)), list(_PER_PAGE.values()))
+    axes.set_xlim(-0.55, len(_PER_PAGE) - 0.45)
+    axes.set_ylim(0, top * 1.12 or 1)
+    axes.set_ylabel("count per reclaimed page [1/page]")
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    _title(axes, "Counts per reclaimed page", runs)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False,
+                  fontsize=9, handlelength=1.6)
+    return figure
+
+
+def _value(axes: Any, x: float, y: float, value: float) -> None:
+    axes.annotate(f"{value:.2f}" if value < 10 else f"{value:.1f}", (x, y), (0, 2.5), ha="center",
+                  va="bottom", textcoords="offset points", fontsize=8.5)
+
+
+def _published(runs: Sequence[Result]) -> list[tuple[str, dict[str, Any], str]]:
+    """(label, table, fill) of the published sides, if all runs have the same."""
+    tables = [getattr(run.scenario, "published", {}) for run in runs]
+    if any(table != tables[0] for table in tables) or not tables[0]:
+        return []
+    return [(f"published, {side}", tables[0][side], fill)
+            for side, fill in (("before", "#BBBBBB"), ("after", "#FFFFFF")) if tables[0].get(side)]
+
+
+def plot_grid(grid: Grid) -> Any:
+    """A matplotlib ``Figure`` of a `reclaim.grid.Grid`: a cell for each pair of values."""
+    with context():
+        return _draw_grid(grid)
+
+
+def _draw_grid(grid: Grid) -> Any:
+    (x_name, xs), (y_name, ys) = grid.axes
+    figure = _figure(max(5.2, min(16.0, 2.6 + 0.72 * len(xs))), max(3.0, min(16.0, 1.9 + 0.46 * len(ys))))
+    axes = figure.add_subplot()
+    values = np.ma.masked_invalid(grid.values)
+    axes.set_facecolor("#FFFFFF")
+    mesh = axes.pcolormesh(values, cmap="cividis", edgecolors="white", linewidth=1)
+    low, high = mesh.get_clim() if values.count() else (0.0, 1.0)
+    for i in range(len(ys)):
+        for j in range(len(xs)):
+            value = grid.values[i, j]
+            known = bool(np.isfinite(value))
+            light = not known or (value - low) / ((high - low) or 1) > 0.55
+            axes.text(j + 0.5, i + 0.5, _grid_number(float(value)) if known else "-", ha="center",
+                      va="center", color="black" if light else "white", fontsize=9 if len(xs) <= 16 else 6)
+    axes.set_xticks(np.arange(len(xs)) + 0.5, [_cut(str(x), 18) for x in xs],
+                    rotation=0 if max(len(str(x)) for x in xs) * len(xs) <= 60 else 40,
+                    ha="center" if max(len(str(x)) for x in xs) * len(xs) <= 60 else "right")
+    axes.set_yticks(np.arange(len(ys)) + 0.5, [_cut(str(y), 18) for y in ys])
+    axes.set_xlabel(_cut(grid.label(x_name), 60))
+    axes.set_ylabel(_cut(grid.label(y_name), 60))
+    axes.tick_params(length=0)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.9)
+    bar.set_label(grid.metric_label, fontsize=9)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: _grid_number(value))
+    bar.outline.set_visible(False)
+    missing = "" if np.isfinite(grid.values).all() else " (-: none)"
+    axes.set_title(f"{grid.metric}{missing}\n{_cut(grid.title, 56)}", loc="left")
+    return figure
+
+
+def _grid_number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 10_000 else f"{value / 1000:,.0f}k" if abs(value) < 1e6 \
+        else f"{value / 1e6:,.3g}M"
