@@ -5,6 +5,7 @@ is the machine, `act`, `run`, `digest` and `check` are what the tests use.
 """
 
 from ._load import names
+from .call_invariants import CallInvariants
 from .calls import Calls
 from .charge import Charge
 from .digest import Digest
@@ -35,7 +36,7 @@ BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
 class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host, Zap,
-                Calls, Generations, GenerationInvariants, Digest, Invariants):
+                Calls, Generations, GenerationInvariants, CallInvariants, Digest, Invariants):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):
