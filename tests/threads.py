@@ -227,3 +227,74 @@ def _calls(pick, randint, pages: int) -> list[tuple]:
         return [make_pass(pick(["SEQ", "RAND", "FWDREV"]), write=pick([0, 1, 2]), zero=pick([0, 1]), first=first,
                           nr=nr, count=min(300, 2 * nr), think=think)]
     return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]
+
+
+def busy_calls(seed: int) -> World:
+    """Callers in one mm, whose other threads use what they move and unmap, and reclaim in another mm.
+
+    Calls are most of what the callers do, and long costs keep their locks held and their flushes under way: in
+    `calls_world` reclaim seldom comes upon one.
+    """
+    rng = random.Random(f"busy calls {seed}")
+    pick = rng.choice
+    callers, users, others = pick([1, 1, 2]), pick([0, 1, 2]), pick([1, 1, 2])
+    threads = callers + users + others
+    nr_cpus, first, nr, by, pages = pick([2, 3, threads]), *pick([
+        (400, 100, 112, 700), (412, 100, 100, 612), (0, 512, 512, 1100), (0, 512, 1024, 1600), (3, 60, 90, 200),
+        (600, 100, -600, 700), (600, 600, -600, 1200), (20, 33, 512, 600), (0, 80, 700, 790), (512, 512, -512, 1024)])
+    filled = dict(first=first, nr=min(nr, pick([30, 100])))
+    fill = make_pass("SEQ", write=1, zero=pick([0, 1]), **filled)
+    back = make_pass("MREMAP", first=first + by, nr=nr, stride=-by, count=1)
+    programs = []
+    for _ in range(callers):
+        own = [fill]
+        while len(own) < 6:
+            own += _busy_call(pick, first, nr, by, back)
+        programs.append(own)
+    few = filled["nr"]
+    programs += [[make_pass("RAND", write=pick([0, 0, 2]), zero=pick([0, 1]), first=first + pick([0, 0, by]),
+                            nr=few, count=10**6, think=pick([1_000_003, 5_000_003]))] for _ in range(users)]
+    limit = size = 65 * nr_cpus + pick([30, 60, 120])
+    programs += [[make_pass("SEQ", write=1, nr=size, count=10**6,
+                            think=pick([1000, 200_003]))] for _ in range(others)]
+    number = [len(own) for own in programs]
+    long = dict(pick([(), (("walk_pte", 20),), (("walk_pte", 50), ("unmap", 20)), (("flush_fixed", 500),),
+                      (("ipi_delivery", 500), ("zap_pte", 3)), (("unmap", 40), ("rmap", 20)), (("rmap", 50),),
+                      (("lru_lock", 300), ("lru_add", 9)), (("zap_pte", 20),), (("pageout", 50), ("free", 20)),
+                      (("walk_pte", 20), ("flush_fixed", 500))]))
+    swap_sync, host_cpus = pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
+    return one_mm(
+        *(row for own in programs for row in own), threads=threads, nr_cpus=nr_cpus, limit=limit,
+        mm_pages=(pages, size), mm_recency=(pick([False, False, True]), pick([True, False])),
+        task_mm=(0,) * (callers + users) + (1,) * others, task_cpu=tuple(t % nr_cpus for t in range(threads)),
+        task_pinned=tuple(pick([False, True]) for _ in range(threads)),
+        task_first_pass=tuple(sum(number[:t]) for t in range(threads)), task_nr_passes=tuple(number),
+        task_loop_to=tuple(pick([0, 0, 1]) if t < callers else 0 for t in range(threads)),
+        task_restart=tuple(pick([True, True, False]) for _ in range(threads)),
+        nr_slots=pick([8 * pages] * 6 + [pages // 4, 0]), lru=pick([0, 0, 1]), swappiness=pick([60, 200, 200]),
+        costs=slow(**{name: factor * 1_000_003 for name, factor in long.items()}), tick=pick([10**9, 10**8]),
+        slice_ticks=pick([1, 3]), cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]),
+        pcid=pick([True, False]), l2_sets=pick([8, 512]), swap_sync=swap_sync,
+        swapin_cached=swap_sync and pick([False, True]), rotational=not swap_sync and pick([False, True]),
+        io_depth=pick([1, 8]), io_latency=pick([1_000_003, 10**9]), host_cpus=host_cpus,
+        pv_flush=host_cpus > 0 and pick([False, True]), migrate_threshold=pick([0, 2**62]), seed=seed)
+
+
+def _busy_call(pick, first: int, nr: int, by: int, back: tuple) -> list[tuple]:
+    """A move there and back, or another call, perhaps with touches."""
+    think = pick([0, 1000, 50_021])
+    there, some = dict(first=first + by, nr=nr), pick([nr, 1, 20, nr // 3])
+    few = min(some, 60)
+    kind = pick(["MREMAP", "MREMAP", "MREMAP", "MUNMAP", "MPROTECT", "DONTNEED", "touch"])
+    if kind == "MREMAP":
+        touch = make_pass(pick(["SEQ", "RAND"]), write=pick([0, 1, 2]), count=few, think=think, **there)
+        return [make_pass("MREMAP", first=first, nr=nr, stride=by, count=1), *[touch] * pick([0, 1]), back]
+    if kind == "MPROTECT":
+        read = make_pass(pick(["SEQ", "RAND"]), first=first, nr=nr, count=few, think=think)
+        # Taken there, moved, given back here: R goes with its pages.
+        moved = [make_pass("MREMAP", first=first, nr=nr, stride=by, count=1), back] * pick([0, 1])
+        return [make_pass("MPROTECT", first=first, nr=some, count=1), *moved, read,
+                make_pass("MPROTECT", write=1, first=first, nr=nr, count=1)]
+    if kind == "touch":
+        return [make_pass("SEQ", write=1, zero=pick([0, 1]), first=first, nr=nr, count=few, think=think)]
+    return [make_pass(kind, first=first, nr=some, count=pick([1, 2]))]
