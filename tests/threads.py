@@ -229,6 +229,59 @@ def _calls(pick, randint, pages: int) -> list[tuple]:
     return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]
 
 
+def full_gather() -> World:
+    """9678 folios fill an mmu_gather: the rest of the range has a flush of its own."""
+    return one_mm(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", nr=10_000, count=1), threads=1,
+                  nr_cpus=2, pages=10_000, limit=11_000, loop=False)
+
+
+def many_tables() -> World:
+    """A page in each of 600 page tables: 509 of them fill a batch of page tables."""
+    pages = 600 * 512
+    return one_mm(make_pass("SEQ", write=1, nr=pages, stride=512, count=600), make_pass("MUNMAP", nr=pages, count=1),
+                  threads=1, nr_cpus=2, pages=pages, limit=1700, loop=False)
+
+
+def followed_moves() -> World:
+    """One moves pages, slowly, that two of another mm reclaim."""
+    rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
+            make_pass("MREMAP", first=520, nr=500, stride=-520, count=1)]
+    return one_mm(*rows, make_pass("SEQ", write=1, nr=400, count=10**6, think=1000), threads=3, pages=1024, limit=500,
+                  mm_pages=(1024, 1024), mm_recency=(True, True), task_mm=(0, 1, 1), task_first_pass=(0, 3, 3),
+                  task_nr_passes=(3, 1, 1), costs=slow(walk_pte=MS // 50), task_loop_to=(1, 0, 0))
+
+
+def pending_calls(kind: str) -> World:
+    """A call on pages that a thread of the mm uses, while tasks of another mm unmap them in batches."""
+    first, stride = (70, 600) if kind == "MREMAP" else (0, 1)
+    caller = [make_pass("SEQ", write=1, nr=100), make_pass("SEQ", write=1, first=98, nr=2, count=4, think=MS // 100),
+              make_pass(kind, first=first, nr=20, stride=stride, count=1)]
+    if kind == "MPROTECT":
+        caller.append(make_pass("MPROTECT", write=1, nr=20, count=1))
+    user = make_pass("SEQ", write=0 if kind == "MPROTECT" else 2, nr=60, count=10**6, think=MS // 100)
+    other = make_pass("SEQ", write=1, nr=800, count=10**6, think=1000)
+    if kind == "MREMAP":              # to where there is no page table: nothing to zap there, where it would be flushed
+        caller[2:2] = [make_pass("MUNMAP", first=512, nr=688, count=1)]
+    n = len(caller)
+    return one_mm(*caller, user, other, threads=4, pages=1200, limit=300, nr_slots=4000, l2_sets=64,
+                  mm_pages=(1200, 1200), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
+                  task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
+                  costs=slow(unmap=MS // 50))
+
+
+def moved_tables() -> World:
+    """One moves a page table there and back, slowly, a thread reads its pages, and another mm reclaims them."""
+    rows = [make_pass("SEQ", write=1, nr=512, think=1000),
+            make_pass("SEQ", write=1, first=1600, nr=1, count=3, think=MS // 10),
+            make_pass("MREMAP", nr=512, stride=1024, count=1),
+            make_pass("MREMAP", first=1024, nr=512, stride=-1024, count=1),
+            make_pass("RAND", nr=40, count=10**6, think=MS // 200),
+            make_pass("SEQ", write=1, nr=600, count=10**6, think=MS // 200)]
+    return one_mm(*rows, threads=3, pages=1700, limit=850, nr_slots=4000, l2_sets=512, mm_pages=(1700, 1700),
+                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 4, 5), task_nr_passes=(4, 1, 1),
+                  task_loop_to=(1, 0, 0), costs=slow(walk_pte=5 * MS))
+
+
 def busy_calls(seed: int) -> World:
     """Callers in one mm, whose other threads use what they move and unmap, and reclaim in another mm.
 
