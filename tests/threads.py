@@ -229,26 +229,29 @@ def _calls(pick, randint, pages: int) -> list[tuple]:
     return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]
 
 
-def full_gather() -> World:
-    """9678 folios fill an mmu_gather: the rest of the range has a flush of its own."""
-    return one_mm(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", nr=10_000, count=1), threads=1,
-                  nr_cpus=2, pages=10_000, limit=11_000, loop=False)
+def full_gather(first: int = 0) -> World:
+    """9678 folios fill an mmu_gather: the rest of the range has a flush of its own.
+
+    With first = 50 it is full where a page table ends.
+    """
+    return one_mm(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", first=first, nr=10_000 - first, count=1),
+                  threads=1, nr_cpus=2, pages=10_000, limit=11_000, loop=False)
 
 
-def many_tables() -> World:
-    """A page in each of 600 page tables: 509 of them fill a batch of page tables."""
-    pages = 600 * 512
-    return one_mm(make_pass("SEQ", write=1, nr=pages, stride=512, count=600), make_pass("MUNMAP", nr=pages, count=1),
+def many_tables(tables: int = 600) -> World:
+    """A page in each of so many page tables: 509 of them fill a batch of page tables."""
+    pages = tables * 512
+    return one_mm(make_pass("SEQ", write=1, nr=pages, stride=512, count=tables), make_pass("MUNMAP", nr=pages, count=1),
                   threads=1, nr_cpus=2, pages=pages, limit=1700, loop=False)
 
 
-def followed_moves() -> World:
+def followed_moves(lru: int = 0) -> World:
     """One moves pages, slowly, that two of another mm reclaim."""
     rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
             make_pass("MREMAP", first=520, nr=500, stride=-520, count=1)]
     return one_mm(*rows, make_pass("SEQ", write=1, nr=400, count=10**6, think=1000), threads=3, pages=1024, limit=500,
                   mm_pages=(1024, 1024), mm_recency=(True, True), task_mm=(0, 1, 1), task_first_pass=(0, 3, 3),
-                  task_nr_passes=(3, 1, 1), costs=slow(walk_pte=MS // 50), task_loop_to=(1, 0, 0))
+                  task_nr_passes=(3, 1, 1), costs=slow(walk_pte=MS // 50), task_loop_to=(1, 0, 0), lru=lru)
 
 
 def pending_calls(kind: str) -> World:
@@ -267,6 +270,23 @@ def pending_calls(kind: str) -> World:
                   mm_pages=(1200, 1200), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
                   task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
                   costs=slow(unmap=MS // 50))
+
+
+def unmapped_rights() -> World:
+    """Pages that nobody may write are unmapped, moved, and moved onto; then all are written."""
+    rows = [make_pass("SEQ", write=1, nr=200), make_pass("MPROTECT", nr=90, count=1), make_pass("SEQ", nr=90),
+            make_pass("MUNMAP", nr=30, count=1), make_pass("SEQ", write=1, nr=30),
+            make_pass("MREMAP", first=100, nr=30, stride=-70, count=1),
+            make_pass("SEQ", write=2, first=30, nr=30), make_pass("MREMAP", first=60, nr=30, stride=50, count=1),
+            make_pass("SEQ", write=1, nr=90), make_pass("MPROTECT", write=1, nr=200, count=1)]
+    return one_mm(*rows, threads=1, nr_cpus=2, pages=200, limit=190, l2_sets=64)
+
+
+def killed_rights() -> World:
+    """An OOM victim that has taken the right to write starts anew."""
+    rows = [make_pass("SEQ", write=1, nr=50), make_pass("MPROTECT", nr=50, count=1),
+            make_pass("SEQ", write=1, first=50, nr=650), make_pass("MPROTECT", write=1, nr=50, count=1)]
+    return one_mm(*rows, threads=2, pages=700, limit=300, nr_slots=0, task_first_pass=(0, 2), task_nr_passes=(4, 1))
 
 
 def moved_tables() -> World:

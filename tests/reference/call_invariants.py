@@ -53,7 +53,8 @@ class CallInvariants:
 
     def _check_call(self, t, outer):
         if t.mm.locks:
-            assert t.mmap in self._mmap_wanted(t, outer), f"task {t.nr} has {t.mmap} of the mmap_lock in {t.step}"
+            wanted = self._mmap_wanted(t, outer)
+            assert t.mmap in wanted, f"task {t.nr} has {t.mmap} of the mmap_lock in {t.step}"
         in_call = outer[:2] in ("E_", "V_") and outer not in ("E_LEFT", "V_CALL") and not self._exits(t)
         assert in_call == (t.call is not None), f"task {t.nr}: call {t.call} in {t.step}"
         if t.call not in GATHERS:
@@ -91,7 +92,8 @@ class CallInvariants:
         for c in self.cpus:
             if c.loaded_mm == t.mm.nr:
                 reached = self._usable(c).intersection(own)
-                assert not reached, f"CPU {c.nr} can use {sorted(reached)[:3]}, {how} by task {t.nr} in {t.step}"
+                assert not reached, (
+                    f"CPU {c.nr} can use {sorted(reached)[:3]}, {how} by task {t.nr} in {t.step}")
 
     def _unflushed(self, t):
         """The virtual pages that t unmapped without a page-table lock until its flush is done."""

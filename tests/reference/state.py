@@ -176,7 +176,8 @@ class Task(Stream):
                  "g_mm", "g_region", "g_force", "g_batched", "g_moved",
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
-                 "call", "mmap", "phase", "v_at", "v_lo", "v_hi", "v_nr", "v_tables", "v_last", "v_next", "v_new",
+                 "call", "mmap", "phase", "v_at", "v_lo", "v_hi", "v_nr", "v_tables", "v_last", "v_next",
+                 "v_new",
                  "batched", "batched_ret", "plug")
 
     def __init__(self, nr, world, mm):
