@@ -177,8 +177,7 @@ def test_what_is_unmapped_can_be_touched_again():
 
 def test_a_gather_that_is_full_is_flushed_and_freed():
     """9678 folios fill an mmu_gather: the rest of the range has a flush of its own."""
-    sim = Simulation(one_task(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", nr=10_000, count=1),
-                              pages=10_000, limit=11_000), "stage0")
+    sim = Simulation(worlds.full_gather(), "stage0")
     sim._core.run(1 << 50, actions=1 << 20, touches=10_000)
     before, seen = counters(sim), collections.Counter()
     for name, _ in steps(sim, 2000):
@@ -327,12 +326,7 @@ def test_mremap_flushes_the_old_range_under_its_locks():
 
 def test_reclaim_follows_a_folio_that_moves():
     """A reclaimer waits for the lock of the page-table page where the folio was: it gives that back."""
-    rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
-            make_pass("MREMAP", first=520, nr=500, stride=-520, count=1)]
-    world = one_mm(*rows, make_pass("SEQ", write=1, nr=400, count=10**6, think=1000), threads=3, pages=1024, limit=500,
-                   mm_pages=(1024, 1024), mm_recency=(True, True), task_mm=(0, 1, 1), task_first_pass=(0, 3, 3),
-                   task_nr_passes=(3, 1, 1), costs=worlds.slow(walk_pte=MS // 50), task_loop_to=(1, 0, 0))
-    sim, waited = Simulation(world, "stage5"), 0
+    sim, waited = Simulation(worlds.followed_moves(), "stage5"), 0
     spins = names.CPU_MODES.index("SPIN_LOCK")
     for i, (name, row) in enumerate(steps(sim, 60_000)):
         if name == "V_MOVED":
@@ -354,21 +348,7 @@ def test_reclaim_follows_a_folio_that_moves():
 def test_a_call_flushes_what_reclaim_left(kind, row):
     """A task of another mm, which the lock does not keep out, unmapped pages that a thread has in its TLB: without
     flush_tlb_batched_pending the call would return with that thread still using them.  After it none is left."""
-    first, stride = (70, 600) if kind == "MREMAP" else (0, 1)
-    caller = [make_pass("SEQ", write=1, nr=100), make_pass("SEQ", write=1, first=98, nr=2, count=4, think=MS // 100),
-              make_pass(kind, first=first, nr=20, stride=stride, count=1)]
-    if kind == "MPROTECT":
-        caller.append(make_pass("MPROTECT", write=1, nr=20, count=1))
-    user = make_pass("SEQ", write=0 if kind == "MPROTECT" else 2, nr=60, count=10**6, think=MS // 100)
-    other = make_pass("SEQ", write=1, nr=800, count=10**6, think=1000)
-    if kind == "MREMAP":              # to where there is no page table: nothing to zap there, where it would be flushed
-        caller[2:2] = [make_pass("MUNMAP", first=512, nr=688, count=1)]
-    n = len(caller)
-    world = one_mm(*caller, user, other, threads=4, pages=1200, limit=300, nr_slots=4000, l2_sets=64,
-                   mm_pages=(1200, 1200), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
-                   task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
-                   costs=worlds.slow(unmap=MS // 50))
-    sim = Simulation(world, "stage5")
+    sim = Simulation(worlds.pending_calls(kind), "stage5")
     stale, met, left = set(), 0, 0
     for name, line in steps(sim, 150_000):
         if sim.view("cpu")["current"][line["cpu"]] != 0:

@@ -10,7 +10,8 @@ from reference.generation_worlds import (GENERATIONS, generations, random_genera
 from reference.worlds import policies, random_policy, random_slots, random_ties, random_world, worlds
 from reclaim import names
 from reclaim.simulation import Simulation
-from threads import busy_threads, thread_world
+from threads import (busy_calls, busy_threads, calls_world, followed_moves, full_gather, killed_rights, many_tables,
+                     moved_tables, pending_calls, thread_world, unmapped_rights)
 from twin import compare, core_policy, twin_policy
 
 SEEDS = range(25)
@@ -32,6 +33,30 @@ SLOTS = {
     233: "clusters in between slots in use",
     235: "the same with slot caches, and no slot near",
     288: "a slot taken from a folio while slot caches are in use",
+}
+
+
+# Those of busy_calls that reach what is rare.
+RARE_CALLS = {
+    70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
+    275: "S_GEN waits for a folio that moves away",
+    296: "killed while it charges a page table for a move",
+}
+
+# Calls on an mm that random worlds seldom make: name, world, actions.
+CALLS = {
+    "a gather that is full": (full_gather, (), 95_000),
+    "the same at a page table's end": (full_gather, (50,), 95_000),
+    "a batch of page tables that is full": (many_tables, (), 15_000),
+    "one that is just full": (many_tables, (509,), 15_000),
+    "what nobody may write is unmapped": (unmapped_rights, (), 15_000),
+    "who took the right to write is killed": (killed_rights, (), 40_000),
+    "reclaim follows a folio that moved": (followed_moves, (), 80_000),
+    "the same with generations": (followed_moves, (1,), 40_000),
+    "a page table that moves": (moved_tables, (), 30_000),
+    "munmap of what is pending": (pending_calls, ("MUNMAP",), 30_000),
+    "mprotect of what is pending": (pending_calls, ("MPROTECT",), 30_000),
+    "mremap of what is pending": (pending_calls, ("MREMAP",), 30_000),
 }
 
 
@@ -82,6 +107,22 @@ def test_slots_for_long(seed: int):
 @pytest.mark.parametrize("draw, seeds", [(thread_world, range(40)), (busy_threads, range(60))])
 def test_threads(draw, seeds):
     compare_all(draw, seeds, 12_000)
+
+
+def test_calls():
+    """munmap, mprotect, mremap and the mmap_lock, in all stages and under any policy; every row of them is met."""
+    met = set()
+    compare_all(calls_world, (*range(5), 14, 187), 6000, met=met)
+    compare_all(busy_calls, (*range(6), 16), 6000, met=met)
+    compare_all(busy_calls, RARE_CALLS, 20_000, met=met)
+    for stage in range(6):
+        for draw, seed in ((calls_world, 20 + stage), (busy_calls, 40 + stage)):
+            compare(draw(seed), twin_policy(stage), actions=6000, chunk=4000, stage=f"stage{stage}", met=met)
+    for name in CALLS:
+        make, args, actions = CALLS[name]
+        compare(make(*args), twin_policy(5), actions=actions, chunk=20_000, met=met)
+    wanted = {name for name in names.STEPS if name.startswith("V_")} | {"E_ZAP", "E_PTES", "M_BATCHED"}
+    assert wanted <= met, wanted - met
 
 
 @pytest.mark.parametrize("draw", [random_world, random_ties, thread_world, busy_threads,

@@ -227,3 +227,147 @@ def _calls(pick, randint, pages: int) -> list[tuple]:
         return [make_pass(pick(["SEQ", "RAND", "FWDREV"]), write=pick([0, 1, 2]), zero=pick([0, 1]), first=first,
                           nr=nr, count=min(300, 2 * nr), think=think)]
     return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]
+
+
+def full_gather(first: int = 0) -> World:
+    """9678 folios fill an mmu_gather: the rest of the range has a flush of its own.
+
+    With first = 50 it is full where a page table ends.
+    """
+    return one_mm(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", first=first, nr=10_000 - first, count=1),
+                  threads=1, nr_cpus=2, pages=10_000, limit=11_000, loop=False)
+
+
+def many_tables(tables: int = 600) -> World:
+    """A page in each of so many page tables: 509 of them fill a batch of page tables."""
+    pages = tables * 512
+    return one_mm(make_pass("SEQ", write=1, nr=pages, stride=512, count=tables), make_pass("MUNMAP", nr=pages, count=1),
+                  threads=1, nr_cpus=2, pages=pages, limit=1700, loop=False)
+
+
+def followed_moves(lru: int = 0) -> World:
+    """One moves pages, slowly, that two of another mm reclaim."""
+    rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
+            make_pass("MREMAP", first=520, nr=500, stride=-520, count=1)]
+    return one_mm(*rows, make_pass("SEQ", write=1, nr=400, count=10**6, think=1000), threads=3, pages=1024, limit=500,
+                  mm_pages=(1024, 1024), mm_recency=(True, True), task_mm=(0, 1, 1), task_first_pass=(0, 3, 3),
+                  task_nr_passes=(3, 1, 1), costs=slow(walk_pte=MS // 50), task_loop_to=(1, 0, 0), lru=lru)
+
+
+def pending_calls(kind: str) -> World:
+    """A call on pages that a thread of the mm uses, while tasks of another mm unmap them in batches."""
+    first, stride = (70, 600) if kind == "MREMAP" else (0, 1)
+    caller = [make_pass("SEQ", write=1, nr=100), make_pass("SEQ", write=1, first=98, nr=2, count=4, think=MS // 100),
+              make_pass(kind, first=first, nr=20, stride=stride, count=1)]
+    if kind == "MPROTECT":
+        caller.append(make_pass("MPROTECT", write=1, nr=20, count=1))
+    user = make_pass("SEQ", write=0 if kind == "MPROTECT" else 2, nr=60, count=10**6, think=MS // 100)
+    other = make_pass("SEQ", write=1, nr=800, count=10**6, think=1000)
+    if kind == "MREMAP":              # to where there is no page table: nothing to zap there, where it would be flushed
+        caller[2:2] = [make_pass("MUNMAP", first=512, nr=688, count=1)]
+    n = len(caller)
+    return one_mm(*caller, user, other, threads=4, pages=1200, limit=300, nr_slots=4000, l2_sets=64,
+                  mm_pages=(1200, 1200), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
+                  task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
+                  costs=slow(unmap=MS // 50))
+
+
+def unmapped_rights() -> World:
+    """Pages that nobody may write are unmapped, moved, and moved onto; then all are written."""
+    rows = [make_pass("SEQ", write=1, nr=200), make_pass("MPROTECT", nr=90, count=1), make_pass("SEQ", nr=90),
+            make_pass("MUNMAP", nr=30, count=1), make_pass("SEQ", write=1, nr=30),
+            make_pass("MREMAP", first=100, nr=30, stride=-70, count=1),
+            make_pass("SEQ", write=2, first=30, nr=30), make_pass("MREMAP", first=60, nr=30, stride=50, count=1),
+            make_pass("SEQ", write=1, nr=90), make_pass("MPROTECT", write=1, nr=200, count=1)]
+    return one_mm(*rows, threads=1, nr_cpus=2, pages=200, limit=190, l2_sets=64)
+
+
+def killed_rights() -> World:
+    """An OOM victim that has taken the right to write starts anew."""
+    rows = [make_pass("SEQ", write=1, nr=50), make_pass("MPROTECT", nr=50, count=1),
+            make_pass("SEQ", write=1, first=50, nr=650), make_pass("MPROTECT", write=1, nr=50, count=1)]
+    return one_mm(*rows, threads=2, pages=700, limit=300, nr_slots=0, task_first_pass=(0, 2), task_nr_passes=(4, 1))
+
+
+def moved_tables() -> World:
+    """One moves a page table there and back, slowly, a thread reads its pages, and another mm reclaims them."""
+    rows = [make_pass("SEQ", write=1, nr=512, think=1000),
+            make_pass("SEQ", write=1, first=1600, nr=1, count=3, think=MS // 10),
+            make_pass("MREMAP", nr=512, stride=1024, count=1),
+            make_pass("MREMAP", first=1024, nr=512, stride=-1024, count=1),
+            make_pass("RAND", nr=40, count=10**6, think=MS // 200),
+            make_pass("SEQ", write=1, nr=600, count=10**6, think=MS // 200)]
+    return one_mm(*rows, threads=3, pages=1700, limit=850, nr_slots=4000, l2_sets=512, mm_pages=(1700, 1700),
+                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 4, 5), task_nr_passes=(4, 1, 1),
+                  task_loop_to=(1, 0, 0), costs=slow(walk_pte=5 * MS))
+
+
+def busy_calls(seed: int) -> World:
+    """Callers in one mm, whose other threads use what they move and unmap, and reclaim in another mm.
+
+    Calls are most of what the callers do, and long costs keep their locks held and their flushes under way: in
+    `calls_world` reclaim seldom comes upon one.
+    """
+    rng = random.Random(f"busy calls {seed}")
+    pick = rng.choice
+    callers, users, others = pick([1, 1, 2]), pick([0, 1, 2]), pick([1, 1, 2])
+    threads = callers + users + others
+    nr_cpus, first, nr, by, pages = pick([2, 3, threads]), *pick([
+        (400, 100, 112, 700), (412, 100, 100, 612), (0, 512, 512, 1100), (0, 512, 1024, 1600), (3, 60, 90, 200),
+        (600, 100, -600, 700), (600, 600, -600, 1200), (20, 33, 512, 600), (0, 80, 700, 790), (512, 512, -512, 1024)])
+    filled = dict(first=first, nr=min(nr, pick([30, 100])))
+    fill = make_pass("SEQ", write=1, zero=pick([0, 1]), **filled)
+    back = make_pass("MREMAP", first=first + by, nr=nr, stride=-by, count=1)
+    programs = []
+    for _ in range(callers):
+        own = [fill]
+        while len(own) < 6:
+            own += _busy_call(pick, first, nr, by, back)
+        programs.append(own)
+    few = filled["nr"]
+    programs += [[make_pass("RAND", write=pick([0, 0, 2]), zero=pick([0, 1]), first=first + pick([0, 0, by]),
+                            nr=few, count=10**6, think=pick([1_000_003, 5_000_003]))] for _ in range(users)]
+    limit = size = 65 * nr_cpus + pick([30, 60, 120])
+    programs += [[make_pass("SEQ", write=1, nr=size, count=10**6,
+                            think=pick([1000, 200_003]))] for _ in range(others)]
+    number = [len(own) for own in programs]
+    long = dict(pick([(), (("walk_pte", 20),), (("walk_pte", 50), ("unmap", 20)), (("flush_fixed", 500),),
+                      (("ipi_delivery", 500), ("zap_pte", 3)), (("unmap", 40), ("rmap", 20)), (("rmap", 50),),
+                      (("lru_lock", 300), ("lru_add", 9)), (("zap_pte", 20),), (("pageout", 50), ("free", 20)),
+                      (("walk_pte", 20), ("flush_fixed", 500))]))
+    swap_sync, host_cpus = pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
+    return one_mm(
+        *(row for own in programs for row in own), threads=threads, nr_cpus=nr_cpus, limit=limit,
+        mm_pages=(pages, size), mm_recency=(pick([False, False, True]), pick([True, False])),
+        task_mm=(0,) * (callers + users) + (1,) * others, task_cpu=tuple(t % nr_cpus for t in range(threads)),
+        task_pinned=tuple(pick([False, True]) for _ in range(threads)),
+        task_first_pass=tuple(sum(number[:t]) for t in range(threads)), task_nr_passes=tuple(number),
+        task_loop_to=tuple(pick([0, 0, 1]) if t < callers else 0 for t in range(threads)),
+        task_restart=tuple(pick([True, True, False]) for _ in range(threads)),
+        nr_slots=pick([8 * pages] * 6 + [pages // 4, 0]), lru=pick([0, 0, 1]), swappiness=pick([60, 200, 200]),
+        costs=slow(**{name: factor * 1_000_003 for name, factor in long.items()}), tick=pick([10**9, 10**8]),
+        slice_ticks=pick([1, 3]), cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]),
+        pcid=pick([True, False]), l2_sets=pick([8, 512]), swap_sync=swap_sync,
+        swapin_cached=swap_sync and pick([False, True]), rotational=not swap_sync and pick([False, True]),
+        io_depth=pick([1, 8]), io_latency=pick([1_000_003, 10**9]), host_cpus=host_cpus,
+        pv_flush=host_cpus > 0 and pick([False, True]), migrate_threshold=pick([0, 2**62]), seed=seed)
+
+
+def _busy_call(pick, first: int, nr: int, by: int, back: tuple) -> list[tuple]:
+    """A move there and back, or another call, perhaps with touches."""
+    think = pick([0, 1000, 50_021])
+    there, some = dict(first=first + by, nr=nr), pick([nr, 1, 20, nr // 3])
+    few = min(some, 60)
+    kind = pick(["MREMAP", "MREMAP", "MREMAP", "MUNMAP", "MPROTECT", "DONTNEED", "touch"])
+    if kind == "MREMAP":
+        touch = make_pass(pick(["SEQ", "RAND"]), write=pick([0, 1, 2]), count=few, think=think, **there)
+        return [make_pass("MREMAP", first=first, nr=nr, stride=by, count=1), *[touch] * pick([0, 1]), back]
+    if kind == "MPROTECT":
+        read = make_pass(pick(["SEQ", "RAND"]), first=first, nr=nr, count=few, think=think)
+        # Taken there, moved, given back here: R goes with its pages.
+        moved = [make_pass("MREMAP", first=first, nr=nr, stride=by, count=1), back] * pick([0, 1])
+        return [make_pass("MPROTECT", first=first, nr=some, count=1), *moved, read,
+                make_pass("MPROTECT", write=1, first=first, nr=nr, count=1)]
+    if kind == "touch":
+        return [make_pass("SEQ", write=1, zero=pick([0, 1]), first=first, nr=nr, count=few, think=think)]
+    return [make_pass(kind, first=first, nr=some, count=pick([1, 2]))]

@@ -5,6 +5,8 @@ is the machine, `act`, `run`, `digest` and `check` are what the tests use.
 """
 
 from ._load import names
+from .call_invariants import CallInvariants
+from .calls import Calls
 from .charge import Charge
 from .digest import Digest
 from .faults import Faults
@@ -23,6 +25,7 @@ from .sched import Sched
 from .shrink import Shrink
 from .state import State
 from .user import User
+from .zap import Zap
 
 __all__ = ["Reference", "Checked", "STAGE0", "BATCH31", "names"]
 
@@ -32,8 +35,8 @@ STAGE0 = {"activation": "kernel", "unmap": "kernel", "flush_every": 1, "keeps_lo
 BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
-class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host,
-                Generations, GenerationInvariants, Digest, Invariants):
+class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host, Zap,
+                Calls, Generations, GenerationInvariants, CallInvariants, Digest, Invariants):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):

@@ -269,6 +269,8 @@ class Charge:
         t.step = "K_NEXT"
 
     def step_K_NEXT(self, c, t):
+        if c.granted is not None:
+            self.drop_moved(c, t.list[0])
         if self.resched_guard(c, t):
             return
         if not t.list:

@@ -146,7 +146,7 @@ class Digest:
         return [m.cpumask >> (64 * w) & MASK64 for m in self.mms for w in range(words)]
 
     def column_pte(self):
-        return list(self.pte)
+        return [pte | ro << 63 for pte, ro in zip(self.pte, self.read_only, strict=True)]
 
     def column_pt_present(self):
         return list(self.pt_present)

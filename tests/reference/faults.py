@@ -1,7 +1,7 @@
 """Faults (docs/model.md, section 5.2).  Here f is the task's f_pfn unless said."""
 
 from .state import (DIRTY_PTE, EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZERO, K_ZAPPED,
-                    LOCKED, LRU, ON_SWAPCACHE, PAYLOAD, RECLAIM, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED,
+                    LOCKED, LRU, ON_SWAPCACHE, PAYLOAD, READ, RECLAIM, SLOT_ZERO, SWAPCACHE, WAIT_LOCKED,
                     WRITE, WRITEBACK, YOUNG, Z, NONE)
 
 _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
@@ -10,10 +10,17 @@ _FRESH = K_PRESENT | YOUNG | DIRTY_PTE | WRITE | EXCLUSIVE
 class Faults:
 
     def is_orig(self, t):
-        """The PTE is f_orig: in all bits but Z."""
+        """The PTE is f_orig: in all bits but Z (and R, which is not in `pte`)."""
         return not (self.pte[t.vp] ^ t.f_orig) & ~Z
 
     def step_F_READ(self, c, t):
+        if not self.mmap_lock(c, t, READ):
+            return
+        if t.write and self.read_only[t.vp]:            # access_error: a signal, whose handler returns
+            self.mmap_unlock(t)
+            self.spend(self.cost["fault_entry"])
+            t.step = "TOUCH"
+            return
         pte = self.pte[t.vp]
         if pte & KIND == K_ZAPPED:
             pte = K_NONE
@@ -437,6 +444,7 @@ class Faults:
         if f.flags & LOCKED:
             self.counter["lock_waits"] += 1
             t.step = "F_RETRY"
+            self.mmap_unlock(t)
             self.folio_wait(c, t, f, WAIT_LOCKED)
         else:
             f.flags |= LOCKED
@@ -487,7 +495,7 @@ class Faults:
             self.folio_free_swap(f)
         pte = K_PRESENT | YOUNG | f.nr << PAYLOAD
         if excl or f.refcount == 1:
-            pte |= EXCLUSIVE | WRITE
+            pte |= EXCLUSIVE if self.read_only[t.vp] else EXCLUSIVE | WRITE
             if t.write:
                 pte |= DIRTY_PTE
         self.set_pte(t.vp, pte)
@@ -508,4 +516,5 @@ class Faults:
     def step_F_DONE(self, c, t):
         self.counter["pgfault"] += 1
         t.f_pfn = None
+        self.mmap_unlock(t)
         self.next_access(t)

@@ -103,6 +103,8 @@ class Flushing:
             self.count_flush(c, "targets")
 
     def should_flush(self, c, j):
+        if c.fl_tables:
+            return True
         if j.is_lazy:
             return False
         if c.fl_mm == NONE:
@@ -193,10 +195,11 @@ class Flushing:
         if g == gen:
             return check
         if s.fl_vp != NONE and s.fl_gen == g + 1 and s.fl_gen == gen:
-            self.invlpg(c, s.fl_vp)
-            cost = self.cost["invlpg"]
+            for vp in range(s.fl_vp, s.fl_vp + s.fl_nr):
+                self.invlpg(c, vp)
+            cost = self.cost["invlpg"] * s.fl_nr
             if not remote:
-                self.counter["nr_tlb_local_flush_one"] += 1
+                self.counter["nr_tlb_local_flush_one"] += s.fl_nr
         else:
             self.flush_all(c)
             cost = self.cost["tlb_flush_full"]

@@ -23,6 +23,7 @@ class Ghost:
         self.reach = {}                             # (cpu, vp, stamp) -> (frame, its life); -1 zero page
         self.version = 0
         self.sent = {}                              # folio in a request -> (its life, content)
+        self.moved = {}                             # virtual page -> where it is, until the move is flushed
 
     def alloc(self):
         f = super().alloc()
@@ -43,18 +44,19 @@ class Ghost:
 
     def complete(self, t, p):
         c, vp = self.c, t.vp
+        home = self.moved.get(vp, vp)
         frame, life = self.reach[c.nr, vp, c.asid_stamp[c.loaded_asid]]
         if frame < 0:
             assert not t.write, f"task {t.nr} writes the zero page at {vp}"
-            assert self.latest[vp] == 0, f"task {t.nr} reads zeros at {vp}, where it wrote"
+            assert self.latest[home] == 0, f"task {t.nr} reads zeros at {vp}, where it wrote"
         else:
             assert self.life[frame] == life, f"task {t.nr}, page {vp}: frame {frame} was freed"
             seen = self.content[frame]
-            assert seen == self.latest[vp], (
-                f"task {t.nr}, page {vp}, frame {frame}: version {seen}, not {self.latest[vp]}")
+            assert seen == self.latest[home], (
+                f"task {t.nr}, page {vp}, frame {frame}: version {seen}, not {self.latest[home]}")
             if t.write:
                 self.version += 1
-                self.content[frame] = self.latest[vp] = self.version
+                self.content[frame] = self.latest[home] = self.version
         super().complete(t, p)
 
     def step_F_FILL(self, c, t):
@@ -107,3 +109,29 @@ class Ghost:
         for vp in self.zap_region(t)[1]:
             self.latest[vp] = 0
         super().step_E_UNLOCK(c, t)
+
+    def step_V_UNMAPPED(self, c, t):
+        for page in self.call_range(t):
+            self.latest[t.mm.base + page] = 0
+        super().step_V_UNMAPPED(c, t)
+
+    def move_word(self, o, n):
+        self.latest[n], self.latest[o] = self.latest[o], 0
+        self.moved[o] = n
+        super().move_word(o, n)
+
+    def step_V_MOVE(self, c, t):
+        before = t.v_at
+        super().step_V_MOVE(c, t)
+        self.forget(t, before, t.v_at)              # without a page table nobody can reach it
+
+    def step_V_MOVED(self, c, t):
+        before = t.v_at
+        super().step_V_MOVED(c, t)
+        self.forget(t, before, t.v_at)
+
+    def forget(self, t, start, stop):
+        """Pages of a move that are nowhere but at their new place."""
+        first = t.mm.base + self.current_pass(t).first
+        for vp in range(first + start, first + stop):
+            del self.moved[vp]

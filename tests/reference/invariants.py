@@ -1,6 +1,6 @@
 """What must hold after every action; derived anew from PTEs, lists and steps."""
 
-from .state import (BATCH, DEAD, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, K_ZERO,
+from .state import (BATCH, DEAD, GATHERS, HAS_CACHE, IDLE, INF, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, K_ZERO,
                     LOCKED, LRU, MAP_COUNT, NONE, ON_SWAPCACHE, PAYLOAD, RECLAIM, RUN, RUNNING,
                     QUEUED, SPIN_ACK, SPIN_LOCK, ACTIVE, SWAPCACHE, WAITERS, WAIT_WRITEBACK, WRITEBACK)
 
@@ -21,9 +21,11 @@ _IN_HAND = {"S_LOCK", "S_WB", "S_WB_WAIT", "S_REF", "S_GEN", "S_LOOK", "S_YOUNG"
 _UNLOCKED = {"S_LOCK", "S_WB_WAIT", "P_SUBMIT", "P_END", "P_DISPATCH"}  # in hand, not locked by us
 _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
-_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE", "E_UNLOCK"} | _UNMAPPING
+_MOVING = {"V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED"}
+_PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE", "E_UNLOCK",
+             "V_FULL", "V_PTES"} | _UNMAPPING | _MOVING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
-             "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
+             "V_FREED", "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
 _INACTIVE_SIDE = _IN_HAND | {"I_UNLOCK", "S_PLAN", "S_NEXT", "S_FREE_FLUSHED", "S_TAIL", "S_END",
                              "S_END_FLUSHED", "B_START", "B_LOCK", "B_OUT", "I_PUT",
@@ -50,6 +52,7 @@ class Invariants:
         self._check_io()
         self._check_readahead()
         self._check_generations()
+        self._check_calls()
 
     # -- where a task is ------------------------------------------------------------------------
 
@@ -119,8 +122,9 @@ class Invariants:
         waiting = {u for f in self.folios for u in f.waiters}
         asleep = set(self.memcg.sleepers)
         for_tag = set(self.swapdev.waiters)
+        for_mm = [u for mm in self.mms for u in mm.waiters]
         sleepers = [*(u for f in self.folios for u in f.waiters), *self.memcg.sleepers,
-                    *self.swapdev.waiters]
+                    *self.swapdev.waiters, *for_mm]
         assert len(set(sleepers)) == len(sleepers), "a task waits for two things"
         for t in self.tasks:
             holders = [c for c in self.cpus if c.current is t and c.sstep != "SW_PICK"]
@@ -150,7 +154,7 @@ class Invariants:
 
     def _exits(self, t):
         """t takes its mm down."""
-        return not t.dontneed and t.step != "E_LEFT" and self._inner(t).startswith("E_")
+        return t.call is None and t.step != "E_LEFT" and self._inner(t).startswith("E_")
 
     def _check_mms(self):
         dying = set()
@@ -168,9 +172,6 @@ class Invariants:
             assert 0 <= mm.flushed <= mm.pending, f"mm {mm.nr}: flushed {mm.flushed} of {mm.pending}"
         assert len(dying) < 2, "two mms are killed at once"
         for t in self.tasks:
-            inner = self._inner(t)
-            assert t.state == DEAD or not (t.dontneed and not inner.startswith("E_")), (
-                f"task {t.nr}: a zap is under way in {t.step}")
             if "M_BATCHED" in (t.step, self._flush_ret(t) if t.step.startswith("FL_") else None):
                 assert t.mm.flushed < t.batched <= t.mm.pending, f"task {t.nr}: batched {t.batched}"
 
@@ -179,6 +180,8 @@ class Invariants:
         zapped = set()
         for t in self.tasks:
             inner = self._inner(t)
+            if t.call in GATHERS and t.state != DEAD:
+                zapped.update(t.mm.base + page for page in self.call_range(t))
             if t.state == DEAD or not inner.startswith("E_") or inner == "E_LEFT":
                 continue
             mm = t.mm
@@ -193,7 +196,7 @@ class Invariants:
                     for c in self.cpus:
                         reached = self._usable(c).intersection(own)
                         assert not reached, f"CPU {c.nr} can use {reached}, zapped by task {t.nr}"
-            if not t.dontneed:      # nobody else uses the mm
+            if t.call is None:      # nobody else uses the mm
                 assert not any(self.pt_present[mm.first_region:mm.first_region + t.zap]), (
                     f"mm {mm.nr}: a page table is left before region {t.zap}")
                 assert not any(self.pte[mm.base:mm.base + min(t.zap * 512, mm.pages)]), (
@@ -203,21 +206,24 @@ class Invariants:
         for vp, pte in enumerate(self.pte):
             assert pte & KIND != K_ZAPPED or vp in zapped, f"PTE {vp} is ZAPPED, and nobody zaps it"
 
-    def _usable(self, c):
-        """The pages that c can use through its TLB, without a flush or a switch before that."""
+    def _usable(self, c, writing=False):
+        """The pages that c can use (or write) through its TLB, without a flush or a switch before that."""
         if c.loaded_mm < 0 or c.is_lazy or c.pv_flush:
             return set()
         stamp = c.asid_stamp[c.loaded_asid]
-        return {e[0] for level in (c.l1, c.l2) for ways in level for e in ways if e and e[1] == stamp}
+        return {e[0] for level in (c.l1, c.l2) for ways in level for e in ways
+                if e and e[1] == stamp and (e[2] or not writing)}
 
     def _check_batched(self):
         """Where nothing is pending no CPU in the mm can use a page that is not mapped."""
         clean = {mm.nr for mm in self.mms if mm.flushed == mm.pending}
-        changing = {self._region_held(t) for t in self.tasks
-                    if t.state == RUNNING and self._inner(t) in _PTL_HELD}
+        changing = {region for t in self.tasks if t.state == RUNNING and self._inner(t) in _PTL_HELD
+                    for region in self._regions_held(t)}
+        gathered = [pages for t in self.tasks if (pages := self._unflushed(t))]
         for c in self.cpus:
             for vp in self._usable(c) if c.loaded_mm in clean else ():
-                assert self.pte[vp] & KIND in (K_PRESENT, K_ZERO) or self.region_of[vp] in changing, (
+                unmapped = self.pte[vp] & KIND not in (K_PRESENT, K_ZERO)
+                assert not unmapped or self.region_of[vp] in changing or any(vp in p for p in gathered), (
                     f"CPU {c.nr} can use page {vp}, PTE {self.pte[vp]:#x}")
 
     def _batch_part(self, t):
@@ -311,7 +317,7 @@ class Invariants:
                         rss += 1
                 elif kind == K_SWAP:
                     swapents += 1
-                if kind != K_NONE:
+                if kind not in (K_NONE, K_ZAPPED):
                     assert self.pt_present[self.region_of[vp]], f"PTE {vp} without a page table"
             clearing = sum(1 for t in self.tasks if self._inner(t) in _UNMAPPING
                            and self.mm_of[t.folio.vp] is mm)
@@ -370,7 +376,7 @@ class Invariants:
 
     def _check_usage(self):
         m = self.memcg
-        pending = sum(1 for t in self.tasks if self._outer(t) == "F_PT_SET" and not t.unpaid)
+        pending = sum(1 for t in self.tasks if self._outer(t) in ("F_PT_SET", "V_PT") and not t.unpaid)
         uncharged = 0
         for t in self.tasks:
             if self._outer(t) in _CHARGED and t.unpaid:
@@ -455,14 +461,14 @@ class Invariants:
                 assert wanted(t), f"{lock.name}: task {t.nr} in {t.step} holds another one"
         owner_ok(self.lru_lock, None)
         for region, lock in enumerate(self.ptl):
-            owner_ok(lock, _PTL_HELD, lambda t, r=region: self._region_held(t) == r)
+            owner_ok(lock, _PTL_HELD, lambda t, r=region: r in self._regions_held(t))
         for c in self.cpus:
             waits = sum(lock.waiters.count(c) for lock in [self.lru_lock, *self.ptl])
             assert waits == (c.mode == SPIN_LOCK), f"CPU {c.nr}: mode {c.mode}, in {waits} queues"
         for t in self.tasks:
             if t.state == RUNNING:
                 if self._inner(t) in _PTL_HELD:
-                    assert self.ptl[self._region_held(t)].holder is self.cpus[t.cpu], (
+                    assert all(self.ptl[r].holder is self.cpus[t.cpu] for r in self._regions_held(t)), (
                         f"task {t.nr} in {t.step} does not hold its PTL")
                 if t.step in _LRU_HELD:
                     assert self.lru_lock.holder is self.cpus[t.cpu], (
@@ -471,11 +477,13 @@ class Invariants:
     def _holds(self, t, steps):
         return t.step in _LRU_HELD if steps is None else self._inner(t) in steps
 
-    def _region_held(self, t):
+    def _regions_held(self, t):
         inner = self._inner(t)
-        if inner.startswith("E_"):
-            return t.mm.first_region + t.zap
-        return self.region_of[t.vp if inner.startswith("F_") else t.folio.vp]
+        if inner in _MOVING:
+            return self._moved_locks(t)
+        if inner[:2] in ("E_", "V_"):
+            return {t.mm.first_region + t.zap}
+        return {self.region_of[t.vp if inner.startswith("F_") else t.folio.vp]}
 
     def _check_queues(self):
         for s in self.cpus:

@@ -5,6 +5,8 @@ from math import isqrt
 from .state import (ACTIVE, BATCH, DIRTY, HAS_CACHE, LOCKED, LRU, MAP_COUNT, NONE, RECLAIM,
                     SWAPCACHE, WAIT_WRITEBACK, WRITEBACK, Z)
 
+FLUSH_CEILING = 33                  # tlb_single_page_flush_ceiling [pages]
+
 
 class Memory:
 
@@ -168,11 +170,17 @@ class Memory:
     # -- page tables ----------------------------------------------------------------------------
 
     def set_pte(self, vp, value):
-        """Every write of a PTE keeps Z."""
+        """Every write of a PTE keeps Z; R is apart."""
         self.pte[vp] = value | (self.pte[vp] & Z)
 
     def ptl_of(self, vp):
         return self.ptl[self.region_of[vp]]
+
+    def drop_moved(self, c, f):
+        """A folio that moved while reclaim waited for its lock: that lock goes back, the row comes anew."""
+        if c.granted is not None and c.granted is not self.ptl_of(f.vp):
+            granted, c.granted = c.granted, None
+            self.unlock(granted)
 
     def others(self, mask):
         """Has the mask a CPU other than the acting one?"""
@@ -183,4 +191,11 @@ class Memory:
         c = self.c
         c.fl_mm = NONE if mm is None else mm.nr
         c.fl_vp, c.fl_ret = vp, ret
+        c.fl_nr, c.fl_tables = 1, 0
         c.current.step = "FL_START"
+
+    def flush_range(self, mm, lo, hi, tables, ret):
+        """flush_tlb_mm_range of the pages lo to hi - 1 of the mm"""
+        few = hi - lo <= FLUSH_CEILING
+        self.flush(mm, mm.base + lo if few else NONE, ret)
+        self.c.fl_nr, self.c.fl_tables = min(hi - lo, FLUSH_CEILING), tables

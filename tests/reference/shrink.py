@@ -112,6 +112,7 @@ class Shrink:
     def step_S_REF(self, c, t):
         f = t.folio
         young = False
+        self.drop_moved(c, f)
         if f.mapcount:
             ptl = self.ptl_of(f.vp)
             if not self.lock(ptl):
@@ -157,6 +158,7 @@ class Shrink:
 
     def step_S_UNMAP(self, c, t):
         f = t.folio
+        self.drop_moved(c, f)
         if not f.mapcount:
             self.spend_check(f)
             t.step = "S_PIN"

@@ -32,7 +32,11 @@ MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
 # States are kept as the names' numbers.
 RUNNING, QUEUED, BLOCKED, DEAD = range(4)
 RUN, SPIN_ACK, SPIN_LOCK, IDLE = range(4)
-SEQ, RAND, FWDREV, POPULATE, TRACE, DONTNEED = range(6)
+SEQ, RAND, FWDREV, POPULATE, TRACE, DONTNEED, MUNMAP, MPROTECT, MREMAP = range(len(names.PASS_KINDS))
+GATHERS = (MUNMAP, MREMAP)          # calls that unmap pages and free them after one flush
+
+# A task and its mm's mmap_lock: `mmap` is None, one of these, or WAITS plus one of them.
+READ, WRITE_LOCK, WAITS = 1, 2, 4
 
 
 def splitmix(x):
@@ -84,7 +88,8 @@ class Folio:
 class Mm:
     __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
                  "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim",
-                 "ra_page", "ra_win", "ra_hits", "tasks", "users", "lru_gen")
+                 "ra_page", "ra_win", "ra_hits", "tasks", "users", "lru_gen",
+                 "locks", "readers", "writer", "waiters")
 
     def __init__(self, nr, base, pages, recency, first_region):
         self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
@@ -95,6 +100,8 @@ class Mm:
         self.ra_page, self.ra_win, self.ra_hits = -2, 0, 4
         self.tasks, self.users = [], 0                      # its threads; those still in use of it
         self.lru_gen = 0
+        self.locks = False                                  # somebody can wait for the mmap_lock
+        self.readers, self.writer, self.waiters = 0, None, deque()      # Tasks
 
 
 class Cpu(Stream):
@@ -105,7 +112,7 @@ class Cpu(Stream):
                  "l1", "l2", "walk_line",
                  "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
                  "lru_add", "lru_move_tail", "lru_activate", "slots", "slots_ret", "io", "queue", "hand", "irq_cost",
-                 "fl_mm", "fl_vp", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
+                 "fl_mm", "fl_vp", "fl_nr", "fl_tables", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted",
                  "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")
 
@@ -136,6 +143,7 @@ class Cpu(Stream):
         self.queue, self.hand = deque(), deque()            # Cpus
         self.fl_mm = self.fl_vp = self.fl_gen = NONE
         self.fl_ret = None
+        self.fl_nr, self.fl_tables = 1, 0
         self.fl_scan = self.fl_trim = self.fl_mask = self.fl_ipi = self.fl_n = self.acks = self.irq_cost = 0
         self.rng = mix(world.seed, 2, nr)
         self.granted = None         # a Lock handed over, that the waiting step has not taken yet
@@ -168,7 +176,9 @@ class Task(Stream):
                  "g_mm", "g_region", "g_force", "g_batched", "g_moved",
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
-                 "dontneed", "batched", "batched_ret", "plug")
+                 "call", "mmap", "phase", "v_at", "v_lo", "v_hi", "v_nr", "v_tables", "v_last", "v_next",
+                 "v_new",
+                 "batched", "batched_ret", "plug")
 
     def __init__(self, nr, world, mm):
         self.nr, self.mm = nr, mm
@@ -209,8 +219,12 @@ class Task(Stream):
         self.g_region = self.g_force = self.g_batched = 0
         self.plan_defer, self.plan_flush = [], []
         self.d_which = self.wait_bit = self.ubc_required = self.ubc_writable = self.ubc_mask = 0
-        self.wake_at = self.sleep_on = self.zap = self.dontneed = self.batched = 0
+        self.wake_at = self.sleep_on = self.zap = self.batched = 0
         self.batched_ret = None
+        self.call = self.mmap = None
+        self.phase = self.v_at = self.v_lo = self.v_hi = self.v_nr = self.v_tables = self.v_last = 0
+        self.v_next = None
+        self.v_new = None           # the Lock of the page table that pages move to, if held apart
         mm.tasks.append(self)
         mm.users += 1
 
@@ -280,7 +294,11 @@ class State:
             base += mm.pages
             region += mm.nr_regions
         self.tasks = [Task(t, world, self.mms[int(m)]) for t, m in enumerate(world.task_mm)]
-        self.pte = [0] * base
+        for mm in self.mms:
+            mm.locks = len(mm.tasks) > 1 and any(
+                self.passes[i].kind in (MUNMAP, MPROTECT, MREMAP) for t in mm.tasks for i in t.passes)
+        self.pte = [0] * base           # but for their bit R, which is here:
+        self.read_only = [0] * base
         self.mm_of = [mm for mm in self.mms for _ in range(mm.pages)]
         self.region_of = [mm.first_region + i // 512 for mm in self.mms for i in range(mm.pages)]
         self.pt_present, self.pt_young, self.pt_filter = [0] * region, [0] * region, [0] * region

@@ -83,6 +83,38 @@ def test_invariants_hold_in_races_of_threads(make, args, stage, counter):
     assert machine.counters()[counter] > 0 and rows > 2
 
 
+def _run_calls(machine, actions, checks=150):
+    """Contents are looked at all the time; the rest after `checks` rows of calls, and now and then."""
+    rows = 0
+    for i in range(actions):
+        if not machine.alive or machine.act() is None:
+            break
+        own = machine.row[:2] in ("V_", "E_")
+        if own and rows < checks or i % 500 == 0:
+            machine.check()
+        rows += own
+    return rows
+
+
+@pytest.mark.parametrize("draw, seed", [(threads.calls_world, s) for s in range(6)]
+                         + [(threads.busy_calls, s) for s in (*range(9), 70)])
+def test_invariants_hold_with_calls(draw, seed):
+    _run_calls(Checked(draw(seed), random_policy(seed)), 8000)
+
+
+@pytest.mark.parametrize("make, args, actions", [
+    (threads.followed_moves, (), 80_000), (threads.moved_tables, (), 25_000),
+    *((threads.pending_calls, (kind,), 25_000) for kind in ("MUNMAP", "MPROTECT", "MREMAP"))])
+def test_invariants_hold_in_races_of_calls(make, args, actions):
+    assert _run_calls(Checked(make(*args), BATCH31), actions) > 20
+
+
+@pytest.mark.xfail(reason="V_MOVE_NEW does not lock where a page table goes", strict=True, raises=AssertionError)
+def test_a_page_table_that_moves_is_flushed_before_its_pages_go():
+    """Pages unmapped one by one, at their new place, by who does not wait for the flush of the old one."""
+    _run_calls(Checked(threads.moved_tables(), dict(STAGE0, unmap="immediate")), 25_000, checks=0)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_contents_survive_threads(seed):
     machine = Checked(threads.busy_threads(seed), random_policy(seed))

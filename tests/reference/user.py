@@ -1,9 +1,10 @@
 """User accesses (docs/model.md, section 5.1)."""
 
-from .state import (DEAD, DIRTY_PTE, DONTNEED, FWDREV, KIND, K_PRESENT, K_ZERO, NONE, PAYLOAD, POPULATE,
-                    RAND, SEQ, WRITE, YOUNG, Z)
+from .state import (DEAD, DIRTY_PTE, DONTNEED, FWDREV, KIND, K_PRESENT, K_ZERO, MPROTECT, MREMAP, MUNMAP, NONE,
+                    PAYLOAD, POPULATE, RAND, SEQ, WRITE, YOUNG, Z)
 
-_CALLS = {POPULATE: "POPULATE", DONTNEED: "DONTNEED"}     # passes without touches, and their rows
+# Passes without touches, and their rows
+_CALLS = {POPULATE: "POPULATE", DONTNEED: "DONTNEED", MUNMAP: "V_CALL", MPROTECT: "V_CALL", MREMAP: "V_CALL"}
 
 
 class User:
@@ -137,7 +138,7 @@ class User:
             if t.write:
                 pte |= DIRTY_PTE
             self.pte[vp] = pte
-            self.tlb_fill_both(c, vp, 1 if pte & DIRTY_PTE else 0)
+            self.tlb_fill_both(c, vp, 1 if pte & DIRTY_PTE and pte & WRITE else 0)
             self.spend(p.think)
             self.complete(t, p)
         elif kind == K_ZERO and not t.write:
@@ -178,7 +179,7 @@ class User:
         if t.dying:
             self.leave_mm(c, t)
             return
-        t.dontneed, t.zap = 1, self.current_pass(t).first // 512
+        t.call, t.zap = DONTNEED, self.current_pass(t).first // 512
         self.spend(max(1, self.cost["fault_entry"]))
         t.step = "E_ZAP"
 
