@@ -284,15 +284,13 @@ class Calls:
     def step_V_MOVE_NEW(self, c, t):
         old, new, extent = self.extent(t)
         t.v_new = None
-        if not self.moves_table(t, new, extent):
-            if old // 512 != new // 512:
-                ptl = self.ptl[t.mm.first_region + new // 512]
-                if not self.lock(ptl):
-                    return
-                t.v_new = ptl
-            if self.flush_tlb_batched_pending(t, "V_MOVE_PTES"):
+        if old // 512 != new // 512:
+            ptl = self.ptl[t.mm.first_region + new // 512]
+            if not self.lock(ptl):
                 return
-        self.step_V_MOVE_PTES(c, t)
+            t.v_new = ptl
+        if self.moves_table(t, new, extent) or not self.flush_tlb_batched_pending(t, "V_MOVE_PTES"):
+            self.step_V_MOVE_PTES(c, t)
 
     def step_V_MOVE_PTES(self, c, t):
         """move_ptes, move_normal_pmd"""

@@ -109,7 +109,6 @@ def test_invariants_hold_in_races_of_calls(make, args, actions):
     assert _run_calls(Checked(make(*args), BATCH31), actions) > 20
 
 
-@pytest.mark.xfail(reason="V_MOVE_NEW does not lock where a page table goes", strict=True, raises=AssertionError)
 def test_a_page_table_that_moves_is_flushed_before_its_pages_go():
     """Pages unmapped one by one, at their new place, by who does not wait for the flush of the old one."""
     _run_calls(Checked(threads.moved_tables(), dict(STAGE0, unmap="immediate")), 25_000, checks=0)
