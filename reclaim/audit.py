@@ -739,7 +739,8 @@ def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
     if call == _CALL["MREMAP"] and u["phase"] == 0:
         first, end = first + by, end + by
     low, high = first // _C["PTRS_PER_PTE"], -(-end // _C["PTRS_PER_PTE"])
-    if step in _PTL_OF_ZAP and not low <= u["zap"] < high or step in _UNMAPS and not low <= u["zap"] <= high:
+    at_zap = step in _UNMAPS and step != "V_UNMAP"         # which sets it first of all
+    if step in _PTL_OF_ZAP and not low <= u["zap"] < high or at_zap and not low <= u["zap"] <= high:
         _fail(f"{where}: zap is out of its range")
     if step in ("V_FREE", "V_FREED") and not low <= u["v_at"] <= high - (step == "V_FREED"):
         _fail(f"{where}: it frees what is out of its range")
@@ -870,12 +871,10 @@ def _holds(s: _State, u: Any, step: str, at: str, where: str) -> None:
     if at in _PTL_OF_ZAP and not (at in ("E_FREE", "E_UNLOCK") and u["call"] > _CALL["DONTNEED"]):
         wanted.append(region[own["first_region"] + u["zap"]])
     if at in _MOVING:
-        first, nr, by = _pass_range(s, u)
+        first, _, by = _pass_range(s, u)
         old = (first + int(u["v_at"])) // _C["PTRS_PER_PTE"]
         wanted.append(region[own["first_region"] + old])
-        whole = not (first + int(u["v_at"])) % _C["PTRS_PER_PTE"] and not by % _C["PTRS_PER_PTE"] and \
-            nr - u["v_at"] >= _C["PTRS_PER_PTE"]
-        if at != "V_MOVE_NEW" and not whole:
+        if at != "V_MOVE_NEW":
             wanted.append(region[own["first_region"] + (first + by + int(u["v_at"])) // _C["PTRS_PER_PTE"]])
     if step in _LRU_LOCKED:
         wanted.append(s["memcg"]["lru_lock"][0]["holder"])

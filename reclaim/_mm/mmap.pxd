@@ -262,9 +262,9 @@ cdef inline void step_V_PT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_V_MOVE_NEW(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """move_ptes: the other lock, if it is another; move_normal_pmd"""
-    if moves_table(m, t):
-        step_V_MOVE_PTES(m, p, t)
-    elif lock(m, &new_table(m, t).ptl) and not flush_tlb_batched_pending(m, p, t, ST_V_MOVE_PTES):
+    if not lock(m, &new_table(m, t).ptl):
+        return
+    if moves_table(m, t) or not flush_tlb_batched_pending(m, p, t, ST_V_MOVE_PTES):
         step_V_MOVE_PTES(m, p, t)
 
 cdef inline void step_V_MOVE_PTES(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -299,7 +299,7 @@ cdef inline void step_V_MOVED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     for i in range(extent(m, t)):
         m.pte[to + i] = (m.pte[to + i] & ~<uint64_t>PTE_Z) | (m.pte[from_ + i] & PTE_Z)
         m.pte[from_ + i] = 0
-    if new_table(m, t).ptl.holder == m.c and new_table(m, t) != old_table(m, t):
+    if new_table(m, t) != old_table(m, t):
         unlock(m, &new_table(m, t).ptl)
     unlock(m, &old_table(m, t).ptl)
     t.v_at += extent(m, t)
