@@ -982,7 +982,7 @@ cdef class Core:
         row.folio = -1
         if u >= 0 and step < ST_FL_START:
             row.folio = self.m.task[u].f_pfn if step <= ST_F_DONE else self.m.task[u].folio
-        self.tracked += 1
+        self.tracked = self.tracked + 1         # += needs the GIL in a debug build
 
     cdef inline void fetch(self, int32_t c, int step) noexcept nogil:
         """What the ghosts of the steps to come look at: tables larger than the cache, in no order."""

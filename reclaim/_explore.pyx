@@ -3,6 +3,9 @@
 It makes the same steps as the timed simulation (`_core.act_alone`), but whoever can act may act
 next, and clocks stand still.  A *state* is one block of memory: the tables of a small machine, the
 ghosts of `_mm/ghost.pxd` and the budgets of what may still happen.  `docs/safety.md` explains.
+
+(Attributes are assigned where they could be added to: a debug build takes `self.x += 1` for an
+operation that needs the GIL.)
 """
 
 cimport cython
@@ -532,7 +535,7 @@ cdef class Explorer:
             q.mm = mm_of(m, vp)
             q.mapcount = 1
             m.mm[q.mm].rss += 1
-            self.g.version[0] += 1
+            self.g.version[0] = self.g.version[0] + 1
             self.g.latest[vp] = self.g.frame[f].content = self.g.version[0]
             m.pte[vp] = pte_make(PTE_PRESENT, f, PTE_WRITE | PTE_EXCL | PTE_DIRTY)
             for c in range(m.w.nr_cpus):
@@ -834,9 +837,9 @@ cdef class Explorer:
     cdef int access(self, int32_t c, int32_t vp, bint write) except -1 nogil:
         cdef task_t *t = &self.m.task[self.m.cpu[c].current]
         if write:
-            self.x.writes[vp] -= 1
+            self.x.writes[vp] = self.x.writes[vp] - 1
         else:
-            self.x.reads[vp] -= 1
+            self.x.reads[vp] = self.x.reads[vp] - 1
         t.have = 1
         t.vp = vp
         t.write = write
@@ -867,7 +870,7 @@ cdef class Explorer:
         if u.step == ST_R_LIST and u.plug_nr > 0:
             u.step = ST_R_AGE                  # the end of shrink_lruvec lets the plug go
             return
-        self.x.rounds[t] -= 1
+        self.x.rounds[t] = self.x.rounds[t] - 1
         if self.x.rounds[t] > 0:
             u.step = ST_I_START
             return
@@ -895,7 +898,7 @@ cdef class Explorer:
             self.trace[self.traced][0] = c
             self.trace[self.traced][1] = step
             self.trace[self.traced][2] = seen_folio(m, c, step)
-            self.traced += 1
+            self.traced = self.traced + 1
         bad = ghost_before(m, &self.g, c, step, self.policies, &seen)
         if bad:
             return bad
@@ -951,7 +954,7 @@ cdef class Explorer:
             x.pinned_vp = <int8_t>b
         elif kind == MV_DMA:
             x.dma = 0
-            self.g.version[0] += 1
+            self.g.version[0] = self.g.version[0] + 1
             f = x.pinned - 1
             self.g.frame[f].content = self.g.version[0]
             if not x.orphan or (pte_present(m.pte[x.pinned_vp]) and pte_index(m.pte[x.pinned_vp]) == f):
@@ -994,13 +997,13 @@ cdef class Explorer:
         elif kind == MV_FRAME_TAKE:
             x.actions -= 1
             f = alloc_frame(m)
-            self.g.frame[f].life += 1
+            self.g.frame[f].life = self.g.frame[f].life + 1
             self.g.frame[f].content = GARBAGE
             x.frame = <int8_t>(f + 1)
         else:
             f = x.frame - 1
             x.frame = 0
-            self.g.frame[f].life += 1
+            self.g.frame[f].life = self.g.frame[f].life + 1
             free_frame(m, f)
         return 0
 
@@ -1009,7 +1012,7 @@ cdef class Explorer:
         cdef int32_t before = self.m.cg.frames_free
         folio_put(&self.m, f)
         if self.m.cg.frames_free != before:
-            self.g.frame[f].life += 1
+            self.g.frame[f].life = self.g.frame[f].life + 1
 
     cdef void as_cpu(self, int32_t c) noexcept nogil:
         cdef machine *m = &self.m
@@ -1139,9 +1142,9 @@ cdef class Explorer:
         """As if a PTE still named the folio's slot."""
         cdef int32_t s = self.m.folio[f].slot
         cdef bint none = s >= 0 and slot_maps(&self.m, s) == 0
-        self.m.slot_count[s] += none
+        self.m.slot_count[s] = self.m.slot_count[s] + none
         act_alone(&self.m, c, INF, self.policies)
-        self.m.slot_count[s] -= none
+        self.m.slot_count[s] = self.m.slot_count[s] - none
         return 0
 
     cdef int without_flag(self, int32_t c, int32_t f, uint32_t flag) except -1 nogil:
@@ -1610,7 +1613,7 @@ cdef class Explorer:
             now = &self.queue[self.level & 1]
             if self.at == now.nr:
                 now.nr = now.states = 0
-                self.level += 1
+                self.level = self.level + 1
                 self.at = 0
                 if self.queue[self.level & 1].nr == 0 or self.level >= depth:
                     return 1
@@ -1626,7 +1629,7 @@ cdef class Explorer:
         cdef uint64_t h[2]
         memcpy(self.state, self.parent, self.nbytes)
         n = self.moves(moves)
-        self.expanded += 1
+        self.expanded = self.expanded + 1
         if n == 0:
             bad = self.end_check()
             if bad:
@@ -1635,7 +1638,7 @@ cdef class Explorer:
             if i:
                 memcpy(self.state, self.parent, self.nbytes)
             bad = self.act(moves[i])
-            self.transitions += 1
+            self.transitions = self.transitions + 1
             if bad:
                 self.report(bad, moves[i])
                 break
@@ -1647,7 +1650,7 @@ cdef class Explorer:
             elif n == 1 and self.loops(h):
                 self.report(BAD_NO_PROGRESS, moves[i])
                 break
-        self.index += 1
+        self.index = self.index + 1
         return 0
 
     cdef bint loops(self, const uint64_t *h) except -1 nogil:
@@ -1667,7 +1670,7 @@ cdef class Explorer:
     cdef int remember(self, int mv) except -1 nogil:
         cdef int64_t *more
         if self.visited.nr > self.parents_room:
-            self.parents_room *= 2
+            self.parents_room = 2 * self.parents_room
             more = <int64_t *>realloc(self.parents, self.parents_room * 8)
             if more == NULL:
                 with gil:
@@ -1818,8 +1821,8 @@ cdef class Explorer:
                 if change[i] == self.nr_taken:
                     priority[best] = -i - 1
             self.taken_moves[self.nr_taken] = moves[pick]
-            self.nr_taken += 1
-            self.transitions += 1
+            self.nr_taken = self.nr_taken + 1
+            self.transitions = self.transitions + 1
             bad = self.act(moves[pick])
             if bad:
                 self.report(bad, -1)

@@ -402,8 +402,11 @@ def test_an_ordinary_user():
 # --- ended early
 
 def start(out, command, *, trap="", grace=None, **kwargs):
-    set_grace = f"import reclaim.observation as o; o.GRACE = {grace}; " if grace else ""
-    run = subprocess.Popen([sys.executable, "-c", set_grace + MAIN, "observe", "-o", str(out), "--interval",
+    # who runs the tests may have told them to ignore it: nohup
+    prelude = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    if grace:
+        prelude += f"import reclaim.observation as o; o.GRACE = {grace}; "
+    run = subprocess.Popen([sys.executable, "-c", prelude + MAIN, "observe", "-o", str(out), "--interval",
                             "0.1", "--",
                             "sh", "-c", f"{trap}\necho $$\n{command}"], stdout=subprocess.PIPE, text=True,
                            **kwargs)
