@@ -586,7 +586,6 @@ cdef int64_t irq_steps(machine *m, cpu_t *p, int64_t budget) noexcept nogil:
             return budget - left
 
 
-
 cdef inline cpu_t *begin_turn(machine *m, int32_t c) noexcept nogil:
     """CPU c acts."""
     cdef cpu_t *p = &m.cpu[c]

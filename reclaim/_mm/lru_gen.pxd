@@ -283,8 +283,7 @@ cdef inline void step_S_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if q.mapcount == 0:
         ptl = ptl_handed_over(m, t.folio)
     else:
-        if unlikely(m.w.moves):
-            lock_moved(m, q)
+        lock_moved(m, q)
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if not lock(m, ptl):
             return

@@ -144,6 +144,16 @@ cdef inline void block(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     p.sstep = ST_SW_PICK
     m.turn = 1
 
+cdef inline void wait_in_line(machine *m, int32_t *head, int32_t *tail, int32_t u) noexcept nogil:
+    """Task u to the end of a queue that is linked through task.wait_next."""
+    m.task[u].wait_next = -1
+    if head[0] < 0:
+        head[0] = u
+    else:
+        m.task[tail[0]].wait_next = u
+    tail[0] = u
+
+
 # --- mmap_lock and the VMA locks, one lock of the mm: where threads share it and one of them
 # changes its mappings; elsewhere nobody could wait
 
@@ -156,12 +166,7 @@ cdef inline bint mmap_lock(machine *m, cpu_t *p, task_t *t, uint8_t kind) noexce
         mmap_take(mm, t, p.current, kind)
         return True
     t.mmap = kind + MMAP_WAIT
-    t.wait_next = -1
-    if mm.wait_head < 0:
-        mm.wait_head = p.current
-    else:
-        m.task[mm.wait_tail].wait_next = p.current
-    mm.wait_tail = p.current
+    wait_in_line(m, &mm.wait_head, &mm.wait_tail, p.current)
     block(m, p, t)
     return False
 
@@ -185,11 +190,7 @@ cdef inline void mmap_wake(machine *m, mm_t *mm) noexcept nogil:
             mmap_take(mm, &m.task[u], u, m.task[u].mmap - MMAP_WAIT)
             wake_task(m, u)
         else:
-            if mm.wait_head < 0:
-                mm.wait_head = u
-            else:
-                m.task[mm.wait_tail].wait_next = u
-            mm.wait_tail = u
+            wait_in_line(m, &mm.wait_head, &mm.wait_tail, u)
         u = nxt
 
 cdef inline void mmap_unlock(machine *m, task_t *t) noexcept nogil:

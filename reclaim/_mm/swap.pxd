@@ -8,7 +8,7 @@ from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport spend
 from reclaim._mm.folio cimport *
 from reclaim._mm.blk cimport blk_add_rq_to_plug, blk_attempt_plug_merge
-from reclaim._mm.sched cimport block, folio_wake, folio_unlock, wake_task
+from reclaim._mm.sched cimport block, folio_wake, folio_unlock, wait_in_line, wake_task
 
 
 cdef inline bint blk_mq_get_tag(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -17,12 +17,7 @@ cdef inline bint blk_mq_get_tag(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if dev.in_flight < m.w.io_depth:
         return True
     m.counter[CN_io_waits] += 1
-    t.wait_next = -1
-    if dev.wait_head < 0:
-        dev.wait_head = p.current
-    else:
-        m.task[dev.wait_tail].wait_next = p.current
-    dev.wait_tail = p.current
+    wait_in_line(m, &dev.wait_head, &dev.wait_tail, p.current)
     block(m, p, t)
     return False
 

@@ -108,7 +108,7 @@ cdef inline void lock_moved(machine *m, const folio_t *q) noexcept nogil:
     for the lock of the one before; that is given back."""
     cdef cpu_t *p = m.p
     cdef qlock *was
-    if p.lock_at == 0:
+    if not unlikely(m.w.moves) or p.lock_at == 0:
         return
     was = lock_of(m, p)
     if was.holder == m.c and was != &pte_region(m, q.mm, q.vp).ptl:
@@ -120,8 +120,7 @@ cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
     cdef qlock *ptl
     if q.vp < 0:
         return NULL
-    if unlikely(m.w.moves):
-        lock_moved(m, q)
+    lock_moved(m, q)
     ptl = &pte_region(m, q.mm, q.vp).ptl
     return ptl if ptl.holder == m.c else NULL
 
@@ -271,8 +270,7 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
         if ptl != NULL:
             unlock(m, ptl)
     else:
-        if unlikely(m.w.moves):
-            lock_moved(m, q)
+        lock_moved(m, q)
         young = m.pte[q.vp] & PTE_YOUNG and m.mm[q.mm].recency
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if ptl.holder < 0 or ptl.holder == m.c:
@@ -335,8 +333,7 @@ cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         spend(m, TM_scan, m.w.cost[CO_scan])
         t.step = ST_S_PIN
         return
-    if unlikely(m.w.moves):
-        lock_moved(m, q)
+    lock_moved(m, q)
     if lock(m, &pte_region(m, q.mm, q.vp).ptl):
         t.step = ST_U_DEFER
 
