@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reclaim import policies
     from reclaim.comparison import Comparison, compare, simulate
+    from reclaim.counterexample import replay
     from reclaim.errors import (MeasuredError, NotModelledError, PolicyError, ReclaimError, ResultError,
                                 SafetyError, ScenarioError, SimulationError, SnapshotError, TraceError,
                                 WorldError)
-    from reclaim.exploration import ablate, explore, replay
+    from reclaim.exploration import ablate, explore
     from reclaim.result import Result
     from reclaim.scenario import Scenario
     from reclaim.simulation import Simulation
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Simulation": "reclaim.simulation", "Scenario": "reclaim.scenario", "Result": "reclaim.result",
     "Comparison": "reclaim.comparison", "compare": "reclaim.comparison", "simulate": "reclaim.comparison",
-    "explore": "reclaim.exploration", "replay": "reclaim.exploration", "ablate": "reclaim.exploration",
+    "explore": "reclaim.exploration", "replay": "reclaim.counterexample", "ablate": "reclaim.exploration",
     "ReclaimError": "reclaim.errors", "ScenarioError": "reclaim.errors",
     "NotModelledError": "reclaim.errors", "PolicyError": "reclaim.errors",
     "SnapshotError": "reclaim.errors", "TraceError": "reclaim.errors",

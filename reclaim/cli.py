@@ -606,7 +606,7 @@ def _explore(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from reclaim.exploration import replay
+    from reclaim.counterexample import replay
     found = replay(args.file)
     print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if args.json else str(found))
     return EXIT_FAILED

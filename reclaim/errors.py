@@ -48,7 +48,7 @@ class SafetyError(SimulationError):
 
     Attributes
     ----------
-    invariant : str, one of `reclaim.exploration.INVARIANTS`.
+    invariant : str, one of `reclaim.counterexample.INVARIANTS`.
     folio : int, its frame, or -1.
     cpus : list of int, the CPUs that acted on it in the steps below.
     steps : list of (time [ps], CPU, step name, folio), those that led there.

@@ -147,7 +147,7 @@ class Simulation:
 
     def _violation(self) -> SafetyError:
         """What a checked run stopped at."""
-        from reclaim.exploration import INVARIANTS
+        from reclaim.counterexample import INVARIANTS
         assert self._core.violation is not None
         which, folio, cpu = self._core.violation
         steps = [(int(r["now"]), int(r["cpu"]), names.STEPS[r["step"]], int(r["folio"]))

@@ -11,11 +11,13 @@ import reclaim
 from reclaim import names
 from reclaim._explore import DEFECTS, ENVIRONMENTS
 from reclaim.cli import main
+from reclaim.counterexample import INVARIANTS, KERNEL, Counterexample, replay
 from reclaim.errors import NotModelledError, PolicyError, ReclaimError, SafetyError
-from reclaim.exploration import INVARIANTS, KERNEL, Counterexample, TinyWorld, explore, replay
+from reclaim.exploration import explore
 from reclaim.policies.flush import BatchFlush, PyFlushPolicy
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
+from reclaim.tinyworld import TinyWorld
 
 ENVS = ("none", *ENVIRONMENTS)
 

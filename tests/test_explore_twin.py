@@ -12,7 +12,7 @@ from reference.state import INF, NONE, RUN, RUNNING
 
 from reclaim import names
 from reclaim._explore import MOVES
-from reclaim.exploration import TinyWorld
+from reclaim.tinyworld import TinyWorld
 from twin import twin_policy
 
 PRESENT, SWAPCACHE = 1, 1 << names.FOLIO_FLAGS.index("SWAPCACHE")

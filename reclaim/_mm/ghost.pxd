@@ -24,7 +24,7 @@ cdef extern from *:
     """
     uint32_t GARBAGE "RECLAIM_GARBAGE"
 
-cdef enum:                    # what a step did wrong, in the order of exploration.INVARIANTS
+cdef enum:                    # what a step did wrong, in the order of counterexample.INVARIANTS
     BAD_NOTHING = 0
     BAD_LOST_WRITE = 1
     BAD_STALE = 2
