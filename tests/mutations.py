@@ -2,7 +2,9 @@
 
 Each mutation is one replacement in one source file.  For each, the package's source is copied to
 a temporary directory, changed, built without optimisation (only ``_core``; the built ``_policy``
-is reused), and run beside the twin over `WORLDS` until something differs.
+is reused), and run beside the twin over `WORLDS` until something differs.  What the twin does in a
+world is recorded once, since no mutation changes it; and a mutant begins with the world that noticed
+it when docs/mutations.md was made, or, not being there, with those of its subject (`near`).
 
     python tests/mutations.py > docs/mutations.md     # all; progress on stderr
     python tests/mutations.py "tlb_gen" "OOM"         # those with one of these in their name
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -23,11 +26,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-BUILD_TIMEOUT, RUN_TIMEOUT = 300, 240      # [s]; a build takes 10, all worlds 30
+if __name__ == "__main__" and sys.argv[1:2] != ["--worlds"]:
+    sys.path[:0] = [str(ROOT), str(HERE)]
+TABLE = ROOT / "docs" / "mutations.md"
+BUILD_TIMEOUT, WORLD_TIMEOUT = 300, 60      # [s]; a build takes 10, a world less than 1
 
 
 # --- the worlds
@@ -98,8 +105,12 @@ def _device(**fields):
 def _threads(make: str, stage: int, *args) -> tuple:
     """A world of tests/threads.py."""
     import threads
+    return getattr(threads, make)(*args), _stage(stage)
+
+
+def _stage(stage: int) -> dict:
     from twin import twin_policy
-    return getattr(threads, make)(*args), twin_policy(stage)
+    return twin_policy(stage)
 
 
 def _generations(kind: str, seed: int | str):
@@ -122,6 +133,16 @@ def _slots(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
         from reference.worlds import random_policy, random_slots
         return random_slots(seed), random_policy(seed)
     return {f"slots {seed}": ((lambda seed=seed: make(seed)), 60_000) for seed in seeds}
+
+
+def _calls() -> dict[str, tuple[Callable[[], tuple], int]]:
+    """munmap, mprotect, mremap: tests/threads.py says what they reach."""
+    from threads import CALLS
+    draws = [("calls", "calls_world", (0, 2, 4, 14, 16, 275)), ("busy calls", "busy_calls", (0, 1, 2, 16, 70, 275, 296))]
+    return {**{f"{short} {seed}": ((lambda make=make, seed=seed: _threads(make, seed % 3 and 5, seed)), 20_000)
+               for short, make, seeds in draws for seed in seeds},
+            **{f"calls: {name}": ((lambda make=make, args=args: (make(*args), _stage(5))), actions)
+               for name, (make, args, actions) in CALLS.items()}}
 
 
 # Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
@@ -157,6 +178,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
        for seed in (16, 19, 27, 45, 56, 61, 66)},
     **{f"few mms {seed}": ((lambda seed=seed: _threads("thread_world", 5, seed)), 12_000)
        for seed in (35, 41, 45)},
+    **_calls(),
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
@@ -170,6 +192,7 @@ class Mutation:
     file: str          # under reclaim/
     old: str
     new: str
+    near: str = ""     # what is in the names of the worlds to be tried first
 
     def apply(self, tree: Path) -> None:
         """Change the copy of the package in `tree`."""
@@ -184,6 +207,7 @@ class Mutation:
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
 CLASSIC, LRU_GEN, GENERATIONS = "_mm/lru_classic.pxd", "_mm/lru_gen.pxd", "_mm/generations.pxd"
+MMAP, CHAINS = "_mm/mmap.pxd", "_mm/chains.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
 PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
 BLK, HOST = "_mm/blk.pxd", "_mm/host.pxd"
@@ -619,6 +643,137 @@ MUTATIONS: tuple[Mutation, ...] = (
              "    if kind == PTE_ZAPPED: ", "    if False: "),
     Mutation("touches are made ahead in a shared mm", PROGRAM,
              "by_the_kernel(a) or m.mm[t.mm].shared", "by_the_kernel(a)"),
+    # munmap, mprotect, mremap: what is gathered and how it is flushed
+    *(Mutation(*row, near="calls") for row in (
+        ("a flush forgets that page tables are freed", MMAP,
+         "t.v_lo, t.v_hi, t.v_tables > 0, ret)", "t.v_lo, t.v_hi, False, ret)"),
+        ("a flush remembers the freed tables of the one before", SMP,
+         "    p.fl_tables = 0\n    p.fl_ret", "    p.fl_ret"),
+        ("freed tables are not told to CPUs that are lazy", SMP,
+         "    if q.is_lazy or p.fl_tables:\n        return p.fl_tables ",
+         "    if q.is_lazy or p.fl_tables:\n        return not q.is_lazy "),
+        ("33 pages are flushed as a whole", TYPES, "FLUSH_CEILING = 33 ", "FLUSH_CEILING = 32 "),
+        ("34 pages are flushed one by one", TYPES, "FLUSH_CEILING = 33 ", "FLUSH_CEILING = 34 "),
+        ("a gather is full one page early", TYPES, "GATHER_PAGES = 9678 ", "GATHER_PAGES = 9677 "),
+        ("a gather holds one page more", TYPES, "GATHER_PAGES = 9678 ", "GATHER_PAGES = 9679 "),
+        ("a gather that was flushed still counts as full", MMAP,
+         "    t.v_nr = 0\n    t.v_at = call_first", "    t.v_at = call_first"),
+        ("after a full gather the page table is looked at again", MMAP,
+         "    if vp == zap_to(m, t, t.zap):\n", "    if False:\n"),
+        ("a batch of page tables is full one early", TYPES, "TABLE_BATCH = 509 ", "TABLE_BATCH = 508 "),
+        ("a batch holds one page table more", TYPES, "TABLE_BATCH = 509 ", "TABLE_BATCH = 510 "),
+        ("page tables go though pages beside the range are mapped", MMAP,
+         "            and zap_to(m, t, region) ==", "            or zap_to(m, t, region) =="),
+        ("the last page of a gather is not flushed", MEMORY,
+         "    if vp >= t.v_hi:\n        t.v_hi = vp + 1\n", "    if vp >= t.v_hi:\n        t.v_hi = max(vp, 1)\n"),
+        ("a gather begins with the page that came first", MEMORY,
+         "    if t.v_hi == 0 or vp < t.v_lo:\n", "    if t.v_hi == 0:\n"),
+        ("the flush of madvise is off by one page", MEMORY,
+         "flush(m, p, t, t.mm, last if t.call and mapped == 1 else -1, ST_E_FREE)",
+         "flush(m, p, t, t.mm, last - 1 if t.call and mapped == 1 else -1, ST_E_FREE)"),
+        ("madvise flushes one page of two", MEMORY,
+         "last if t.call and mapped == 1 else", "last if t.call and mapped <= 2 else"),
+        ("madvise flushes where nothing was mapped", MEMORY,
+         "    elif t.call and mapped == 0:  ", "    elif False:  "),
+        ("mprotect does not flush what reclaim left pending", MMAP,
+         "ptl) and not flush_tlb_batched_pending(m, p, t, ST_V_PTES):", "ptl):"),
+        ("mremap does not flush what reclaim left pending", MMAP,
+         "    if moves_table(m, t) or not flush_tlb_batched_pending", "    if True or not flush_tlb_batched_pending"),
+        ("a page table that moves is flushed for what is pending, too", MMAP,
+         "    if moves_table(m, t) or not flush_tlb_batched_pending", "    if not flush_tlb_batched_pending"),
+        ("there is no cond_resched between page tables", MMAP,
+         "    if not resched_guard(m, p, t):\n        t.step = t.v_next", "    if True:\n        t.step = t.v_next"),
+        # protection
+        ("a page that is read from swap may be written whatever its rights", MEMORY,
+         "PTE_EXCL if pte >= PTE_RO else PTE_EXCL | PTE_WRITE\n", "PTE_EXCL | PTE_WRITE\n"),
+        ("a fault does not see the protection", MEMORY, "    if unlikely(pte >= PTE_RO):\n", "    if False:\n"),
+        ("a write without the right keeps the lock of its mm", MEMORY,
+         "    mmap_unlock(m, t)\n    spend(m, TM_fault, m.w.cost[CO_fault_entry])\n    t.step = ST_TOUCH\n",
+         "    spend(m, TM_fault, m.w.cost[CO_fault_entry])\n    t.step = ST_TOUCH\n"),
+        ("the zero page loses the protection", MEMORY,
+         "PTE_ZERO | PTE_YOUNG | PTE_Z | (m.pte[t.vp] & PTE_RO)", "PTE_ZERO | PTE_YOUNG | PTE_Z"),
+        ("what reclaim unmaps loses the protection", VMSCAN,
+         "    m.pte[vp] &= PTE_PAGE\n    t.step = ST_U_GEN", "    m.pte[vp] &= PTE_Z\n    t.step = ST_U_GEN"),
+        ("a zap ends the protection", MEMORY, "        ro = pte & PTE_RO\n", "        ro = 0\n"),
+        ("freeing what was zapped ends the protection", MEMORY,
+         "        m.pte[vp] &= PTE_RO\n", "        m.pte[vp] = 0\n"),
+        ("the protection outlives munmap", MMAP, "        m.pte[vp] = 0\n    if", "        m.pte[vp] &= PTE_RO\n    if"),
+        ("the protection outlives the process", MEMORY, "        m.pte[u] &= ~PTE_RO  ", "        pass  "),
+        ("mprotect gives pages that are not exclusive the right at once", MMAP,
+         "            elif pte & PTE_EXCL: ", "            else: "),
+        ("mprotect leaves PTEs writable", MMAP,
+         "                new &= ~<uint64_t>PTE_WRITE\n", "                pass\n"),
+        ("mprotect flushes what it did not change", MMAP,
+         "            if (new ^ pte) & PTE_WRITE:\n", "            if True:\n"),
+        ("mprotect pays for pages of other VMAs", MMAP,
+         "            continue\n        n += 1\n        new", "            n += 1\n            continue\n        n += 1\n        new"),
+        # moves
+        ("a page that moved is looked for where it was", MMAP, "        m.folio[f].vp = new\n", "        pass\n"),
+        ("a move does not tell the folio of a swap entry", MMAP,
+         "        f = swap_cache_folio(m, pte_index(pte))\n", "        pass\n"),
+        ("what is written while a move is flushed stays behind", MMAP,
+         "(m.pte[to + i] & ~<uint64_t>PTE_Z) | (m.pte[from_ + i] & PTE_Z)", "m.pte[to + i]"),
+        ("a move of swap entries is flushed, too", MMAP,
+         "need_flush |= pte_kind_of(m.pte[base + from_ + i]) != PTE_SWAP", "need_flush = True"),
+        ("a page table that moved is not flushed", MMAP, "        need_flush = True\n", "        pass\n"),
+        ("page tables never move as a whole", MMAP,
+         "extent(m, t) == PTRS_PER_PTE and not new_table(m, t).present", "False"),
+        ("a page table moves onto another", MMAP,
+         "extent(m, t) == PTRS_PER_PTE and not new_table(m, t).present", "extent(m, t) == PTRS_PER_PTE"),
+        ("where a page table goes is locked by nobody", MMAP,
+         "    if not lock(m, &new_table(m, t).ptl):\n", "    if not moves_table(m, t) and not lock(m, &new_table(m, t).ptl):\n"),
+        ("the other lock of a move stays held", MMAP,
+         "    if new_table(m, t) != old_table(m, t):\n        unlock", "    if False:\n        unlock"),
+        ("a page table that moved is as young as it was", MMAP,
+         "new_table(m, t).young = m.w.lru != 0  ", "new_table(m, t).young = 0  "),
+        ("the place that a page table left keeps its filter", MMAP, "        old_table(m, t).filter = 0\n", ""),
+        ("a killed task that lacks a page table moves on", MMAP,
+         "    if t.c_failed:\n        t.step = ST_V_END\n        return\n    new_table", "    new_table"),
+        ("who waited for the lock of where a page was keeps it", VMSCAN,
+         "        unlock(m, was)\n", "        pass\n"),
+        ("S_REF keeps the lock of where a page was", VMSCAN,
+         "        lock_moved(m, q)\n        young", "        young"),
+        ("S_UNMAP keeps the lock of where a page was", VMSCAN,
+         "    lock_moved(m, q)\n    if lock(m, &pte", "    if lock(m, &pte"),
+        ("S_GEN keeps the lock of where a page was", LRU_GEN, "        lock_moved(m, q)\n", ""),
+        ("a page that is unmapped elsewhere leaves the lock of where it was held", VMSCAN,
+         "        return NULL\n    lock_moved(m, q)\n", "        return NULL\n"),
+        # the lock of an mm
+        ("a reader passes a writer that waits", SCHED,
+         "    if mm.wait_head < 0 and mm.writer < 0", "    if (mm.wait_head < 0 or kind == MMAP_READ) and mm.writer < 0"),
+        ("a writer comes in beside readers", SCHED, "(kind == MMAP_READ or mm.readers == 0)", "True"),
+        ("one reader is woken at a time", SCHED,
+         "        if mm.writer < 0 and (writer", "        if mm.writer < 0 and mm.readers == 0 and (writer"),
+        ("a writer is woken with the readers in front of it", SCHED,
+         "            wait_in_line(m, &mm.wait_head, &mm.wait_tail, u)\n        u = nxt",
+         "            wait_in_line(m, &mm.wait_head, &mm.wait_tail, u)\n            writer = True if mm.readers else writer\n"
+         "        u = nxt"),
+        ("a writer leaves the lock held", SCHED, "        mm.writer = -1\n", "        pass\n"),
+        ("a reader leaves the lock held", SCHED, "        mm.readers -= 1\n", "        pass\n"),
+        ("a lock is handed on while readers hold it", SCHED,
+         "    if mm.readers == 0 and mm.wait_head >= 0:\n", "    if mm.wait_head >= 0:\n"),
+        ("madvise takes no lock", MEMORY,
+         "    if t.call == PASS_DONTNEED and not mmap_lock", "    if False and not mmap_lock"),
+        ("a fault sleeps with the lock of its mm", MEMORY,
+         "    if unlikely(t.mmap):              # release", "    if False:              # release"),
+        ("the lock of an mm is taken where nobody could wait", SCHED,
+         "    if not mm.locks or t.mmap == kind:\n", "    if t.mmap == kind:\n"),
+    )),
+    # runs of steps made one after the other: the same bytes as one by one
+    Mutation("a chain goes on though another CPU is due", CHAINS,
+             "    return t.step == step and not m.turn\n", "    return t.step == step\n"),
+    Mutation("the allocation of a frame ends no chain", CHAINS,
+             "    if m.turn:\n        return left - 2\n", ""),
+    Mutation("a chain of a fault takes less of the budget", CHAINS, "    return left - 6\n", "    return left - 5\n"),
+    Mutation("a chain of a write takes nothing of the budget", CHAINS,
+             "    step_P_WRITE(m, p, t)\n    return left - 1\n", "    step_P_WRITE(m, p, t)\n    return left\n"),
+    Mutation("a chain leaves out the batch's mask", CHAINS, "    step_U_MASK(m, p, t)\n", ""),
+    Mutation("a chain does not stop where an unmap is not deferred", CHAINS,
+             "    if t.step != ST_U_GEN:\n        return left - 2\n", ""),
+    Mutation("a chain of a list's folios does not look at the budget", CHAINS,
+             "        if left <= CHAIN or not goes_on(m, t, ST_S_NEXT):\n", "        if not goes_on(m, t, ST_S_NEXT):\n"),
+    Mutation("a chain of a batch's folios does not look at the budget", CHAINS,
+             "    while left > CHAIN and goes_on(m, t, ST_B_LOCK):\n", "    while goes_on(m, t, ST_B_LOCK):\n"),
 )
 
 # Not among them, since no world here tells them from the core: swap_full's threshold (only a read
@@ -645,16 +800,23 @@ def build_env(**extra: str) -> dict[str, str]:
 
 
 def copy_tree(target: Path, *, only_core: bool) -> None:
-    """The package's source in `target`; with the built _policy in place of its source if asked."""
+    """The package's source in `target`; of its extension modules only _core and the built _policy if asked."""
     import reclaim._policy
     shutil.copy(ROOT / "setup.py", target)
     shutil.copytree(ROOT / "reclaim", target / "reclaim",
                     ignore=shutil.ignore_patterns("*.so", "*.pyd", "*.c", "__pycache__"))
     built = Path(reclaim._policy.__file__)
     newest = max(path.stat().st_mtime for path in (ROOT / "reclaim").glob("_policy.p*"))
-    if only_core and built.stat().st_mtime >= newest:      # an older one may not fit: both then
-        (target / "reclaim" / "_policy.pyx").unlink()      # setup.py builds what it finds
+    if not only_core:
+        return
+    needed = {"_core.pyx"}
+    if built.stat().st_mtime >= newest:
         shutil.copy(built, target / "reclaim")
+    else:                                                  # an older one may not fit: both then
+        needed.add("_policy.pyx")
+    for source in (target / "reclaim").glob("*.pyx"):      # setup.py builds what it finds
+        if source.name not in needed:
+            source.unlink()
 
 
 def build(tree: Path, **env: str) -> None:
@@ -664,8 +826,27 @@ def build(tree: Path, **env: str) -> None:
     assert done.returncode == 0, f"the build failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
 
 
+@cache
+def _records() -> tempfile.TemporaryDirectory:
+    """Where the workers of this process keep what the twin does in each world."""
+    return tempfile.TemporaryDirectory(prefix="twin-")
+
+
+@cache
+def _noticed_by() -> dict[str, str]:
+    """Mutation -> the world that noticed it when the table was made."""
+    rows = (line.split(" | ") for line in TABLE.read_text().splitlines() if line.startswith("| "))
+    return {row[0].removeprefix("| "): row[2] for row in rows if len(row) > 2}
+
+
+def worlds_for(first: str) -> list[str]:
+    """The names of all worlds: `first`, those with it in their name, the others."""
+    return sorted(WORLDS, key=lambda name: (name != first, not first or first not in name))
+
+
 def run(mutation: Mutation | None) -> Outcome:
     """Build the mutant (None: the core as it is) and run it beside the twin."""
+    first = "" if mutation is None else _noticed_by().get(mutation.name, mutation.near)
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         tree, start = Path(name), time.perf_counter()
         copy_tree(tree, only_core=True)
@@ -673,23 +854,18 @@ def run(mutation: Mutation | None) -> Outcome:
             mutation.apply(tree)
         build(tree, RECLAIM_OPT="-O0")
         built = time.perf_counter()
-        with subprocess.Popen([sys.executable, __file__, "--worlds"], cwd=tree, text=True,
+        done = subprocess.run([sys.executable, __file__, "--worlds", _records().name, first], cwd=tree, text=True,
                               env=build_env(PYTHONPATH=os.pathsep.join((name, str(HERE)))),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as worker:
-            try:
-                output, _ = worker.communicate(timeout=RUN_TIMEOUT)
-                how = ""
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                output, _ = worker.communicate()
-                how = f"no end within {RUN_TIMEOUT} s"
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         took = time.perf_counter() - built
-    lines = [line for line in output.splitlines() if line.startswith('{"world"')]
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"world"')]
     last = json.loads(lines[-1]) if lines else {"world": None, "difference": None}
-    if worker.returncode < 0 and not how:
-        how = f"killed by {signal.Signals(-worker.returncode).name}"
-    elif worker.returncode > 0:
-        raise RuntimeError(f"the comparison itself failed:\n{output[-4000:]}")
+    how = ""
+    if done.returncode < 0:
+        how = (f"no end within {WORLD_TIMEOUT} s" if done.returncode == -signal.SIGALRM
+               else f"killed by {signal.Signals(-done.returncode).name}")
+    elif done.returncode > 0:
+        raise RuntimeError(f"the comparison itself failed:\n{done.stdout[-4000:]}")
     found = how or last["difference"]
     return Outcome(last["world"] if found else None, found or "", built - start, took)
 
@@ -708,26 +884,47 @@ def _difference(error: BaseException) -> str:
     return f"counter {name}: core {got.get(name)}, twin {want}"
 
 
-def worker() -> None:
+def _recorded(records: Path, name: str, world, policy: dict, actions: int):
+    """What the twin does in the world: by the first worker that asks, then from its file."""
+    from twin import Recorded
+    path = records / f"{list(WORLDS).index(name)}.pickle"
+    if not path.exists():
+        own = path.with_suffix(f".{os.getpid()}")
+        own.write_bytes(pickle.dumps(Recorded(world, policy, actions)))
+        own.replace(path)
+    return pickle.loads(path.read_bytes())
+
+
+def _compare(world, policy: dict, twin, actions: int) -> None:
+    """The core step for step beside the twin, and fused beside itself."""
+    from reclaim.simulation import Simulation
+    from twin import compare_recorded, core_policy
+    # Without sim.verify(): what is asked here is whether the twin alone notices.
+    compare_recorded(world, policy, twin)
+    fused, single = (Simulation(world, core_policy(policy)) for _ in range(2))
+    for some in (*range(1, 100, 3), actions):
+        fused._core.run(1 << 50, actions=some)
+        single._core.run(1 << 50, actions=some, fuse=False)
+        assert fused.digest() == single.digest(), "fused, the steps go another way"
+
+
+def worker(records: Path, first: str) -> None:
     """In the copy: every world until one differs; a JSON line before each and at the difference."""
     import reclaim._core
-    from reclaim.simulation import Simulation
-    from twin import compare, core_policy
     assert Path(reclaim._core.__file__).is_relative_to(Path.cwd()), reclaim._core.__file__
-    for name, (make, actions) in WORLDS.items():
+    for name in worlds_for(first):
         print(json.dumps({"world": name, "difference": None}), flush=True)
+        make, actions = WORLDS[name]
         world, policy = make()
+        twin = _recorded(records, name, world, policy, actions)
+        signal.alarm(WORLD_TIMEOUT)                 # ends the process, wherever it is
         try:
-            # Without sim.verify(): what is asked here is whether the twin alone notices.
-            compare(world, policy, actions=actions, chunk=200, check=False)
-            fused, single = (Simulation(world, core_policy(policy)) for _ in range(2))
-            for actions in (*range(1, 100, 3), actions):
-                fused._core.run(1 << 50, actions=actions)
-                single._core.run(1 << 50, actions=actions, fuse=False)
-                assert fused.digest() == single.digest(), "fused, the steps go another way"
+            _compare(world, policy, twin, actions)
         except Exception as error:                  # also what the core raises about itself
             print(json.dumps({"world": name, "difference": _difference(error)}), flush=True)
             return
+        finally:
+            signal.alarm(0)
 
 
 # --- the table
@@ -783,8 +980,7 @@ def main(wanted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--worlds"]:
-        worker()
+    if sys.argv[1:2] == ["--worlds"]:
+        worker(Path(sys.argv[2]), sys.argv[3])
     else:
-        sys.path[:0] = [str(ROOT), str(HERE)]
         sys.exit(main(sys.argv[1:]))

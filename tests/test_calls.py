@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import pickle
 
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ from reclaim.workloads.stress_ng import METHODS
 from reclaim.workloads.synthetic import Pass, program
 from reclaim.world import check
 from reference.worlds import make_pass, make_passes
-from test_threads import counters, steps
-from threads import MS, STEP, calls_world, one_mm
+from threads import MS, STEP, calls_world, counters, one_mm, steps
 
 READ_ONLY = 1 << 63
 KIND = {name: i for i, name in enumerate(names.PASS_KINDS)}
@@ -45,18 +43,7 @@ def acting(sim, row):
 
 def test_random_worlds_are_sound():
     """One by one or fused, the same bytes; every row of the calls is met."""
-    seen = collections.Counter()
-    for seed in range(45):
-        world, stage = calls_world(seed), f"stage{(0, 4, 5)[seed % 3]}"
-        a, b = Simulation(world, stage), Simulation(world, stage)
-        for _ in range(4):
-            rows, why = a._core.run_log(1 << 50, actions=3000)
-            b._core.run(1 << 50, actions=len(rows))
-            seen.update(rows["step"].tolist())
-            a.verify()
-            assert a.snapshot()._data == b.snapshot()._data, seed
-            if why != "budget":
-                break
+    seen = worlds.sound(calls_world, range(45), pieces=4)
     rare = {"V_FULL", "V_MOVE_PTES", "V_PTES"}            # have tests of their own
     for name in names.STEPS:
         assert name[:2] != "V_" or name in rare or seen[STEP[name]], name
@@ -72,25 +59,12 @@ def test_every_step_of_some_worlds_is_sound():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_pieces_and_pickles(seed):
-    world, stage = calls_world(seed), f"stage{5 * (seed % 2)}"
-    whole, sim = Simulation(world, stage), Simulation(world, stage)
-    whole._core.run(1 << 50, actions=12_000)
-    for n in (1, 700, 2500, 4000, 4799):
-        sim._core.run(1 << 50, actions=n)
-        other = Simulation(world, stage)
-        other.restore(pickle.loads(pickle.dumps(sim.snapshot())))
-        sim = other
-    assert sim.digest() == whole.digest()
+    worlds.same_in_pieces(calls_world(seed), f"stage{5 * (seed % 2)}", worlds.pickled)
 
 
 @pytest.mark.parametrize("seed", [1, 4, 7])
 def test_stages_0_to_4_are_one(seed):
-    digests = set()
-    for stage in range(5):
-        sim = Simulation(calls_world(seed), f"stage{stage}")
-        sim.run(0.01)
-        digests.add(sim.digest())
-    assert len(digests) == 1
+    worlds.stages_0_to_4_are_one(calls_world(seed))
 
 
 def test_nothing_revoked_is_used():

@@ -16,64 +16,26 @@ from reclaim.simulation import PS_PER_S, Simulation
 from reclaim.workloads.synthetic import Pass, program
 from reclaim.world import check
 from reference.worlds import make_pass, small_world
-from threads import MS, STEP, one_mm, slow, thread_world
-
-
-def counters(sim):
-    return dict(zip(names.COUNTERS, sim.view("counter").tolist(), strict=True))
-
-
-def steps(sim, actions, *, end=1 << 50):
-    """The names of the steps of the next actions, one by one, each after it was made."""
-    for _ in range(actions):
-        rows, why = sim._core.run_log(end, actions=1)
-        if not len(rows):
-            assert why != "budget"
-            return
-        yield names.STEPS[rows["step"][0]], rows[0]
+from threads import MS, STEP, counters, one_mm, slow, steps, thread_world
 
 
 # --- random worlds
 
 def test_random_worlds_are_sound():
     """One by one or fused, the same bytes; every row of threads is met."""
-    seen = collections.Counter()
-    for seed in (*range(70), 121, 232):
-        world, stage = thread_world(seed), f"stage{(0, 4, 5)[seed % 3]}"
-        a, b = Simulation(world, stage), Simulation(world, stage)
-        for _ in range(5):
-            rows, why = a._core.run_log(1 << 50, actions=3000)
-            b._core.run(1 << 50, actions=len(rows))
-            seen.update(rows["step"].tolist())
-            a.verify()
-            assert a.snapshot()._data == b.snapshot()._data, seed
-            if why != "budget":
-                break
+    seen = worlds.sound(thread_world, (*range(70), 121, 232), pieces=5)
     for name in ("DONTNEED", "F_BACKOFF", "M_BATCHED", "E_PTES", "E_DONE"):
         assert seen[STEP[name]], name
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_pieces_and_snapshots(seed):
-    world, stage = thread_world(seed), f"stage{5 * (seed % 2)}"
-    whole, sim = Simulation(world, stage), Simulation(world, stage)
-    whole._core.run(1 << 50, actions=12_000)
-    for n in (1, 700, 2500, 4000, 4799):
-        sim._core.run(1 << 50, actions=n)
-        other = Simulation(world, stage)
-        other.restore(sim.snapshot())
-        sim = other
-    assert sim.digest() == whole.digest()
+    worlds.same_in_pieces(thread_world(seed), f"stage{5 * (seed % 2)}")
 
 
 @pytest.mark.parametrize("seed", [0, 3, 8, 21])
 def test_stages_0_to_4_are_one(seed):
-    digests = set()
-    for stage in range(5):
-        sim = Simulation(thread_world(seed), f"stage{stage}")
-        sim.run(0.01)
-        digests.add(sim.digest())
-    assert len(digests) == 1
+    worlds.stages_0_to_4_are_one(thread_world(seed))
 
 
 def test_nothing_revoked_is_used():

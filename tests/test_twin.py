@@ -10,8 +10,7 @@ from reference.generation_worlds import (GENERATIONS, generations, random_genera
 from reference.worlds import policies, random_policy, random_slots, random_ties, random_world, worlds
 from reclaim import names
 from reclaim.simulation import Simulation
-from threads import (busy_calls, busy_threads, calls_world, followed_moves, full_gather, killed_rights, many_tables,
-                     moved_tables, pending_calls, thread_world, unmapped_rights)
+from threads import CALLS, RARE_CALLS, busy_calls, busy_threads, calls_world, thread_world
 from twin import compare, core_policy, twin_policy
 
 SEEDS = range(25)
@@ -33,30 +32,6 @@ SLOTS = {
     233: "clusters in between slots in use",
     235: "the same with slot caches, and no slot near",
     288: "a slot taken from a folio while slot caches are in use",
-}
-
-
-# Those of busy_calls that reach what is rare.
-RARE_CALLS = {
-    70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
-    275: "S_GEN waits for a folio that moves away",
-    296: "killed while it charges a page table for a move",
-}
-
-# Calls on an mm that random worlds seldom make: name, world, actions.
-CALLS = {
-    "a gather that is full": (full_gather, (), 95_000),
-    "the same at a page table's end": (full_gather, (50,), 95_000),
-    "a batch of page tables that is full": (many_tables, (), 15_000),
-    "one that is just full": (many_tables, (509,), 15_000),
-    "what nobody may write is unmapped": (unmapped_rights, (), 15_000),
-    "who took the right to write is killed": (killed_rights, (), 40_000),
-    "reclaim follows a folio that moved": (followed_moves, (), 80_000),
-    "the same with generations": (followed_moves, (1,), 40_000),
-    "a page table that moves": (moved_tables, (), 30_000),
-    "munmap of what is pending": (pending_calls, ("MUNMAP",), 30_000),
-    "mprotect of what is pending": (pending_calls, ("MPROTECT",), 30_000),
-    "mremap of what is pending": (pending_calls, ("MREMAP",), 30_000),
 }
 
 

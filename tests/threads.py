@@ -1,21 +1,89 @@
-"""Worlds whose tasks share mms, and what may be in a TLB."""
+"""Worlds whose tasks share mms, what may be in a TLB, and what holds of the runs of any world."""
 
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from reference.worlds import COSTS, make_pass, make_passes, random_world, small_world
 from reclaim import names
-from reclaim.simulation import Simulation
+from reclaim.simulation import Simulation, Snapshot
 from reclaim.world import World
 
 DONTNEED, RAND = names.PASS_KINDS.index("DONTNEED"), names.PASS_KINDS.index("RAND")
 MS = 10**9
 STEP = {name: i for i, name in enumerate(names.STEPS)}
 
+
+# --- runs
+
+def counters(sim: Simulation) -> dict[str, int]:
+    return dict(zip(names.COUNTERS, sim.view("counter").tolist(), strict=True))
+
+
+def steps(sim: Simulation, actions: int, *, end: int = 1 << 50) -> Iterator[tuple]:
+    """The names of the steps of the next actions, and their rows, one by one, each after it was made."""
+    for _ in range(actions):
+        rows, why = sim._core.run_log(end, actions=1)
+        if not len(rows):
+            assert why != "budget"
+            return
+        yield names.STEPS[rows["step"][0]], rows[0]
+
+
+def sound(draw: Callable[[int], World], seeds: Iterable[int], *, pieces: int) -> Counter:
+    """Run the world of each seed one by one and fused, with a look at both after every 3000 actions.
+
+    Returns
+    -------
+    Counter : the steps that were made, by their number.
+    """
+    seen = Counter()
+    for seed in seeds:
+        world, stage = draw(seed), f"stage{(0, 4, 5)[seed % 3]}"
+        single, fused = Simulation(world, stage), Simulation(world, stage)
+        for _ in range(pieces):
+            rows, why = single._core.run_log(1 << 50, actions=3000)
+            fused._core.run(1 << 50, actions=len(rows))
+            seen.update(rows["step"].tolist())
+            single.verify()
+            assert single.snapshot()._data == fused.snapshot()._data, seed
+            if why != "budget":
+                break
+    return seen
+
+
+def pickled(snapshot: Snapshot) -> Snapshot:
+    return pickle.loads(pickle.dumps(snapshot))
+
+
+def same_in_pieces(world: World, stage: str, copy: Callable[[Snapshot], Snapshot] = lambda it: it) -> None:
+    """12,000 actions at once, or in pieces that each go on in another simulation, from a copy of the snapshot."""
+    whole, sim = Simulation(world, stage), Simulation(world, stage)
+    whole._core.run(1 << 50, actions=12_000)
+    for n in (1, 700, 2500, 4000, 4799):
+        sim._core.run(1 << 50, actions=n)
+        other = Simulation(world, stage)
+        other.restore(copy(sim.snapshot()))
+        sim = other
+    assert sim.digest() == whole.digest()
+
+
+def stages_0_to_4_are_one(world: World) -> None:
+    digests = set()
+    for stage in range(5):
+        sim = Simulation(world, f"stage{stage}")
+        sim.run(0.01)
+        digests.add(sim.digest())
+    assert len(digests) == 1
+
+
+# --- worlds
 
 def thread_world(seed: int) -> World:
     """`random_world(seed)` with its tasks in fewer mms, and some calls of madvise."""
@@ -371,3 +439,27 @@ def _busy_call(pick, first: int, nr: int, by: int, back: tuple) -> list[tuple]:
     if kind == "touch":
         return [make_pass("SEQ", write=1, zero=pick([0, 1]), first=first, nr=nr, count=few, think=think)]
     return [make_pass(kind, first=first, nr=some, count=pick([1, 2]))]
+
+
+# Those of busy_calls that reach what is rare.
+RARE_CALLS = {
+    70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
+    275: "S_GEN waits for a folio that moves away",
+    296: "killed while it charges a page table for a move",
+}
+
+# Calls on an mm that random worlds seldom make: name, world, actions.
+CALLS = {
+    "a gather that is full": (full_gather, (), 95_000),
+    "the same at a page table's end": (full_gather, (50,), 95_000),
+    "a batch of page tables that is full": (many_tables, (), 15_000),
+    "one that is just full": (many_tables, (509,), 15_000),
+    "what nobody may write is unmapped": (unmapped_rights, (), 15_000),
+    "who took the right to write is killed": (killed_rights, (), 40_000),
+    "reclaim follows a folio that moved": (followed_moves, (), 80_000),
+    "the same with generations": (followed_moves, (1,), 40_000),
+    "a page table that moves": (moved_tables, (), 30_000),
+    "munmap of what is pending": (pending_calls, ("MUNMAP",), 30_000),
+    "mprotect of what is pending": (pending_calls, ("MPROTECT",), 30_000),
+    "mremap of what is pending": (pending_calls, ("MREMAP",), 30_000),
+}

@@ -32,6 +32,11 @@ def twin_policy(stage: int) -> dict:
             "keeps_locks": stage < 5, "rechecks": every, "remainder": True}
 
 
+def known_policy(world, policy: dict) -> dict:
+    """The policy; with generations a list of 64 folios tells 40 from 31, which is the most that BatchFlush knows."""
+    return policy | {"flush_every": min(policy["flush_every"], 31)} if world.lru else policy
+
+
 def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: int = 1 << 50,
             stage: str | None = None, check: bool = True, met: set[str] | None = None) -> int:
     """Run both; fail at the first row, counter or column that differs.
@@ -42,8 +47,7 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
     -------
     int : actions made.
     """
-    if world.lru:       # a list of 64 folios tells 40 from 31, which is the most that BatchFlush knows
-        policy = policy | {"flush_every": min(policy["flush_every"], 31)}
+    policy = known_policy(world, policy)
     sim = Simulation(world, stage or core_policy(policy))
     twin = Reference(world, policy)
     made = 0
@@ -63,6 +67,50 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
             sim.verify()
         if why != "budget":
             assert _twin_act(twin, end) is None, f"after {made} rows: core {why}, twin goes on"
+            break
+    assert_same(sim, twin)
+    return made
+
+
+class Recorded:
+    """What a twin does in so many actions, for comparisons of several cores with it."""
+
+    def __init__(self, world, policy: dict, actions: int, *, end: int = 1 << 50):
+        policy = known_policy(world, policy)
+        self.actions, self.end = actions, end
+        twin, rows = Reference(world, policy), []
+        while len(rows) < actions and (row := _twin_act(twin, end)) is not None:
+            rows.append(tuple(map(int, row)))
+        self.rows = np.array(rows, dtype=np.int64).reshape(-1, 5)
+        self.values = twin.counters(), list(twin.columns()), twin.digest()
+        self.ended = _twin_act(twin, end) is None
+
+    def counters(self):
+        return self.values[0]
+
+    def columns(self):
+        return self.values[1]
+
+    def digest(self):
+        return self.values[2]
+
+
+def compare_recorded(world, policy: dict, twin: Recorded, *, chunk: int = 200) -> int:
+    """As compare(), with what the twin did; `chunk` actions are made before a difference is seen."""
+    sim = Simulation(world, core_policy(known_policy(world, policy)))
+    made = 0
+    while made < twin.actions:
+        rows, why = sim._core.run_log(twin.end, actions=min(chunk, twin.actions - made))
+        got = np.stack([rows[name].astype(np.int64) for name in ("now", "cpu", "step", "folio", "cost")], axis=1)
+        want = twin.rows[made:made + len(got)]
+        differ = np.flatnonzero((got[:len(want)] != want).any(axis=1))
+        if len(differ):
+            i = int(differ[0])
+            raise AssertionError(f"row {made + i}: core {_show(got[i])}, twin {_show(want[i])}")
+        made += len(got)
+        assert len(want) == len(got), f"row {len(twin.rows)}: core {_show(got[len(want)])}, twin at its end"
+        if why != "budget":
+            assert made == len(twin.rows) and twin.ended, f"after {made} rows: core {why}, twin goes on"
             break
     assert_same(sim, twin)
     return made
