@@ -84,6 +84,7 @@ cdef inline void step_FL_QUEUE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_FL_SEND
         return
     p.fl_scan = j + 1
+    m.counter[CN_arch_tlbbatch_flush_targets if p.fl_mm < 0 else CN_flush_mm_targets] += 1
     if not should_flush_tlb(m, p, j):
         return
     q = &m.cpu[j]
@@ -100,7 +101,6 @@ cdef inline void step_FL_QUEUE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     q.q_tail = m.c
     p.acks += 1
     p.fl_n += 1
-    m.counter[CN_arch_tlbbatch_flush_targets if p.fl_mm < 0 else CN_flush_mm_targets] += 1
 
 cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int words = m.w.words

@@ -90,6 +90,7 @@ class Flushing:
             t.step = "FL_SEND"
             return
         c.fl_scan = j.nr + 1
+        self.count_flush(c, "targets")
         if self.should_flush(c, j):
             if self.world.pv_flush and not j.hosted:        # kvm_flush_tlb_multi
                 j.pv_flush = 1
@@ -100,7 +101,6 @@ class Flushing:
             j.queue.append(c)
             c.acks += 1
             c.fl_n += 1
-            self.count_flush(c, "targets")
 
     def should_flush(self, c, j):
         if c.fl_tables:
