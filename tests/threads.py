@@ -297,13 +297,13 @@ def _calls(pick, randint, pages: int) -> list[tuple]:
     return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]
 
 
-def full_gather(first: int = 0) -> World:
+def full_gather(first: int = 0, pages: int = 10_000) -> World:
     """9678 folios fill an mmu_gather: the rest of the range has a flush of its own.
 
-    With first = 50 it is full where a page table ends.
+    With first = 50 it is full where a page table ends; of 19,400 pages it is full twice.
     """
-    return one_mm(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", first=first, nr=10_000 - first, count=1),
-                  threads=1, nr_cpus=2, pages=10_000, limit=11_000, loop=False)
+    return one_mm(make_pass("SEQ", write=1, nr=pages), make_pass("MUNMAP", first=first, nr=pages - first, count=1),
+                  threads=1, nr_cpus=2, pages=pages, limit=pages + 1000, loop=False)
 
 
 def many_tables(tables: int = 600) -> World:
@@ -441,6 +441,20 @@ def _busy_call(pick, first: int, nr: int, by: int, back: tuple) -> list[tuple]:
     return [make_pass(kind, first=first, nr=some, count=pick([1, 2]))]
 
 
+def flushed_ranges() -> World:
+    """One thread changes 33 pages, then 34, and gives up one page, then two; the other has them all in its TLB."""
+    rows = [make_pass("SEQ", write=1, nr=140)]
+    for nr in (33, 34):
+        rows += [make_pass("MUNMAP", nr=nr, count=1), make_pass("SEQ", write=1, nr=nr),
+                 make_pass("MPROTECT", nr=nr, count=1), make_pass("SEQ", nr=nr),
+                 make_pass("MPROTECT", write=1, nr=nr, count=1), make_pass("SEQ", write=1, nr=nr),
+                 make_pass("MREMAP", nr=nr, stride=200, count=1),
+                 make_pass("MREMAP", first=200, nr=nr, stride=-200, count=1),
+                 make_pass("DONTNEED", first=7, nr=nr - 32, count=1), make_pass("SEQ", write=1, first=7, nr=nr - 32)]
+    return one_mm(*rows, make_pass("SEQ", nr=40, count=10**6, think=MS // 200), threads=2, pages=240, limit=200,
+                  l2_sets=512, task_first_pass=(0, len(rows)), task_nr_passes=(len(rows), 1), task_loop_to=(1, 0))
+
+
 # Those of busy_calls that reach what is rare.
 RARE_CALLS = {
     70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
@@ -450,8 +464,9 @@ RARE_CALLS = {
 
 # Calls on an mm that random worlds seldom make: name, world, actions.
 CALLS = {
-    "a gather that is full": (full_gather, (), 95_000),
-    "the same at a page table's end": (full_gather, (50,), 95_000),
+    "a gather that is full twice": (full_gather, (0, 19_400), 180_000),
+    "one that is full at a page table's end": (full_gather, (50,), 95_000),
+    "ranges about the ceiling": (flushed_ranges, (), 12_000),
     "a batch of page tables that is full": (many_tables, (), 15_000),
     "one that is just full": (many_tables, (509,), 15_000),
     "what nobody may write is unmapped": (unmapped_rights, (), 15_000),
