@@ -1,10 +1,14 @@
 """Would the twin notice?  Small errors put into the core on purpose, one at a time.
 
-Each mutation is one replacement in one source file.  For each, the package's source is copied to
-a temporary directory, changed, built without optimisation (only ``_core``; the built ``_policy``
-is reused), and run beside the twin over `WORLDS` until something differs.  What the twin does in a
-world is recorded once, since no mutation changes it; and a mutant begins with the world that noticed
-it when docs/mutations.md was made, or, not being there, with those of its subject (`near`).
+Each mutation is one replacement in one source file.  The package's source is copied to a temporary
+directory, changed, built without optimisation (only ``_core``; the built ``_policy`` is reused), and
+run beside the twin over `WORLDS` until something differs.
+
+A build takes longer than all that follows.  So the mutations that are within one function share a
+build: it has that function once for each of them, and a number in the environment says which is
+called.  What the twin does in a world is recorded once, since no mutation changes it; and a mutant
+begins with the world that noticed it when docs/mutations.md was made, or, not being there, with those
+of its subject (`near`).
 
     python tests/mutations.py > docs/mutations.md     # all; progress on stderr
     python tests/mutations.py "tlb_gen" "OOM"         # those with one of these in their name
@@ -17,17 +21,19 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -137,12 +143,18 @@ def _slots(*seeds: int) -> dict[str, tuple[Callable[[], tuple], int]]:
 
 def _calls() -> dict[str, tuple[Callable[[], tuple], int]]:
     """munmap, mprotect, mremap: tests/threads.py says what they reach."""
-    from threads import CALLS
-    draws = [("calls", "calls_world", (0, 2, 4, 14, 16, 275)), ("busy calls", "busy_calls", (0, 1, 2, 16, 70, 275, 296))]
-    return {**{f"{short} {seed}": ((lambda make=make, seed=seed: _threads(make, seed % 3 and 5, seed)), 20_000)
-               for short, make, seeds in draws for seed in seeds},
-            **{f"calls: {name}": ((lambda make=make, args=args: (make(*args), _stage(5))), actions)
-               for name, (make, args, actions) in CALLS.items()}}
+    from threads import CALLS, RARE_CALLS
+
+    def drawn(make: str, seed: int) -> tuple:
+        from reference.worlds import random_policy
+        return _threads(make, 5, seed)[0], random_policy(seed)
+
+    def named(name: str) -> tuple:
+        return _threads(CALLS[name][0].__name__, 5, *CALLS[name][1])
+    seeds = {"calls_world": (0, 2, 4, 14, 16, 187), "busy_calls": (0, 1, 2, 16, *RARE_CALLS)}
+    return {**{f"{make} {seed}": ((lambda make=make, seed=seed: drawn(make, seed)), 20_000)
+               for make in seeds for seed in seeds[make]},
+            **{f"calls: {name}": ((lambda name=name: named(name)), CALLS[name][2]) for name in CALLS}}
 
 
 # Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
@@ -194,14 +206,18 @@ class Mutation:
     new: str
     near: str = ""     # what is in the names of the worlds to be tried first
 
-    def apply(self, tree: Path) -> None:
-        """Change the copy of the package in `tree`."""
-        path = tree / "reclaim" / self.file
-        text = path.read_text()
+    def source(self, tree: Path = ROOT) -> str:
+        """The text of its file, where what it replaces is found once."""
+        text = (tree / "reclaim" / self.file).read_text()
         found = text.count(self.old)
         assert found == 1, (f"mutation {self.name!r}: its text occurs {found} times in "
                             f"reclaim/{self.file}; it must once: adapt tests/mutations.py")
-        path.write_text(text.replace(self.old, self.new))
+        return text
+
+    def apply(self, tree: Path) -> None:
+        """Change the copy of the package in `tree`."""
+        text = self.source(tree)
+        (tree / "reclaim" / self.file).write_text(text.replace(self.old, self.new))
 
 
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
@@ -344,7 +360,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the D bit of a TLB entry is ignored", MEMORY,
              "        if not t.write or e[0] & 1:\n", "        if True:\n"),
     Mutation("a hit in the L2 TLB does not fill L1", MEMORY,
-             "            tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])\n", ""),
+             "                tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])\n", ""),
     Mutation("walk_line is not remembered", MEMORY, "        p.walk_line = vp >> 3\n", ""),
 
     # faults
@@ -466,8 +482,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("an unlock wakes those who wait for write-back", SCHED,
              "        if m.task[u].wait_bit == bit:", "        if True:"),
     Mutation("a fault sleeps without its reference", MEMORY,
-             "    folio_put(m, t.f_pfn)\n    t.f_pfn = -1\n    t.step = ST_F_READ\n\ncdef",
-             "    t.f_pfn = -1\n    t.step = ST_F_READ\n\ncdef"),
+             "    folio_put(m, t.f_pfn)\n    t.f_pfn = -1\n    t.step = ST_F_READ\n", "    t.f_pfn = -1\n    t.step = ST_F_READ\n"),
     Mutation("a folio read by the device is mapped as fresh", MEMORY,
              "        t.f_cached = not m.w.swap_sync\n", "        t.f_cached = 0\n"),
     Mutation("a zero page is read from the device", MEMORY,
@@ -652,16 +667,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("freed tables are not told to CPUs that are lazy", SMP,
          "    if q.is_lazy or p.fl_tables:\n        return p.fl_tables ",
          "    if q.is_lazy or p.fl_tables:\n        return not q.is_lazy "),
-        ("33 pages are flushed as a whole", TYPES, "FLUSH_CEILING = 33 ", "FLUSH_CEILING = 32 "),
-        ("34 pages are flushed one by one", TYPES, "FLUSH_CEILING = 33 ", "FLUSH_CEILING = 34 "),
-        ("a gather is full one page early", TYPES, "GATHER_PAGES = 9678 ", "GATHER_PAGES = 9677 "),
-        ("a gather holds one page more", TYPES, "GATHER_PAGES = 9678 ", "GATHER_PAGES = 9679 "),
+        ("33 pages are flushed as a whole", SMP, "if hi - lo <= FLUSH_CEILING else", "if hi - lo < FLUSH_CEILING else"),
+        ("34 pages are flushed one by one", SMP, "if hi - lo <= FLUSH_CEILING else", "if hi - lo <= FLUSH_CEILING + 1 else"),
+        ("a gather is full one page early", MEMORY, "t.v_nr == GATHER_PAGES:", "t.v_nr == GATHER_PAGES - 1:"),
+        ("a gather holds one page more", MEMORY, "t.v_nr == GATHER_PAGES:", "t.v_nr == GATHER_PAGES + 1:"),
         ("a gather that was flushed still counts as full", MMAP,
          "    t.v_nr = 0\n    t.v_at = call_first", "    t.v_at = call_first"),
         ("after a full gather the page table is looked at again", MMAP,
          "    if vp == zap_to(m, t, t.zap):\n", "    if False:\n"),
-        ("a batch of page tables is full one early", TYPES, "TABLE_BATCH = 509 ", "TABLE_BATCH = 508 "),
-        ("a batch holds one page table more", TYPES, "TABLE_BATCH = 509 ", "TABLE_BATCH = 510 "),
+        ("a batch of page tables is full one early", MMAP, "t.v_tables == TABLE_BATCH:", "t.v_tables == TABLE_BATCH - 1:"),
+        ("a batch holds one page table more", MMAP, "t.v_tables == TABLE_BATCH:", "t.v_tables == TABLE_BATCH + 1:"),
         ("page tables go though pages beside the range are mapped", MMAP,
          "            and zap_to(m, t, region) ==", "            or zap_to(m, t, region) =="),
         ("the last page of a gather is not flushed", MEMORY,
@@ -718,8 +733,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("a page table that moved is not flushed", MMAP, "        need_flush = True\n", "        pass\n"),
         ("page tables never move as a whole", MMAP,
          "extent(m, t) == PTRS_PER_PTE and not new_table(m, t).present", "False"),
-        ("a page table moves onto another", MMAP,
-         "extent(m, t) == PTRS_PER_PTE and not new_table(m, t).present", "extent(m, t) == PTRS_PER_PTE"),
         ("where a page table goes is locked by nobody", MMAP,
          "    if not lock(m, &new_table(m, t).ptl):\n", "    if not moves_table(m, t) and not lock(m, &new_table(m, t).ptl):\n"),
         ("the other lock of a move stays held", MMAP,
@@ -745,9 +758,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("one reader is woken at a time", SCHED,
          "        if mm.writer < 0 and (writer", "        if mm.writer < 0 and mm.readers == 0 and (writer"),
         ("a writer is woken with the readers in front of it", SCHED,
-         "            wait_in_line(m, &mm.wait_head, &mm.wait_tail, u)\n        u = nxt",
-         "            wait_in_line(m, &mm.wait_head, &mm.wait_tail, u)\n            writer = True if mm.readers else writer\n"
-         "        u = nxt"),
+         "        if mm.writer < 0 and (writer or m.task[u].mmap == MMAP_READ + MMAP_WAIT):\n",
+         "        if mm.writer < 0:\n"),
         ("a writer leaves the lock held", SCHED, "        mm.writer = -1\n", "        pass\n"),
         ("a reader leaves the lock held", SCHED, "        mm.readers -= 1\n", "        pass\n"),
         ("a lock is handed on while readers hold it", SCHED,
@@ -782,8 +794,6 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 DEFAULT = MUTATIONS[:4]
 
-
-# --- running one
 
 @dataclass(frozen=True)
 class Outcome:
@@ -826,6 +836,80 @@ def build(tree: Path, **env: str) -> None:
     assert done.returncode == 0, f"the build failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
 
 
+# --- many mutants in one build
+
+FUNCTION = re.compile(r"^cdef inline (?P<type>[\w \*]*?)(?P<name>\w+)\((?P<args>[^()]*)\)[^:\n]*:\n(?:(?:[ )].*)?\n)+",
+                      re.MULTILINE)
+CHOICE = '''
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    static inline int reclaim_mutant(void) {
+        static int number = -1;
+        if (number < 0)
+            number = getenv("RECLAIM_MUTANT") ? atoi(getenv("RECLAIM_MUTANT")) : 0;
+        return number;
+    }
+    """
+    int reclaim_mutant() noexcept nogil
+'''
+
+
+def function_of(mutation: Mutation) -> re.Match | None:
+    """The function of a .pxd that the mutation is in, if in one, and not in its first line."""
+    text = mutation.source()
+    start = text.index(mutation.old)
+    for found in FUNCTION.finditer(text):
+        if found.start() < start and start + len(mutation.old) <= found.end():
+            return found if mutation.file.endswith(".pxd") and mutation.old in _body(found) else None
+    return None
+
+
+def _body(function: re.Match) -> str:
+    return function[0][function[0].index(":\n") + 2:]
+
+
+def _named(function: re.Match, suffix: str, body: str) -> str:
+    head = function[0][:-len(_body(function))]
+    return head.replace(f"{function['name']}(", f"{function['name']}{suffix}(", 1) + body.rstrip("\n") + "\n\n"
+
+
+def _chosen_at_run_time(function: re.Match, variants: dict[int, str]) -> str:
+    """The function, once as it is and once for each mutation; and the one that calls one of them."""
+    names = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", function["args"]))
+    void = function["type"].split() == ["void"]
+    calls = "".join(
+        f"    if reclaim_mutant() == {k}:\n"
+        + (f"        {function['name']}__{k}({names})\n        return\n" if void
+           else f"        return {function['name']}__{k}({names})\n") for k in variants)
+    last = f"    {'' if void else 'return '}{function['name']}__0({names})\n"
+    return "".join(_named(function, f"__{k}", body) for k, body in {0: _body(function), **variants}.items()) \
+        + _named(function, "", calls + last)
+
+
+def apply_all(tree: Path, mutations: Sequence[Mutation]) -> None:
+    """Change the copy so that RECLAIM_MUTANT says which mutation is in force: 1 is the first, 0 none."""
+    for file in {m.file for m in mutations}:
+        path, variants, functions = tree / "reclaim" / file, {}, {}
+        for k, mutation in enumerate(mutations, start=1):
+            if mutation.file == file:
+                function = function_of(mutation)
+                functions[function["name"]] = function
+                body = _body(function).replace(mutation.old, mutation.new)
+                variants.setdefault(function["name"], {})[k] = body
+        text = path.read_text()
+        for name, function in functions.items():
+            text = text.replace(function[0], _chosen_at_run_time(function, variants[name]) + "\n")
+        first = text.index("cdef inline")
+        path.write_text(text[:first] + "from reclaim._mm.types cimport reclaim_mutant\n\n" + text[first:])
+    types = tree / "reclaim" / TYPES
+    text = types.read_text()
+    first = text.index("cdef ")
+    types.write_text(text[:first] + CHOICE.lstrip("\n") + "\n" + text[first:])
+
+
+# --- running one
+
 @cache
 def _records() -> tempfile.TemporaryDirectory:
     """Where the workers of this process keep what the twin does in each world."""
@@ -844,20 +928,47 @@ def worlds_for(first: str) -> list[str]:
     return sorted(WORLDS, key=lambda name: (name != first, not first or first not in name))
 
 
-def run(mutation: Mutation | None) -> Outcome:
-    """Build the mutant (None: the core as it is) and run it beside the twin."""
-    first = "" if mutation is None else _noticed_by().get(mutation.name, mutation.near)
-    with tempfile.TemporaryDirectory(prefix="mutation-") as name:
-        tree, start = Path(name), time.perf_counter()
+class Builds:
+    """Builds of mutants: a common one, when it is first asked for, and one for each that it cannot have."""
+
+    def __init__(self, mutations: Sequence[Mutation]):
+        self.common = [m for m in mutations if function_of(m)]
+        self.lock = Lock()
+        self.tree: tempfile.TemporaryDirectory | None = None
+
+    def run(self, mutation: Mutation | None) -> Outcome:
+        """Run the mutant (None: the core as it is) beside the twin."""
+        start = time.perf_counter()
+        if mutation is None or mutation in self.common:
+            with self.lock:
+                if self.tree is None:
+                    tree = tempfile.TemporaryDirectory(prefix="mutations-")
+                    self._build(tree.name, self.common)
+                    self.tree = tree
+            number = self.common.index(mutation) + 1 if mutation else 0
+            return _run(self.tree.name, mutation, start, RECLAIM_MUTANT=str(number))
+        with tempfile.TemporaryDirectory(prefix="mutation-") as name:
+            self._build(name, mutation)
+            return _run(name, mutation, start)
+
+    @staticmethod
+    def _build(name: str, what: Mutation | Sequence[Mutation]) -> None:
+        tree = Path(name)
         copy_tree(tree, only_core=True)
-        if mutation is not None:
-            mutation.apply(tree)
+        if isinstance(what, Mutation):
+            what.apply(tree)
+        else:
+            apply_all(tree, what)
         build(tree, RECLAIM_OPT="-O0")
-        built = time.perf_counter()
-        done = subprocess.run([sys.executable, __file__, "--worlds", _records().name, first], cwd=tree, text=True,
-                              env=build_env(PYTHONPATH=os.pathsep.join((name, str(HERE)))),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        took = time.perf_counter() - built
+
+
+def _run(tree: str, mutation: Mutation | None, start: float, **env: str) -> Outcome:
+    first = "" if mutation is None else _noticed_by().get(mutation.name, mutation.near)
+    built = time.perf_counter()
+    done = subprocess.run([sys.executable, __file__, "--worlds", _records().name, first], cwd=tree, text=True,
+                          env=build_env(PYTHONPATH=os.pathsep.join((tree, str(HERE))), **env),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    took = time.perf_counter() - built
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"world"')]
     last = json.loads(lines[-1]) if lines else {"world": None, "difference": None}
     how = ""
@@ -947,17 +1058,17 @@ def _cell(text: str) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def tried(mutation: Mutation) -> Outcome:
+def tried(builds: Builds, mutation: Mutation) -> Outcome:
     try:
-        return run(mutation)
+        return builds.run(mutation)
     except (AssertionError, RuntimeError) as error:
         return Outcome(None, f"**not run**: {error}", 0, 0)
 
 
 def main(wanted: list[str]) -> int:
     chosen = [m for m in MUTATIONS if not wanted or any(w in m.name for w in wanted)]
-    start = time.perf_counter()
-    sound = run(None)
+    start, builds = time.perf_counter(), Builds(chosen)
+    sound = builds.run(None)
     print(f"as it is: {sound}", file=sys.stderr, flush=True)
     if sound.world is not None:
         print(f"the core as it is differs from the twin, {sound.world}: {sound.difference}",
@@ -965,7 +1076,7 @@ def main(wanted: list[str]) -> int:
         return 1
     rows, missed = [], 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for mutation, got in zip(chosen, pool.map(tried, chosen), strict=True):
+        for mutation, got in zip(chosen, pool.map(partial(tried, builds), chosen), strict=True):
             missed += got.world is None
             rows.append((mutation.name, f"`{mutation.file}`", got.world or "**none**", got.difference))
             print(f"{mutation.name}: {got}", file=sys.stderr, flush=True)

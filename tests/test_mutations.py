@@ -1,6 +1,6 @@
 """Errors put into the core on purpose are noticed: see mutations.py and docs/mutations.md.
 
-A few mutants by default, since each is a build; all with RECLAIM_MUTATIONS=all.
+A few mutants by default; all with RECLAIM_MUTATIONS=all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from twin import compare
 
 ALL = os.environ.get("RECLAIM_MUTATIONS") == "all"
 CHOSEN = mutations.MUTATIONS if ALL else mutations.DEFAULT
+BUILDS = mutations.Builds(CHOSEN)
 
 
 def test_every_mutation_still_applies():
@@ -28,6 +29,12 @@ def test_every_mutation_still_applies():
     assert max(Counter(m.name for m in mutations.MUTATIONS).values()) == 1
 
 
+def test_mutations_share_a_build():
+    """All but those of constants and of methods."""
+    alone = [m for m in mutations.MUTATIONS if mutations.function_of(m) is None]
+    assert {m.file for m in alone} <= {mutations.TYPES, mutations.CORE}, alone
+
+
 def test_the_core_as_it_is_passes():
     """Else a difference would say nothing about a mutant."""
     worlds = list(mutations.WORLDS.values())
@@ -39,6 +46,6 @@ def test_the_core_as_it_is_passes():
 @pytest.mark.slow
 @pytest.mark.parametrize("mutation", CHOSEN, ids=[m.name.replace(" ", "_") for m in CHOSEN])
 def test_noticed(mutation: mutations.Mutation):
-    outcome = mutations.run(mutation)
+    outcome = BUILDS.run(mutation)
     print(f"{mutation.name}: {outcome}")
     assert outcome.world is not None, f"{mutation.name!r}: no world of mutations.WORLDS differs"

@@ -297,13 +297,13 @@ def _calls(pick, randint, pages: int) -> list[tuple]:
     return [make_pass(kind, first=first, nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]))]
 
 
-def full_gather(first: int = 0) -> World:
+def full_gather(first: int = 0, pages: int = 10_000) -> World:
     """9678 folios fill an mmu_gather: the rest of the range has a flush of its own.
 
-    With first = 50 it is full where a page table ends.
+    With first = 50 it is full where a page table ends; of 19,400 pages it is full twice.
     """
-    return one_mm(make_pass("SEQ", write=1, nr=10_000), make_pass("MUNMAP", first=first, nr=10_000 - first, count=1),
-                  threads=1, nr_cpus=2, pages=10_000, limit=11_000, loop=False)
+    return one_mm(make_pass("SEQ", write=1, nr=pages), make_pass("MUNMAP", first=first, nr=pages - first, count=1),
+                  threads=1, nr_cpus=2, pages=pages, limit=pages + 1000, loop=False)
 
 
 def many_tables(tables: int = 600) -> World:
@@ -350,6 +350,39 @@ def unmapped_rights() -> World:
     return one_mm(*rows, threads=1, nr_cpus=2, pages=200, limit=190, l2_sets=64)
 
 
+def writer_without_right() -> World:
+    """A thread writes pages all the time, of which another takes the right to and gives it back."""
+    rows = [make_pass("SEQ", write=1, nr=8), make_pass("MPROTECT", nr=8, count=1),
+            make_pass("SEQ", first=8, nr=1, count=20, think=MS // 50), make_pass("MPROTECT", write=1, nr=8, count=1),
+            make_pass("SEQ", write=1, nr=8, count=100_000, think=MS // 100)]
+    return one_mm(*rows, threads=2, pages=9, limit=200, task_first_pass=(0, 4), task_nr_passes=(4, 1))
+
+
+def shared_rights() -> World:
+    """A thread takes the right to write pages and gives it back, which another reads while they are written to swap:
+    from there they come without the right, and not exclusive."""
+    rows = [make_pass("SEQ", write=1, nr=100), make_pass("MPROTECT", nr=100, count=1),
+            make_pass("SEQ", first=100, nr=1, count=20, think=MS // 100),
+            make_pass("MPROTECT", write=1, nr=100, count=1),
+            make_pass("SEQ", first=100, nr=1, count=20, think=MS // 100),
+            make_pass("RAND", nr=100, count=1000, think=MS // 100),
+            make_pass("SEQ", write=1, nr=300, count=10**6, think=1000)]
+    return one_mm(*rows, threads=4, pages=300, limit=300, nr_slots=4000, mm_pages=(300, 300), mm_recency=(False, True),
+                  task_mm=(0, 0, 0, 1), task_first_pass=(0, 5, 5, 6), task_nr_passes=(5, 1, 1, 1),
+                  task_loop_to=(1, 0, 0, 0), costs=slow(zram_write=MS // 2))
+
+
+def written_moves() -> World:
+    """A thread fills with zeros what another fills with something else and moves, while the move is flushed."""
+    rows = [make_pass("SEQ", write=1, nr=40), make_pass("MREMAP", nr=40, stride=60, count=1),
+            make_pass("MREMAP", first=60, nr=40, stride=-60, count=1),
+            make_pass("SEQ", write=1, zero=1, nr=40, count=10**6, think=MS // 100),
+            make_pass("SEQ", write=1, nr=250, count=10**6, think=1000)]
+    return one_mm(*rows, threads=3, pages=250, limit=250, nr_slots=4000, l2_sets=64, mm_pages=(250, 250),
+                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 3, 4), task_nr_passes=(3, 1, 1),
+                  task_loop_to=(0, 0, 0), costs=slow(flush_fixed=MS))
+
+
 def killed_rights() -> World:
     """An OOM victim that has taken the right to write starts anew."""
     rows = [make_pass("SEQ", write=1, nr=50), make_pass("MPROTECT", nr=50, count=1),
@@ -368,6 +401,23 @@ def moved_tables() -> World:
     return one_mm(*rows, threads=3, pages=1700, limit=850, nr_slots=4000, l2_sets=512, mm_pages=(1700, 1700),
                   mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 4, 5), task_nr_passes=(4, 1, 1),
                   task_loop_to=(1, 0, 0), costs=slow(walk_pte=5 * MS))
+
+
+def moved_young_table() -> World:
+    """A page table that a walk of MGLRU found to be young moves, and that is the end."""
+    return one_mm(make_pass("SEQ", write=1, nr=512, think=1000),
+                  make_pass("SEQ", write=1, first=2048, nr=600, think=1000), make_pass("SEQ", nr=512, think=1000),
+                  make_pass("MREMAP", nr=512, stride=1024, count=1), threads=1, nr_cpus=2, pages=2648, limit=900,
+                  nr_slots=4000, l2_sets=64, lru=1, mglru_rework=True, loop=False)
+
+
+def unmapped_after_moves() -> World:
+    """As followed_moves(), but the moved pages are unmapped before who waited for their lock goes on."""
+    rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
+            make_pass("MUNMAP", first=520, nr=500, count=1)]
+    return dataclasses.replace(followed_moves(), passes=make_passes([*rows, make_pass(
+        "SEQ", write=1, nr=400, count=10**6, think=1000)]), task_loop_to=(0, 0, 0), costs=slow(
+            walk_pte=MS // 50, lock_handoff=30 * MS))
 
 
 def busy_calls(seed: int) -> World:
@@ -441,6 +491,22 @@ def _busy_call(pick, first: int, nr: int, by: int, back: tuple) -> list[tuple]:
     return [make_pass(kind, first=first, nr=some, count=pick([1, 2]))]
 
 
+def flushed_ranges() -> World:
+    """One thread changes 33 pages, then 34, and gives up one page, then two, some of which it may not write;
+    the other has them all in its TLB."""
+    rows = [make_pass("SEQ", write=1, nr=140)]
+    for nr in (33, 34):
+        rows += [make_pass("MUNMAP", nr=nr, count=1), make_pass("SEQ", write=1, nr=nr),
+                 make_pass("MPROTECT", nr=nr, count=1), make_pass("SEQ", nr=nr),
+                 make_pass("DONTNEED", first=3, nr=3, count=1), make_pass("SEQ", first=4, nr=1),
+                 make_pass("MPROTECT", write=1, nr=nr, count=1),
+                 make_pass("MREMAP", nr=nr, stride=200, count=1),
+                 make_pass("MREMAP", first=200, nr=nr, stride=-200, count=1), make_pass("SEQ", write=1, nr=nr),
+                 make_pass("DONTNEED", first=7, nr=nr - 32, count=1), make_pass("SEQ", write=1, first=7, nr=nr - 32)]
+    return one_mm(*rows, make_pass("SEQ", nr=40, count=10**6, think=MS // 200), threads=2, pages=240, limit=200,
+                  l2_sets=512, task_first_pass=(0, len(rows)), task_nr_passes=(len(rows), 1), task_loop_to=(1, 0))
+
+
 # Those of busy_calls that reach what is rare.
 RARE_CALLS = {
     70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
@@ -450,16 +516,22 @@ RARE_CALLS = {
 
 # Calls on an mm that random worlds seldom make: name, world, actions.
 CALLS = {
-    "a gather that is full": (full_gather, (), 95_000),
-    "the same at a page table's end": (full_gather, (50,), 95_000),
+    "ranges about the ceiling": (flushed_ranges, (), 12_000),
     "a batch of page tables that is full": (many_tables, (), 15_000),
     "one that is just full": (many_tables, (509,), 15_000),
     "what nobody may write is unmapped": (unmapped_rights, (), 15_000),
+    "who writes lacks the right": (writer_without_right, (), 4000),
+    "rights of pages that are not exclusive": (shared_rights, (), 20_000),
+    "moves of what is written meanwhile": (written_moves, (), 20_000),
     "who took the right to write is killed": (killed_rights, (), 40_000),
     "reclaim follows a folio that moved": (followed_moves, (), 80_000),
-    "the same with generations": (followed_moves, (1,), 40_000),
+    "reclaim comes too late for it": (unmapped_after_moves, (), 60_000),
+    "reclaim follows a folio with generations": (followed_moves, (1,), 40_000),
     "a page table that moves": (moved_tables, (), 30_000),
+    "one that moves and was young": (moved_young_table, (), 36_000),
     "munmap of what is pending": (pending_calls, ("MUNMAP",), 30_000),
     "mprotect of what is pending": (pending_calls, ("MPROTECT",), 30_000),
     "mremap of what is pending": (pending_calls, ("MREMAP",), 30_000),
+    "a gather that is full at a page table's end": (full_gather, (50,), 95_000),
+    "one that is full twice": (full_gather, (0, 19_400), 180_000),
 }
