@@ -81,7 +81,7 @@ def notebook(path: Path) -> str:
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"]).rstrip()
         if cell["cell_type"] == "markdown":
-            text += [source, ""]
+            text += [re.sub(r"\]\((\d[\w-]+)\.ipynb\)", r"](\1.md)", source), ""]
             continue
         text += ["```python", source, "```", ""]
         for output in cell["outputs"]:

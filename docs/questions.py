@@ -411,6 +411,7 @@ def safe(runs: Runs) -> tuple[str, Any]:
 
 
 W = "docs/questions/writers.toml"
+SHORT = "     # tests: python docs/questions.py {} --quick -o ."      # docs/developing.md
 QUESTIONS = (
     Question("batch", "Batch size",
              "What do shootdowns, IPIs and CPU time for each reclaimed page do as the batch grows, and where do the "
@@ -427,13 +428,13 @@ QUESTIONS = (
              threads),
     Question("footprint", "Full flush or single pages",
              "Would flushing page by page be better for a task whose working set nearly fills the TLB?",
-             "python docs/questions.py footprint", footprint),
+             f"python docs/questions.py footprint{SHORT.format('footprint')}", footprint),
     Question("dirty", "Dirty pages", "How much of the gain remains if only a part of the pages is dirty?",
-             "python docs/questions.py dirty", dirty),
+             f"python docs/questions.py dirty{SHORT.format('dirty')}", dirty),
     Question("waiting", "Latency of waiting folios",
              "How long is a page unmapped while its batch fills, and how often is it touched meanwhile, so that it drops "
              "out of the batch?",
-             "python docs/questions.py waiting", waiting),
+             f"python docs/questions.py waiting{SHORT.format('waiting')}", waiting),
     Question("device", "Swap device", "Does it matter whether swap is synchronous (zram) or a device with a queue?",
              f"reclaim plot {W} --kind grid --over swap.kind=zram,nvme --over policy=stage0,stage5 -o device.svg", device),
     Question("kswapd", "kswapd and nested limits",
@@ -454,9 +455,9 @@ QUESTIONS = (
     Question("patches", "Which patch", "What if a patch is left out: which of them brings the gain?",
              f"reclaim compare {W} --before stage0 --after stage4", patches),
     Question("noise", "Noise", "Is that more than noise?", f"reclaim compare {W} --seeds 6", noise),
-    Question("pinned", "Affinity", "Were the workers pinned, and does that matter?", "python docs/questions.py pinned", pinned),
+    Question("pinned", "Affinity", "Were the workers pinned, and does that matter?", f"python docs/questions.py pinned{SHORT.format('pinned')}", pinned),
     Question("loses", "Nothing to gain", "Where does it bring nothing, and where could it lose?",
-             "python docs/questions.py loses", loses),
+             f"python docs/questions.py loses{SHORT.format('loses')}", loses),
     Question("safe", "Safety", "Does some interleaving lose a write?", "reclaim explore v4:5 --folios 1", safe),
     Question("workload", "Real programs", "What does it bring to a real program?",
              "",
@@ -483,7 +484,7 @@ def page(answers: Mapping[str, tuple[str, bool]]) -> str:
         if drawn:
             text += [f"![{question.title}](questions/{question.name}.svg)", ""]
         text += [answer, ""]
-    text = [line if line.startswith(("```", "    ", "reclaim ", "![")) else
+    text = [line if line.startswith(("```", "reclaim ", "python ", "![")) else
             textwrap.fill(line, 118, break_long_words=False, break_on_hyphens=False) for line in text]
     return "\n".join(text).rstrip() + "\n"
 
