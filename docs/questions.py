@@ -445,8 +445,8 @@ QUESTIONS = (
              f"reclaim plot {W} --kind grid --over kernel.mm_cpumask=eager,lazy --over swap.kind=zram,nvme \\\n"
              "    --policy stage0 -o mask.svg", mask),
     Question("guests", "Virtual machines", "What if a target's virtual CPU is not running when the IPI comes?",
-             f"reclaim plot {W} --kind grid --over machine.host_cpus=0,4 --over policy=stage0,stage5 --seconds 0.1 \\\n"
-             "    -o guests.svg", guests),
+             f"reclaim plot {W} --kind grid --over machine.host_cpus=0,4 --over policy=stage0,stage5 -o guests.svg",
+             guests),
     Question("thp", "Huge pages", "And with transparent huge pages or larger folios?", "",
              no="Folios are of order 0; `kernel.thp = true` is refused with a sentence."),
     Question("pays", "Who pays", "Who pays for a flush: who starts it, who is interrupted, who happens to be there?",
