@@ -105,6 +105,14 @@ class Calibration:
             lines.append(_entry(f"{name}_ns", round(value, 2 if value < 100 else 0), source))
         return "\n".join(lines) + "\n"
 
+    def to_dict(self) -> dict[str, Any]:
+        """As ``calibrate --json`` prints it; times are nanoseconds."""
+        return {"description": self.description, "parent": self.parent.name,
+                "measured": {name: {"what": q.what, "median": q.median, "p10": q.p10, "p90": q.p90, "values": q.nr}
+                             for name, q in self.measured.items()},
+                "costs": {f"{name}_ns": value for name, (value, _) in self.costs.items()},
+                "notes": list(self.notes), "profile": self.toml}
+
     def table(self) -> str:
         """What was measured, and the costs beside the parent's."""
         width = max(len(q.what) for q in self.measured.values())

@@ -119,6 +119,7 @@ def _parser() -> _Parser:
                              ("scenarios", _scenarios, "list the packaged scenarios"),
                              ("profiles", _profiles, "list the machine profiles")):
         command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        _add_json(command)
         command.set_defaults(func=func, parser=command)
     return parser
 
@@ -173,13 +174,14 @@ def _add_convert(commands: Any) -> None:
         description="Write a trace in another format. OUTPUT is replaced once all of it is written.",
         epilog="example: reclaim convert sort.txt.gz sort.oracleGeneral")
     convert.add_argument("input", metavar="INPUT", help="a trace, plain, gzip or xz")
-    convert.add_argument("output", metavar="OUTPUT")
+    convert.add_argument("output", metavar="OUTPUT", help="the file to write")
     convert.add_argument("--format", metavar="NAME", help="of INPUT; default: told by its content")
     convert.add_argument("--to", metavar="NAME",
                          help="csv, txt or oracleGeneral; default: told by a suffix of OUTPUT")
     convert.add_argument("--writes", choices=("first", "all", "none"), default="first",
                          help="INPUT is txt or oracleGeneral: which references write; first: the "
                               "first to each object (default)")
+    _add_json(convert)
     convert.set_defaults(func=_convert, parser=convert)
 
 
@@ -201,6 +203,7 @@ def _add_observe(commands: Any) -> None:
     observe.add_argument("--policy", default="stage0", metavar="NAME",
                          help="what the running kernel is: stage0 without the series (default), stage5 "
                               "with it")
+    observe.add_argument("--json", action="store_true", help="print the line too, after what COMMAND prints")
     observe.set_defaults(func=_observe, parser=observe)
 
 
@@ -216,6 +219,7 @@ def _add_calibrate(commands: Any) -> None:
                            help="2 to 20 (default: 20); never more than 20 in all")
     calibrate.add_argument("--profile", default="vm16", metavar="NAME",
                            help="whose values are inherited (default: %(default)s)")
+    _add_json(calibrate)
     calibrate.set_defaults(func=_calibrate, parser=calibrate)
 
 
@@ -295,7 +299,7 @@ def _add_explore(commands: Any) -> None:
     explore.add_argument("--random", action="store_true",
                          help="random priority schedules (PCT) instead of a search")
     explore.add_argument("--schedules", type=_integer, metavar="N", help="how many; default: 100000")
-    explore.add_argument("--seed", type=_integer, default=0, metavar="N")
+    explore.add_argument("--seed", type=_integer, default=0, metavar="N", help="of --random (default: 0)")
     explore.add_argument("--no-reduction", action="store_true", help="every micro-step is a state")
     explore.add_argument("--no-symmetry", action="store_true", help="frames and slots have their numbers")
     explore.add_argument("--save", metavar="FILE", help="where a counterexample goes, for `reclaim replay`")
@@ -303,8 +307,8 @@ def _add_explore(commands: Any) -> None:
 
     replay = commands.add_parser("replay", help="a counterexample, step by step",
                                  description="Run a counterexample that `reclaim explore --save` wrote.")
-    replay.add_argument("file", metavar="FILE")
-    replay.add_argument("--json", action="store_true", help="print JSON")
+    replay.add_argument("file", metavar="FILE", help="as `reclaim explore --save` wrote it")
+    _add_json(replay)
     replay.set_defaults(func=_replay, parser=replay)
 
     ablate = commands.add_parser(
@@ -334,7 +338,7 @@ def _add_world(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="sync", metavar="HOW", help="sync (zram) or async")
     command.add_argument("--mask", default="eager", metavar="HOW", help="mm_cpumask: eager or lazy")
     command.add_argument("--seconds", type=_seconds, metavar="S", help="stop then")
-    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(command)
 
 
 def _world_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -348,7 +352,7 @@ def _add_rerun(commands: Any) -> None:
         description="Run again what made a saved result. Exit code 0 if the digest is the same, 1 if not.",
         epilog="example:\n  reclaim run small -o result.json && reclaim rerun result.json")
     rerun.add_argument("result", metavar="RESULT", help="as `reclaim run -o` saved it")
-    rerun.add_argument("--json", action="store_true", help="print the new result as JSON")
+    _add_json(rerun)
     rerun.set_defaults(func=_later("rerun"), parser=rerun)
 
 
@@ -362,7 +366,8 @@ def _add_plot(commands: Any) -> None:
                "      --over memcg.limit=4M,8M,12M -o grid.png")
     plot.add_argument("results", nargs="*", metavar="RESULT",
                       help="saved by `reclaim run -o`; with --kind grid one SCENARIO")
-    plot.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.svg, .png or .pdf")
+    plot.add_argument("-o", "--output", metavar="FILE", help="NAME.svg, .png or .pdf")
+    _add_json(plot)
     plot.add_argument("--kind", default="time", metavar="NAME",
                       help="time (default), batches, targets, per-page or grid; 'help' describes them")
     grid = plot.add_argument_group("with --kind grid")
@@ -386,6 +391,7 @@ def _add_report(commands: Any) -> None:
                         help="results saved by `reclaim run -o`, the first policy's before the second's; "
                              "or one SCENARIO, which is run")
     report.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.html")
+    _add_json(report)
     runs = report.add_argument_group("with a SCENARIO")
     runs.add_argument("--before", metavar="POLICY", help="default: stage0")
     runs.add_argument("--after", metavar="POLICY", help="default: stage5")
@@ -399,7 +405,7 @@ def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor", help="what is installed, what works, what to do about the rest",
         description="Check the installation. Exit code 1 if something is wrong; a missing extra is not.")
-    doctor.add_argument("--json", action="store_true", help="print JSON")
+    _add_json(doctor)
     doctor.set_defaults(func=_later("doctor"), parser=doctor)
 
 
@@ -417,6 +423,10 @@ def _add_common(command: argparse.ArgumentParser) -> None:
                          help="machine profile, packaged or a TOML file, instead of the scenario's")
     command.add_argument("--seconds", type=_seconds, metavar="S",
                          help="simulated time, instead of the scenario's: 5, 200ms")
+    _add_json(command)
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -443,7 +453,7 @@ def _compare(args: argparse.Namespace) -> int:
     style = _style(args)
     if style == "help":
         from reclaim.styles import styles
-        return _print_list(styles().items())
+        return _print_list(styles().items(), args.json)
     runs = [name for name in args.operands if name.endswith(".jsonl")]
     names = [name for name in args.operands if not name.endswith(".jsonl")]
     for kind, several in (("SCENARIO", names), ("file of RUNS", runs)):
@@ -488,6 +498,8 @@ def _observe(args: argparse.Namespace) -> int:
     if run.failed is not None:        # what was measured is not lost
         print(json.dumps(run.line, allow_nan=False))
         return _complain(f"not stored, printed instead: {run.failed}", EXIT_FAILED)
+    if args.json:
+        print(json.dumps(run.line, allow_nan=False))
     _complain(summary(args.output, run), EXIT_OK)
     return run.status
 
@@ -510,12 +522,15 @@ def _calibrate(args: argparse.Namespace) -> int:
                                 progress=lambda share, what: progress.show(share, what))
         except KeyboardInterrupt:
             return _complain("interrupted: no profile was written", EXIT_INTERRUPTED)
-    if args.output is None:
+    if args.output is not None:
+        write(args.output, profile.toml)
+    if args.json:
+        print(json.dumps(profile.to_dict(), indent=1, allow_nan=False))
+    elif args.output is None:
         print(profile.toml, end="")
-        return EXIT_OK
-    write(args.output, profile.toml)
-    print(profile.table())
-    print(f"{args.output}: {profile.description}")
+    else:
+        print(profile.table())
+        print(f"{args.output}: {profile.description}")
     return EXIT_OK
 
 
@@ -573,7 +588,7 @@ def _sensitivity(args: argparse.Namespace) -> int:
     plan = Plan.of(scenario, args.before, args.after, seeds=args.seeds,
                    choice_seeds=args.choice_seeds, only=args.only)
     if args.list:
-        return _print_list((choice.factor, choice.value) for choice in plan.choices)
+        return _print_list(((choice.factor, choice.value) for choice in plan.choices), args.json)
     with _Progress() as progress:
         found = plan.run(jobs=args.jobs, whole=args.whole, progress=progress.show,
                          say=lambda text: print(text, file=sys.stderr))
@@ -629,9 +644,12 @@ def _convert(args: argparse.Namespace) -> int:
         with _Progress() as progress:
             references, tasks = convert(
                 args.input, args.output, to=to, format=args.format, writes=args.writes,
-                progress=lambda share, done: progress.show(share, f"{done:,} references"))
+                progress=lambda share, done: progress.show(share, f"{done:,} references", done, "references"))
     except KeyboardInterrupt:
         return _complain(f"interrupted: {args.output} is as it was", EXIT_INTERRUPTED)
+    if args.json:
+        print(json.dumps({"output": args.output, "format": to, "references": references, "tasks": tasks}))
+        return EXIT_OK
     print(f"{args.output}: {to}, {references:,} references of {tasks:,} "
           f"task{'s' if tasks != 1 else ''}")
     return EXIT_OK
@@ -652,8 +670,9 @@ def _suffix_format(args: argparse.Namespace) -> str:
     suffixes = {suffix.lower() for suffix in os.path.basename(args.output).split(".")[1:]}
     found = [name for name in names if name.lower() in suffixes]
     if len(found) != 1 or suffixes & {"gz", "xz", "zst"}:
-        args.parser.error(f"the name {args.output!r} does not tell the format of OUTPUT: give "
-                          f"--to {'|'.join(names)} (OUTPUT is never compressed)")
+        last = os.path.basename(args.output).rpartition(".")[2]
+        args.parser.error(f"the name {args.output!r} does not tell the format of OUTPUT: give --to {'|'.join(names)} "
+                          f"(OUTPUT is never compressed){did_you_mean(last, [n for n in names if n != last])}")
     return found[0]
 
 
@@ -686,24 +705,27 @@ def _print(result: Any, as_json: bool, page: str | None = None, output: str | No
 
 def _policies(args: argparse.Namespace) -> int:
     from reclaim.policies import stages
-    return _print_list((name, stages.describe(name)) for name in stages.names())
+    return _print_list(((name, stages.describe(name)) for name in stages.names()), args.json)
 
 
 def _scenarios(args: argparse.Namespace) -> int:
     from reclaim.scenario import Scenario
     scenarios = [Scenario.load(name) for name in Scenario.names()]
-    return _print_list((s.name, f"{s.seconds:g} s, {s.machine.cpus} CPUs, {s.workload.workers} workers "
+    return _print_list(((s.name, f"{s.seconds:g} s, {s.machine.cpus} CPUs, {s.workload.workers} workers "
                                 f"of {s.workload.kind}, memcg {s.memcg.to_dict()['limit']}")
-                       for s in scenarios)
+                        for s in scenarios), args.json)
 
 
 def _profiles(args: argparse.Namespace) -> int:
     from reclaim.machine import Profile, profile_names
-    return _print_list((name, Profile.load(name).description) for name in profile_names())
+    return _print_list(((name, Profile.load(name).description) for name in profile_names()), args.json)
 
 
-def _print_list(pairs: Any) -> int:
+def _print_list(pairs: Any, as_json: bool = False) -> int:
     pairs = list(pairs)
+    if as_json:
+        print(json.dumps([{"name": name, "description": text} for name, text in pairs], indent=1))
+        return EXIT_OK
     width = max((len(name) for name, _ in pairs), default=0)
     for name, text in pairs:
         print(f"{name:<{width}}  {text}".rstrip())
@@ -714,8 +736,9 @@ class _Progress:
     """A line on stderr, if that is a terminal, that shows how far a command is."""
 
     def __init__(self) -> None:
-        self._tty = sys.stderr.isatty()
+        self._tty = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._start = self._last = time.monotonic()
+        self._seen, self._rate = 0.0, ""    # of what is counted, at the last look
         self.callback = self._simulated if self._tty else None
 
     def __enter__(self) -> _Progress:
@@ -730,17 +753,24 @@ class _Progress:
         now = time.monotonic()
         if self._tty and now - self._last >= 0.1:
             self._last = now
-            print(f"\r\x1b[K{states:,} in {seconds:.0f} s", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{states:,} in {seconds:.0f} s, {states / max(seconds, 0.1):,.0f}/s", end="", file=sys.stderr, flush=True)
 
     def _simulated(self, share: float, simulated_s: float) -> None:
-        self.show(share, f"{simulated_s:.3g} s simulated")
+        self.show(share, f"{simulated_s:.3g} s simulated", simulated_s, "s")
 
-    def show(self, share: float, done: str) -> None:
-        """Say that `share` of the work, `done`, is behind, but not at every call."""
+    def show(self, share: float, done: str, count: float | None = None, unit: str = "") -> None:
+        """Say that `share` of the work, `done`, is behind, but not at every call.
+
+        count : of what the rate is; it begins anew with each run.
+        """
         now = time.monotonic()
         if not self._tty or now - self._last < 0.1:
             return
+        if count is not None:
+            if count > self._seen:
+                self._rate = f", {(count - self._seen) / (now - self._last):,.3g} {unit}/s"
+            self._seen = count
         self._last = now
         left = (now - self._start) * (1 / share - 1) if share > 0 else 0.0
-        print(f"\r\x1b[K{share:4.0%}  {done}, {left:.0f} s to go",
+        print(f"\r\x1b[K{share:4.0%}  {done}{self._rate}, {left:.0f} s to go",
               end="", file=sys.stderr, flush=True)

@@ -34,8 +34,10 @@ def plot(args: argparse.Namespace) -> int:
     from reclaim import plots
     if args.kind == "help":
         return _print_list([*plots.kinds().items(),
-                            (GRID, "A metric over two parameters, of runs of one scenario.")])
+                            (GRID, "A metric over two parameters, of runs of one scenario.")], args.json)
     plots.check_kind(args.kind, [GRID])
+    if args.output is None:
+        args.parser.error("give -o FILE, where the picture goes")
     plots.check_name(args.output)
     plots.matplotlib()
     if args.kind == GRID:
@@ -46,7 +48,8 @@ def plot(args: argparse.Namespace) -> int:
         args.parser.error("give a RESULT, as `reclaim run -o result.json` saves it")
     figure = plots.plot([_load_result(name) for name in args.results], args.kind)
     plots.save(figure, args.output)
-    print(args.output)
+    print(json.dumps({"output": args.output, "kind": args.kind, "results": args.results}) if args.json
+          else args.output)
     return EXIT_OK
 
 
@@ -62,7 +65,7 @@ def _grid(args: argparse.Namespace) -> int:
         grid = run_grid(args.results[0], dict(axes), policy=args.policy, metric=args.metric,
                         seconds=args.seconds, progress=progress.callback)
     plots.save(plots.plot_grid(grid), args.output)
-    print(repr(grid))
+    print(json.dumps(grid.to_dict() | {"output": args.output}, allow_nan=False) if args.json else repr(grid))
     if grid.partial:
         return _complain(f"interrupted: {args.output} is partial", EXIT_INTERRUPTED)
     return EXIT_OK
@@ -95,7 +98,8 @@ def report(args: argparse.Namespace) -> int:
         comparison, command, stated = _run_sides(args)
     for sentence in pages.write(comparison, args.output, command=command, stated=stated):
         print(f"reclaim: {sentence}", file=sys.stderr)
-    print(args.output)
+    print(json.dumps(comparison.to_dict() | {"output": args.output}, indent=1, allow_nan=False) if args.json
+          else args.output)
     if comparison.partial:
         return _complain("interrupted: this is partial", EXIT_INTERRUPTED)
     return EXIT_OK

@@ -24,6 +24,8 @@ OK, MISSING, BROKEN = "ok", "missing", "PROBLEM"
 EXTRAS = {"plot": ("matplotlib", "reclaim plot, pictures in reports"),
           "stats": ("scipy", "nothing at run time: the tests compare with it"),
           "parquet": ("pyarrow", "the tests read tables with it; to use them as Arrow"),
+          "notebook": ("jupyterlab", "the notebooks of examples/"),
+          "docs": ("sphinx", "the site, from docs/"),
           "scale": ("distributed", "nothing in this version")}
 SLOW_S = 5.0      # the self-check takes about 50 ms
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class ReclaimError(ValueError):
@@ -102,6 +103,26 @@ class MeasuredError(ReclaimError):
 
 class ResultError(ReclaimError):
     """A saved result, comparison, plot or report that cannot be read, made or repeated."""
+
+
+class UnknownNameError(ReclaimError, KeyError):
+    """A counter, table or other name that is not there."""
+
+    __str__ = ReclaimError.__str__      # KeyError's quotes the sentence
+
+
+class Named(dict[str, Any]):
+    """A dict that says what a name that is not in it may have meant.
+
+    what : its values are.
+    """
+
+    def __init__(self, what: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.what = what
+
+    def __missing__(self, name: str) -> Any:
+        raise UnknownNameError(f"no {self.what} {name!r}{did_you_mean(name, self)}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -58,6 +58,14 @@ class Grid:
         unit = _UNITS.get(name.rsplit(".", 1)[-1], "")
         return f"{name} [{unit}]" if unit else name
 
+    def to_dict(self) -> dict[str, Any]:
+        """As ``plot --kind grid --json`` prints it; None where a metric has no value."""
+        return {"scenario": self.scenario.name, "seconds": self.scenario.seconds, "policy": self.policy,
+                "metric": self.metric, "columns": {self.axes[0][0]: list(self.axes[0][1])},
+                "rows": {self.axes[1][0]: list(self.axes[1][1])},
+                "values": [[float(v) if np.isfinite(v) else None for v in row] for row in self.values],
+                **({"partial": True} if self.partial else {})}
+
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         (x_name, xs), (y_name, ys) = self.axes
         rows = [[str(y), *(show_number(float(v)) if np.isfinite(v) else "-" for v in row)]

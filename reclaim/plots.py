@@ -6,6 +6,8 @@ not in hue alone, so that the pictures survive colour blindness and a greyscale 
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -155,10 +157,27 @@ def _figure(width: float, height: float) -> Any:
     """An empty figure that no window, back end or global state knows."""
     matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _picture_class()(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+@functools.cache
+def _picture_class() -> Any:
+    """A Figure that a notebook shows by itself, with no %matplotlib before it."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):      # type: ignore[misc,unused-ignore]
+        def _repr_svg_(self) -> str:
+            file = io.StringIO()
+            with context():
+                self.savefig(file, format="svg", metadata=_METADATA["svg"])
+            return file.getvalue()
+
+        def __repr__(self) -> str:
+            titles = [axes.get_title(loc="left").split("\n")[0] for axes in self.axes]
+            return f"<picture: {', '.join(title for title in titles if title) or 'untitled'}>"
+    return Picture
 
 
 @dataclass(frozen=True)

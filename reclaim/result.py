@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from reclaim.errors import Named
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -66,7 +68,9 @@ class Result:
         counters["simulated_s"] = float(self.seconds)
         counters["wall_s"] = float(self.wall_s)
         counters["digest"] = self.digest
-        object.__setattr__(self, "counters", counters)
+        for name, what, values in (("counters", "counter", counters), ("times", "category of time", self.times),
+                                   ("histograms", "histogram", self.histograms)):
+            object.__setattr__(self, name, Named(what, values))
 
     @property
     def name(self) -> str:

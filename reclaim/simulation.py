@@ -14,7 +14,7 @@ from reclaim import __version__, _core, names, policies
 from reclaim._policy import Strategy
 from reclaim.audit import audit, verify
 from reclaim.digest import columns, digest_of
-from reclaim.errors import SafetyError, SnapshotError
+from reclaim.errors import SafetyError, SnapshotError, UnknownNameError, did_you_mean
 from reclaim.machine import is_path
 from reclaim.result import Result
 from reclaim.scenario import Scenario
@@ -206,6 +206,8 @@ class Simulation:
 
     def view(self, table: str) -> NDArray[Any]:
         """A table of the arena as a live, read-only, zero-copy array."""
+        if table not in self._core.tables:
+            raise UnknownNameError(f"no table {table!r}{did_you_mean(table, self._core.tables)}")
         return self._core.view(table)
 
     def verify(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reclaim.errors import ResultError
+from reclaim.errors import ResultError, UnknownNameError, did_you_mean
 from reclaim.result import Result, html_table, show_number
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Table:
 
     def __getitem__(self, column: str) -> NDArray[Any]:
         """A column."""
+        if column not in self.columns:
+            raise UnknownNameError(f"table {self.name} has no column {column!r}{did_you_mean(column, self.columns)}")
         values: NDArray[Any] = self.array[column]
         return values
 
