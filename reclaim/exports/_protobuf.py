@@ -6,12 +6,18 @@ A field is its number and wire type, then the value: numbers as varints or 8 byt
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 VARINT, I64, LEN = 0, 1, 2
 
 
+_SHORT = [bytes([value]) for value in range(0x80)]
+
+
 def varint(value: int) -> bytes:
     """`value`, which is taken modulo 2**64, seven bits a byte."""
+    if 0 <= value < 0x80:
+        return _SHORT[value]
     value &= 2**64 - 1
     out = bytearray()
     while value > 0x7F:
@@ -31,10 +37,12 @@ def fixed64(field: int, value: int) -> bytes:
     return varint(field << 3 | I64) + struct.pack("<Q", value)
 
 
-def text(field: int, value: str | bytes) -> bytes:
-    """A field of type string, bytes, or a message that was written already."""
-    raw = value.encode() if isinstance(value, str) else value
-    return varint(field << 3 | LEN) + varint(len(raw)) + raw
+def message(field: int, body: bytes) -> bytes:
+    """A field of type bytes, or a message that was written already."""
+    return varint(field << 3 | LEN) + varint(len(body)) + body
 
 
-message = text
+@lru_cache(1 << 12)
+def text(field: int, value: str) -> bytes:
+    """A field of type string."""
+    return message(field, value.encode())
