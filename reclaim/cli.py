@@ -11,6 +11,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from reclaim import __version__
@@ -144,6 +146,7 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("--style", default="table", metavar="NAME",
                          help="layout: table (default), lkml, mmtests, lkp, markdown, csv, json; "
                               "'help' describes them")
+    _add_exports(compare)
     _add_common(compare)
     compare.set_defaults(func=_compare, parser=compare)
 
@@ -161,11 +164,21 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--trace", metavar="FILE",
                      help="replay these memory references; without SCENARIO on the machine of "
                           "'small' with a limit of half of the trace's pages")
-    run.add_argument("-o", "--output", metavar="FILE",
-                     help="save the result too: FILE is NAME.json, its arrays go beside it")
+    _add_exports(run)
     run.add_argument("--format", metavar="NAME", help="of the trace; default: told by its content")
     _add_common(run)
     run.set_defaults(func=_run, parser=run)
+
+
+def _add_exports(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", action="append", default=[], metavar="KIND:FILE",
+                         help="write this too, any number of times; NAME.json alone is the result; "
+                              "-o help lists the kinds (docs/timeline.md)")
+    command.add_argument("--trace-from", type=_seconds, metavar="S",
+                         help="when a trace begins, simulated: 1.5, 30ms (default: so that it ends with the run)")
+    command.add_argument("--trace-for", type=_seconds, metavar="S", help="how long it is (default: 20ms)")
+    command.add_argument("--every", type=_seconds, metavar="S",
+                         help="between two rows or snapshots of csv, vmstat and interrupts")
 
 
 def _add_convert(commands: Any) -> None:
@@ -449,6 +462,8 @@ def _seconds(text: str) -> float:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    if "help" in args.output:
+        return _export_kinds()
     from reclaim.comparison import compare
     style = _style(args)
     if style == "help":
@@ -469,11 +484,45 @@ def _compare(args: argparse.Namespace) -> int:
     else:
         scenario = _load(names[0] if names else "batch-tlb-flush")
     scenario = _overridden(scenario, args)
-    with _Progress() as progress:
-        table = compare(scenario, args.before, args.after, seeds=args.seeds,
-                        progress=progress.callback, observation=observation)
+    table = None
+    try:
+        with _exports(args, 2) as (before, after), _Progress() as progress:
+            table = compare(scenario, args.before, args.after, seeds=args.seeds, progress=progress.callback,
+                            observation=observation, exports=(before, after))
+    except OSError:
+        if table is not None:
+            _print_comparison(table, style)     # the work is not lost
+        raise
+    return _print_comparison(table, style)
+
+
+def _print_comparison(table: Any, style: str) -> int:
     return _print(table, style == "json",
                   table.to_text(style) + "\n" if style not in ("json", "table") else None)
+
+
+def _export_kinds() -> int:
+    from reclaim.exports import kinds
+    return _print_list((kind.name, kind.what) for kind in kinds().values())
+
+
+@contextmanager
+def _exports(args: argparse.Namespace, sides: int) -> Iterator[list[Any]]:
+    """What -o asks for of a run, or of each side; checked before the work."""
+    from reclaim.exports import Exports, parse, parse_sides
+    for name in ("trace_from", "trace_for", "every"):
+        if getattr(args, name) is not None and not args.output:
+            args.parser.error(f"--{name.replace('_', '-')} needs -o KIND:FILE")
+    wanted = [parse_sides(text) if sides == 2 else [parse(text)] for text in args.output]
+    made = [Exports(column, trace_from=args.trace_from, trace_for=args.trace_for, every=args.every)
+            for column in zip(*wanted, strict=True)] or [Exports([]) for _ in range(sides)]
+    with ExitStack() as stack:
+        for exports in made:
+            stack.enter_context(exports)
+        yield made
+    for exports in made:
+        for note in exports.notes():
+            _complain(note, EXIT_OK)
 
 
 def _style(args: argparse.Namespace) -> str:
@@ -535,6 +584,8 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if "help" in args.output:
+        return _export_kinds()
     from reclaim.comparison import simulate
     from reclaim.scenario import Scenario
     if args.format is not None:
@@ -555,16 +606,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         scenario = scenario.replace(seed=args.seed, where="--seed")
     scenario = _overridden(scenario, args)
-    if args.output is not None:
-        from reclaim.saved import check_name
-        check_name(args.output)     # before the work
-    with _Progress() as progress:
-        result = simulate(scenario, args.policy, progress=progress.callback)
+    result = None
     try:
-        if args.output is not None:
-            result.save(args.output)
+        with _exports(args, 1) as (exports,), _Progress() as progress:
+            result = simulate(scenario, args.policy, progress=progress.callback, exports=exports)
     except OSError:
-        _print(result, args.json)       # the work is not lost
+        if result is not None:
+            _print(result, args.json)       # the work is not lost
         raise
     return _print(result, args.json)
 

@@ -15,6 +15,7 @@ from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
 
 if TYPE_CHECKING:
+    from reclaim.exports import Exports
     from reclaim.measured import Observation
     from reclaim.tables import Table
 
@@ -52,7 +53,8 @@ MIN_SEEDS = 6        # fewer than this are warned of
 
 
 def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | None = None,
-             seconds: float | None = None, progress: Progress | None = None) -> Result:
+             seconds: float | None = None, progress: Progress | None = None,
+             exports: Exports | None = None) -> Result:
     """Run `policy` over `scenario` to its end.
 
     Parameters
@@ -62,6 +64,7 @@ def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | No
     seed : instead of the scenario's.
     seconds : instead of the scenario's [s].
     progress : called with the share done and the simulated seconds.
+    exports : what is to be written meanwhile (docs/timeline.md).
 
     Raises
     ------
@@ -71,7 +74,7 @@ def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | No
     scenario = _scenario(scenario, seconds)
     if seed is not None:
         seed = scenario.replace(seed=seed, where="seed").seed   # refuses a bad one
-    result: Result = Simulation(scenario, policy, seed=seed).run(progress=progress)
+    result: Result = Simulation(scenario, policy, seed=seed).run(progress=progress, exports=exports)
     return result
 
 
@@ -294,7 +297,8 @@ class Comparison:
 def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stage5", *,
             seeds: int | Iterable[int] = 1, seconds: float | None = None,
             progress: Progress | None = None, threads: int | None = None,
-            observation: Observation | None = None) -> Comparison:
+            observation: Observation | None = None,
+            exports: tuple[Exports, Exports] | None = None) -> Comparison:
     """Run two policies over `scenario` with the same seeds, and set them side by side.
 
     Parameters
@@ -307,6 +311,7 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
     threads : 2 runs both sides of a seed at once (the core releases the GIL; the results are the
         same), 1 one after the other; None: 2 where there are two CPUs.
     observation : runs of a real machine: counts per reclaimed page stand beside theirs.
+    exports : what is to be written of the first seed's runs, before and after (docs/timeline.md).
 
     Returns
     -------
@@ -328,7 +333,8 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
     try:
         for done, seed in enumerate(chosen):
             report = None if progress is None else _part(progress, done, len(chosen))
-            for side, result in run_pair(scenario, policies, seed, report):
+            files = exports if exports is not None and done == 0 else (None, None)
+            for side, result in run_pair(scenario, policies, seed, report, files):
                 runs[side].append(result)
                 partial = partial or result.partial
             if partial:
@@ -347,28 +353,28 @@ def default_threads() -> int:
     return min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
-def _one_by_one(scenario: Scenario, policies: tuple[Any, Any], seed: int,
-                progress: Progress | None) -> Iterator[tuple[int, Result]]:
+def _one_by_one(scenario: Scenario, policies: tuple[Any, Any], seed: int, progress: Progress | None,
+                exports: tuple[Exports | None, Exports | None]) -> Iterator[tuple[int, Result]]:
     """Each side's result as it is made; nothing after a partial one."""
     from reclaim.simulation import Simulation
     for side in (0, 1):
         report = None if progress is None else _part(progress, side, 2)
-        result = Simulation(scenario, policies[side], seed=seed).run(progress=report)
+        result = Simulation(scenario, policies[side], seed=seed).run(progress=report, exports=exports[side])
         yield side, result
         if result.partial:
             return
 
 
-def _both_at_once(scenario: Scenario, policies: tuple[Any, Any], seed: int,
-                  progress: Progress | None) -> Iterator[tuple[int, Result]]:
+def _both_at_once(scenario: Scenario, policies: tuple[Any, Any], seed: int, progress: Progress | None,
+                  exports: tuple[Exports | None, Exports | None]) -> Iterator[tuple[int, Result]]:
     """The first side in a thread, the second here, where Ctrl-C arrives and stops both."""
     from reclaim.simulation import Simulation
     first, second = (Simulation(scenario, policy, seed=seed) for policy in policies)
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(first.run)
+        other = pool.submit(first.run, exports=exports[0])
         stop = True
         try:
-            result = second.run(progress=progress)
+            result = second.run(progress=progress, exports=exports[1])
             stop = result.partial
         finally:
             while not other.done():

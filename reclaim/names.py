@@ -99,6 +99,19 @@ CPU_MODES = ("RUN", "SPIN_ACK", "SPIN_LOCK", "IDLE")
 PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE", "DONTNEED", "MUNMAP", "MPROTECT", "MREMAP")
 LISTS = ("INACTIVE", "ACTIVE", "GEN0", "GEN1", "GEN2", "GEN3")
 
+# What a trace tells of a run (docs/timeline.md): the kernel's tracepoints, then where functions of the
+# model begin and end that have none.
+EVENTS = (
+    "page_fault_user", "mm_vmscan_memcg_reclaim_begin", "mm_vmscan_memcg_reclaim_end",
+    "mm_vmscan_lru_isolate", "mm_vmscan_lru_shrink_inactive", "mm_vmscan_lru_shrink_active",
+    "mm_vmscan_write_folio", "tlb_flush", "csd_queue_cpu", "ipi_send_cpu", "ipi_send_cpumask",
+    "csd_function_entry", "csd_function_exit", "call_function_single_entry", "call_function_single_exit",
+    "call_function_entry", "call_function_exit", "local_timer_entry", "local_timer_exit",
+    "irq_handler_entry", "irq_handler_exit", "sched_switch", "sched_waking", "sched_migrate_task",
+    "fault_begin", "fault_end", "shrink_folio_list_begin", "shrink_folio_list_end",
+    "flush_begin", "flush_end", "flush_wait_begin", "flush_wait_end", "lock_wait_begin", "lock_wait_end",
+)
+
 # The columns of the digest, in its order (docs/model.md, "Digest").
 DIGEST = (
     ("cpu", ("clock", "mode", "in_irq", "istep", "sstep", "current", "irq_at", "tick_at",
@@ -133,7 +146,7 @@ DIGEST = (
 _ENUMS = (("step", "ST_", STEPS), ("cost", "CO_", COSTS), ("timecat", "TM_", TIMES),
           ("counter_id", "CN_", COUNTERS), ("pte_kind", "PTE_", PTE_KINDS),
           ("task_state", "TASK_", TASK_STATES), ("cpu_mode", "CPU_", CPU_MODES),
-          ("pass_kind", "PASS_", PASS_KINDS))
+          ("pass_kind", "PASS_", PASS_KINDS), ("event", "EV_", EVENTS))
 
 
 def as_pxd() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from reclaim.machine import is_path
 from reclaim.result import Result
 from reclaim.scenario import Scenario
 from reclaim.world import World
+
+if TYPE_CHECKING:
+    from reclaim.exports import Exports
 
 PS_PER_S = 10**12
 _Policy = str | policies.Policy | Mapping[str, Any] | Strategy | type[Strategy]
@@ -80,6 +83,7 @@ class Simulation:
         if check:
             self._core.watch()
         self._wall = 0.0
+        self._runner: Callable[..., str] = self._core.run
         self._stop = False
         self._stopped = ""
         self._base: _Base | None = None     # the meters at the end of the warm-up
@@ -89,7 +93,8 @@ class Simulation:
     # --- running
 
     def run(self, seconds: float | None = None, *, touches: int | None = None,
-            progress: Callable[[float, float], None] | None = None, fuse: bool = True) -> Result:
+            progress: Callable[[float, float], None] | None = None, fuse: bool = True,
+            exports: Exports | None = None) -> Result:
         """Run until simulated time `seconds`, counted from the start, and give the result.
 
         Parameters
@@ -102,6 +107,8 @@ class Simulation:
             Called now and then with (fraction done, simulated seconds).
         fuse : bool
             False makes one action at a time; the digest is the same.
+        exports : reclaim.exports.Exports, optional
+            What is to be written meanwhile (docs/timeline.md); the digest is the same.
 
         Returns
         -------
@@ -113,6 +120,10 @@ class Simulation:
         self._stop = False
         self._ran = {"seconds": end / PS_PER_S, "touches": limit}
         partial = False
+        self._runner = self._core.run
+        if exports:
+            exports.attach(self, end)
+            self._runner = exports.run
         started = time.perf_counter()
         try:
             if 0 < warmup < end and self._base is None:
@@ -125,13 +136,16 @@ class Simulation:
             partial = True
         finally:
             self._wall += time.perf_counter() - started
-        return self.result(end=end, partial=partial or self._stop)
+        result = self.result(end=end, partial=partial or self._stop)
+        if exports:
+            exports.finish(result)
+        return result
 
     def _advance(self, end: int, limit: int, progress: Callable[[float, float], None] | None,
                  whole: int, fuse: bool) -> None:
         while not self._stop:
-            self._stopped = self._core.run(end, actions=1 if _core.DEBUG else _CHUNK,
-                                           touches=limit, fuse=fuse)
+            self._stopped = self._runner(end, actions=1 if _core.DEBUG else _CHUNK,
+                                         touches=limit, fuse=fuse)
             if self._stopped == "violation":
                 raise self._violation()
             if _core.DEBUG:

@@ -30,7 +30,7 @@ class Simulation:
         self.seed = scenario.seed if seed is None else seed
         self.made.append((name, self.seed))
 
-    def run(self, seconds=None, *, progress=None):
+    def run(self, seconds=None, *, progress=None, exports=None):
         done, partial = 0, False
         try:
             while done < 10:

@@ -318,6 +318,43 @@ cdef enum:   # pass_kind
     PASS_MREMAP = 8
     PASS_NR = 9
 
+cdef enum:   # event
+    EV_page_fault_user = 0
+    EV_mm_vmscan_memcg_reclaim_begin = 1
+    EV_mm_vmscan_memcg_reclaim_end = 2
+    EV_mm_vmscan_lru_isolate = 3
+    EV_mm_vmscan_lru_shrink_inactive = 4
+    EV_mm_vmscan_lru_shrink_active = 5
+    EV_mm_vmscan_write_folio = 6
+    EV_tlb_flush = 7
+    EV_csd_queue_cpu = 8
+    EV_ipi_send_cpu = 9
+    EV_ipi_send_cpumask = 10
+    EV_csd_function_entry = 11
+    EV_csd_function_exit = 12
+    EV_call_function_single_entry = 13
+    EV_call_function_single_exit = 14
+    EV_call_function_entry = 15
+    EV_call_function_exit = 16
+    EV_local_timer_entry = 17
+    EV_local_timer_exit = 18
+    EV_irq_handler_entry = 19
+    EV_irq_handler_exit = 20
+    EV_sched_switch = 21
+    EV_sched_waking = 22
+    EV_sched_migrate_task = 23
+    EV_fault_begin = 24
+    EV_fault_end = 25
+    EV_shrink_folio_list_begin = 26
+    EV_shrink_folio_list_end = 27
+    EV_flush_begin = 28
+    EV_flush_end = 29
+    EV_flush_wait_begin = 30
+    EV_flush_wait_end = 31
+    EV_lock_wait_begin = 32
+    EV_lock_wait_end = 33
+    EV_NR = 34
+
 cdef enum:   # folio_flag
     PG_locked = 1
     PG_lru = 2

@@ -88,6 +88,7 @@ cdef inline void wake_task(machine *m, int32_t u) noexcept nogil:
     if cpu_is_idle(m, target):
         if target != m.c:
             m.counter[CN_function_call_ipis] += 1       # ttwu_queue_wakelist
+            m.cpu[target].irq_call_count += 1
             kick_idle(m, target, m.w.cost[CO_ipi_delivery] + m.p.irq_cost)
         else:
             kick_idle(m, target, 0)
@@ -386,6 +387,7 @@ cdef inline void step_W_BACK(machine *m, cpu_t *p) noexcept nogil:
 cdef inline void step_T_TICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t j
     m.counter[CN_ticks] += 1
+    p.apic_timer_irqs += 1
     p.tick_at += m.w.tick
     if p.tick_at <= m.now:            # those that were missed are not made up for
         p.tick_at = next_tick(m, m.c, m.now)
@@ -462,6 +464,7 @@ cdef inline void wake_up(machine *m, int why) noexcept nogil:
 
 cdef inline void step_T_TIMER(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t u
+    p.apic_timer_irqs += 1
     sleepers_wake(m, 0, m.c)
     p.timer_at = INF
     u = m.cg.sleep_head

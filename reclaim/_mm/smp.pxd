@@ -166,6 +166,7 @@ cdef inline void step_M_BATCHED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_Q_ENTRY(machine *m, cpu_t *p) noexcept nogil:
     m.counter[CN_function_call_ipis] += 1
+    p.irq_call_count += 1
     p.irq_at = INF
     spend(m, TM_interrupt, m.w.cost[CO_irq_entry])
     p.istep = ST_Q_TAKE

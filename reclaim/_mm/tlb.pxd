@@ -119,6 +119,7 @@ cdef inline int64_t flush_tlb_func(machine *m, int32_t c, int32_t sender) noexce
     cdef uint64_t g, gen
     if remote:
         m.counter[CN_nr_tlb_remote_flush_received] += 1
+        p.irq_tlb_count += 1
         if s.fl_mm >= 0 and s.fl_mm != loaded:
             if m.w.mask_lazy:
                 mask_clear(mm_mask(m, s.fl_mm), c)

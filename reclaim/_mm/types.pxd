@@ -163,7 +163,10 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t pv_flush          # a flush that the host owes it
     uint8_t fl_nr             # pages of its flush from fl_vp on, if that is one of pages
     uint8_t fl_tables         # page-table pages are freed after it
-    uint8_t pad[68]
+    uint32_t irq_call_count   # meters, as of /proc/interrupts
+    uint32_t irq_tlb_count
+    uint32_t apic_timer_irqs
+    uint8_t pad[56]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
