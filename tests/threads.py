@@ -359,28 +359,29 @@ def writer_without_right() -> World:
 
 
 def shared_rights() -> World:
-    """A thread takes the right to write pages and gives it back, which another reads while they are written to swap:
-    from there they come without the right, and not exclusive."""
-    rows = [make_pass("SEQ", write=1, nr=100), make_pass("MPROTECT", nr=100, count=1),
-            make_pass("SEQ", first=100, nr=1, count=20, think=MS // 100),
-            make_pass("MPROTECT", write=1, nr=100, count=1),
-            make_pass("SEQ", first=100, nr=1, count=20, think=MS // 100),
-            make_pass("RAND", nr=100, count=1000, think=MS // 100),
-            make_pass("SEQ", write=1, nr=300, count=10**6, think=1000)]
-    return one_mm(*rows, threads=4, pages=300, limit=300, nr_slots=4000, mm_pages=(300, 300), mm_recency=(False, True),
-                  task_mm=(0, 0, 0, 1), task_first_pass=(0, 5, 5, 6), task_nr_passes=(5, 1, 1, 1),
-                  task_loop_to=(1, 0, 0, 0), costs=slow(zram_write=MS // 2))
+    """A thread takes the right to write a few pages and gives it back, then writes them; another reads them
+    while they are written to swap: from there they come without the right, and not exclusive."""
+    rows = [make_pass("SEQ", write=1, nr=100)]
+    for first in range(0, 100, 4):
+        rows += [make_pass("MPROTECT", first=first, nr=4, count=1), make_pass("MPROTECT", write=1, first=first, nr=4, count=1),
+                 make_pass("SEQ", write=1, first=first, nr=4)]
+    n = len(rows)
+    return one_mm(*rows, make_pass("RAND", nr=100, count=1000, think=MS // 100),
+                  make_pass("SEQ", write=1, nr=300, count=10**6, think=1000), threads=4, pages=300, limit=300,
+                  nr_slots=4000, mm_pages=(300, 300), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
+                  task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
+                  costs=slow(zram_write=MS // 2))
 
 
 def written_moves() -> World:
-    """A thread fills with zeros what another fills with something else and moves, while the move is flushed."""
-    rows = [make_pass("SEQ", write=1, nr=40), make_pass("MREMAP", nr=40, stride=60, count=1),
+    """A thread fills pages with zeros and with something else in turn, also while a move of them is flushed."""
+    rows = [make_pass("SEQ", first=200, nr=1, count=20, think=MS // 10), make_pass("MREMAP", nr=40, stride=60, count=1),
             make_pass("MREMAP", first=60, nr=40, stride=-60, count=1),
-            make_pass("SEQ", write=1, zero=1, nr=40, count=10**6, think=MS // 100),
-            make_pass("SEQ", write=1, nr=250, count=10**6, think=1000)]
+            *(make_pass("SEQ", write=1, zero=zero, nr=40, think=MS // 100) for zero in (1, 0)),
+            make_pass("SEQ", write=1, nr=250, count=10**6, think=MS // 5)]
     return one_mm(*rows, threads=3, pages=250, limit=250, nr_slots=4000, l2_sets=64, mm_pages=(250, 250),
-                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 3, 4), task_nr_passes=(3, 1, 1),
-                  task_loop_to=(0, 0, 0), costs=slow(flush_fixed=MS))
+                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 3, 5), task_nr_passes=(3, 2, 1),
+                  costs=slow(flush_fixed=MS))
 
 
 def killed_rights() -> World:
