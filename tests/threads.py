@@ -412,15 +412,6 @@ def moved_young_table() -> World:
                   nr_slots=4000, l2_sets=64, lru=1, mglru_rework=True, loop=False)
 
 
-def unmapped_after_moves() -> World:
-    """As followed_moves(), but the moved pages are unmapped before who waited for their lock goes on."""
-    rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
-            make_pass("MUNMAP", first=520, nr=500, count=1)]
-    return dataclasses.replace(followed_moves(), passes=make_passes([*rows, make_pass(
-        "SEQ", write=1, nr=400, count=10**6, think=1000)]), task_loop_to=(0, 0, 0), costs=slow(
-            walk_pte=MS // 50, lock_handoff=30 * MS))
-
-
 def busy_calls(seed: int) -> World:
     """Callers in one mm, whose other threads use what they move and unmap, and reclaim in another mm.
 
@@ -511,6 +502,7 @@ def flushed_ranges() -> World:
 # Those of busy_calls that reach what is rare.
 RARE_CALLS = {
     70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
+    93: "S_REF keeps a young folio that moved away",
     275: "S_GEN waits for a folio that moves away",
     296: "killed while it charges a page table for a move",
 }
@@ -526,7 +518,6 @@ CALLS = {
     "moves of what is written meanwhile": (written_moves, (), 20_000),
     "who took the right to write is killed": (killed_rights, (), 40_000),
     "reclaim follows a folio that moved": (followed_moves, (), 80_000),
-    "reclaim comes too late for it": (unmapped_after_moves, (), 60_000),
     "reclaim follows a folio with generations": (followed_moves, (1,), 40_000),
     "a page table that moves": (moved_tables, (), 30_000),
     "one that moves and was young": (moved_young_table, (), 36_000),
