@@ -849,8 +849,8 @@ def build(tree: Path, **env: str) -> None:
 
 # --- many mutants in one build
 
-FUNCTION = re.compile(r"^cdef inline (?P<type>[\w \*]*?)(?P<name>\w+)\((?P<args>[^()]*)\)[^:\n]*:\n(?:(?:[ )].*)?\n)+",
-                      re.MULTILINE)
+FUNCTION = re.compile(r"^cdef inline (?P<type>[\w \*]*?)(?P<name>\w+)\((?P<args>[^()]*)\)[^:\n]*:\n"
+                      r"(?:(?:[ )].*)?\n)+", re.MULTILINE)
 CHOICE = '''
 cdef extern from *:
     """

@@ -363,7 +363,8 @@ def shared_rights() -> World:
     while they are written to swap: from there they come without the right, and not exclusive."""
     rows = [make_pass("SEQ", write=1, nr=100)]
     for first in range(0, 100, 4):
-        rows += [make_pass("MPROTECT", first=first, nr=4, count=1), make_pass("MPROTECT", write=1, first=first, nr=4, count=1),
+        rows += [make_pass("MPROTECT", first=first, nr=4, count=1),
+                 make_pass("MPROTECT", write=1, first=first, nr=4, count=1),
                  make_pass("SEQ", write=1, first=first, nr=4)]
     n = len(rows)
     return one_mm(*rows, make_pass("RAND", nr=100, count=1000, think=MS // 100),
