@@ -145,16 +145,18 @@ def _calls() -> dict[str, tuple[Callable[[], tuple], int]]:
     """munmap, mprotect, mremap: tests/threads.py says what they reach."""
     from threads import CALLS, RARE_CALLS
 
-    def drawn(make: str, seed: int) -> tuple:
+    def drawn(make: str, seed: int, stage: bool) -> tuple:
         from reference.worlds import random_policy
-        return _threads(make, 5, seed)[0], random_policy(seed)
+        world, policy = _threads(make, seed % 3 and 5, seed)
+        return world, policy if stage else random_policy(seed)
 
     def named(name: str) -> tuple:
         return _threads(CALLS[name][0].__name__, 5, *CALLS[name][1])
-    seeds = {"calls_world": (0, 2, 4, 14, 16, 187), "busy_calls": (0, 1, 2, 16, *RARE_CALLS)}
+    seeds = {"calls_world": (0, 2, 4, 14, 16, 187, 275), "busy_calls": (0, 1, 2, 16, *RARE_CALLS)}
     return {**{f"calls: {name}": ((lambda name=name: named(name)), CALLS[name][2]) for name in CALLS},
-            **{f"{make} {seed}": ((lambda make=make, seed=seed: drawn(make, seed)), 20_000)
-               for make in seeds for seed in seeds[make]}}
+            **{f"{make} {seed}, {'stages' if stage else 'any policy'}": (
+                (lambda make=make, seed=seed, stage=stage: drawn(make, seed, stage)), 20_000)
+               for stage in (True, False) for make in seeds for seed in seeds[make]}}
 
 
 # Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
