@@ -110,6 +110,21 @@ def test_readme_is_short():
     assert len(lines) <= 110 and max(map(len, lines)) <= 130
 
 
+def test_readme_tells_the_score_of_the_page():
+    """The errors that README.md names are those of docs/validation.md, and so is the number of misses."""
+    text = " ".join((ROOT / "README.md").read_text().split())
+    rows = re.findall(r"^\| (guests|machines) \| `([^`]+)` \| (\d+) \| ([\d.]+%) \| ([\d.]+%) \| [^|]+ \| (.*) \|$",
+                      (ROOT / "docs" / "validation.md").read_text(), re.M)
+    assert len(rows) >= 8
+    told = {"shootdowns_per_page", "targets_per_flush", "ipis_per_shootdown", "steal_per_scan", "shootdowns after/before"}
+    for _, metric, _, median, worst, _ in rows:
+        if metric in told:
+            assert f"{median} ({worst})" in text, f"README.md, {metric}: {median} ({worst})"
+    missed = sum(len(verdict.split(";")) for *_, verdict in rows if "MISSED" in verdict)
+    number = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")[missed]
+    assert f"{number} of {sum(int(row[2]) for row in rows)} rows miss" in text
+
+
 # --- pages that are written by a command
 
 def test_questions_page(tmp_path):
