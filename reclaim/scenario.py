@@ -123,8 +123,8 @@ class Scenario(Section):
             return cls.from_dict(tomllib.loads(source.read_text("utf-8")), where=f"{name}.toml")
         if not name.endswith(".toml") and os.sep not in name and not os.path.exists(name):
             raise ScenarioError(
-                f"unknown scenario {show_value(name)}: neither a packaged name ({', '.join(_packaged_names())}) "
-                f"nor the path of a TOML file{did_you_mean(name, _packaged_names())}")
+                f"unknown scenario {show_value(name)}: neither a packaged name "
+                f"({', '.join(_packaged_names())}) nor the path of a TOML file{did_you_mean(name, _packaged_names())}")
         data = read_toml(name, "scenario")
         data.setdefault("name", os.path.basename(name).removesuffix(".toml"))
         scenario = cls.from_dict(data, where=name)
