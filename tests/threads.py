@@ -210,7 +210,7 @@ def busy_threads(seed: int) -> World:
         cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]), pcid=pick([True, False]),
         l2_sets=pick([8, 64]), swap_sync=swap_sync, swapin_cached=swap_sync and pick([False, False, True]),
         io_depth=pick([1, 8]), io_latency=pick([80_000_000, 10**9]), host_cpus=host_cpus,
-        pv_flush=host_cpus > 0 and pick([False, True]), tick_skew=pick([0, tick // 3]),
+        pv_flush=host_cpus > 0 and pick([False, True]), tick_skew=pick([0, tick // 3]), balance=tick * (limit % 3),
         migrate_threshold=pick([0, 2**62]), seed=seed)
 
 
