@@ -144,6 +144,7 @@ def _add_compare(commands: Any) -> None:
                          help="layout: table (default), lkml, mmtests, lkp, markdown, csv, json; "
                               "'help' describes them")
     _add_common(compare)
+    _add_recording(compare)
     compare.set_defaults(func=_compare, parser=compare)
 
 
@@ -164,6 +165,7 @@ def _add_run(commands: Any) -> None:
                      help="save the result too: FILE is NAME.json, its arrays go beside it")
     run.add_argument("--format", metavar="NAME", help="of the trace; default: told by its content")
     _add_common(run)
+    _add_recording(run)
     run.set_defaults(func=_run, parser=run)
 
 
@@ -358,20 +360,29 @@ def _add_plot(commands: Any) -> None:
         description="Draw saved results as svg, png or pdf. Needs matplotlib: "
                     "pip install \"reclaim-sim[plot]\".",
         epilog="examples:\n  reclaim plot before.json after.json --kind per-page -o pages.svg\n"
+               "  reclaim plot small --kind anatomy --policy stage0 -o flush.svg\n"
                "  reclaim plot small --kind grid --over policy.flush='batch(1),batch(8),batch(31)' \\\n"
                "      --over memcg.limit=4M,8M,12M -o grid.png")
     plot.add_argument("results", nargs="*", metavar="RESULT",
-                      help="saved by `reclaim run -o`; with --kind grid one SCENARIO")
+                      help="saved by `reclaim run -o`; with --kind grid one SCENARIO, with --kind anatomy "
+                           "either of them")
     plot.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.svg, .png or .pdf")
     plot.add_argument("--kind", default="time", metavar="NAME",
-                      help="time (default), batches, targets, per-page or grid; 'help' describes them")
+                      help="time (default), batches, targets, latency, causes, payers, unmapped, timeline, per-page, "
+                           "anatomy or grid; 'help' describes them")
+    flush = plot.add_argument_group("with --kind anatomy")
+    flush.add_argument("--start", type=_seconds, default=0.0, metavar="S",
+                       help="where in simulated time to begin to look (default: 0)")
+    flush.add_argument("--flush", type=_integer, metavar="N",
+                       help="the N-th from there that was sent to others (default: the one with most targets)")
     grid = plot.add_argument_group("with --kind grid")
     grid.add_argument("--over", action="append", default=[], metavar="KEY=VALUE,...",
                       help="a parameter and its values, given twice: a scenario's key, policy, or "
                            "policy.SLOT")
     grid.add_argument("--metric", default="tlb_shootdowns_per_page", metavar="NAME",
                       help="default: %(default)s")
-    grid.add_argument("--policy", default="stage5", metavar="NAME", help="default: %(default)s")
+    grid.add_argument("--policy", default="stage5", metavar="NAME",
+                      help="with --kind anatomy too, of a SCENARIO; default: %(default)s")
     grid.add_argument("--seconds", type=_seconds, metavar="S", help="simulated time of each run")
     plot.set_defaults(func=_later("plot"), parser=plot)
 
@@ -392,6 +403,8 @@ def _add_report(commands: Any) -> None:
     runs.add_argument("--seeds", type=_integer, metavar="N", help="runs of each policy (default: 1)")
     runs.add_argument("--seconds", type=_seconds, metavar="S",
                       help="simulated time, instead of the scenario's")
+    runs.add_argument("--record", action="store_true", default=None,
+                      help="latencies, time unmapped and who pays, too; see `reclaim run`")
     report.set_defaults(func=_later("report"), parser=report)
 
 
@@ -418,6 +431,14 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seconds", type=_seconds, metavar="S",
                          help="simulated time, instead of the scenario's: 5, 200ms")
     command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_recording(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--record", action="store_true",
+                         help="record what costs something for each page or target of a flush, too: latency of faults "
+                              "and flushes, time that folios wait unmapped, who pays")
+    command.add_argument("--interval", type=_seconds, metavar="S",
+                         help="keep counters and times for each such interval of simulated time: 1, 10ms")
 
 
 def _integer(text: str) -> int:
@@ -461,7 +482,8 @@ def _compare(args: argparse.Namespace) -> int:
     scenario = _overridden(scenario, args)
     with _Progress() as progress:
         table = compare(scenario, args.before, args.after, seeds=args.seeds,
-                        progress=progress.callback, observation=observation)
+                        progress=progress.callback, observation=observation, record=args.record,
+                        interval=args.interval)
     return _print(table, style == "json",
                   table.to_text(style) + "\n" if style not in ("json", "table") else None)
 
@@ -544,7 +566,8 @@ def _run(args: argparse.Namespace) -> int:
         from reclaim.saved import check_name
         check_name(args.output)     # before the work
     with _Progress() as progress:
-        result = simulate(scenario, args.policy, progress=progress.callback)
+        result = simulate(scenario, args.policy, progress=progress.callback, record=args.record,
+                          interval=args.interval)
     try:
         if args.output is not None:
             result.save(args.output)

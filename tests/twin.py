@@ -44,7 +44,8 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
     """
     if world.lru:       # a list of 64 folios tells 40 from 31, which is the most that BatchFlush knows
         policy = policy | {"flush_every": min(policy["flush_every"], 31)}
-    sim = Simulation(world, stage or core_policy(policy))
+    # what is recorded on request is compared in every other world
+    sim = Simulation(world, stage or core_policy(policy), record=bool(world.seed % 2))
     twin = Reference(world, policy)
     made = 0
     while made < actions:
@@ -68,6 +69,15 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
     return made
 
 
+def meters(sim) -> tuple[dict, dict]:
+    """The core's meters in the form of the twin's."""
+    histograms = {row[0]: {i: n for i, n in enumerate(sim.view(f"hist_{row[0]}").tolist()) if n}
+                  for row in names.HISTOGRAMS}
+    rows = sim.view("flushes").reshape(len(names.CAUSES), -1).tolist()
+    return histograms, {cause[0]: {meter[0]: n for meter, n in zip(names.FLUSH_METERS, row, strict=True) if n}
+                        for cause, row in zip(names.CAUSES, rows, strict=True)}
+
+
 def _twin_act(twin, end):
     cpu, key = twin.least()
     if not twin.alive or cpu is None or key >= end:
@@ -76,9 +86,12 @@ def _twin_act(twin, end):
 
 
 def assert_same(sim, twin) -> None:
-    """Counters, columns and digest."""
+    """Counters, meters, columns and digest."""
     counters = dict(zip(names.COUNTERS, sim.view("counter").tolist(), strict=True))
     assert counters == twin.counters()
+    for got, want in zip(meters(sim), twin.meters(sim.record), strict=True):
+        for name, of in want.items():
+            assert got[name] == of, f"{name}: core {got[name]}, twin {of}"
     for (name, got), (twin_name, want) in zip(sim.columns(), twin.columns(), strict=True):
         assert name == twin_name
         assert len(got) == len(want), f"{name}: {len(got)} values, twin {len(want)}"
