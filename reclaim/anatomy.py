@@ -5,6 +5,7 @@ All from the log of a simulation's steps (`Simulation.log`); times are simulated
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ from reclaim.result import html_table
 
 if TYPE_CHECKING:
     from reclaim.scenario import Scenario
+    from reclaim.simulation import Simulation
     from reclaim.tables import Table
 
-ACTIONS = 1 << 16      # of the log in which a flush is looked for
+ACTIONS = 1 << 15      # of the log in which a flush is looked for
+LONGEST, SHORTEST = 8 * 10**9, 10**7    # stretches in which it is sought [ps]
+PS_PER_S = 10**12
+_REMOTE = names.COUNTERS.index("nr_tlb_remote_flush")
 _ST = {name: i for i, name in enumerate(names.STEPS)}
 _IRQ = {i for name, i in _ST.items() if name[:2] in ("Q_", "T_", "IO", "H_")}
 
@@ -55,7 +60,10 @@ class Flush:
     own_from, own_to : the flush of the initiator's own TLB.
     waits_from : when it began to wait for answers.
     interrupts : (from, to) of what interrupted the initiator meanwhile.
-    spinners : (CPU, from, to) of those that spun for a lock that the initiator held.
+    spinners : (CPU, from, to) of those that spun, as the flush ended, for a lock that the initiator
+        held; of `anatomy` only, since the log does not say who holds a lock.
+    row : of the log, its last one.
+    waiting : CPUs that spun for any lock then, and since when.
     """
 
     cpu: int
@@ -70,6 +78,8 @@ class Flush:
     targets: list[Target] = field(default_factory=list)
     interrupts: list[tuple[int, int]] = field(default_factory=list)
     spinners: list[tuple[int, int, int]] = field(default_factory=list)
+    row: int = -1
+    waiting: dict[int, int] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -84,7 +94,8 @@ class Flush:
             return None if at < 0 else (at - self.began) / 1000
         rows: list[dict[str, Any]] = [{
             "cpu": self.cpu, "role": "initiator", "queued": None, "entered": None,
-            "began": since(self.own_from), "ended": since(self.own_to), "left": since(self.ended), "place": None}]
+            "began": since(self.own_from), "ended": since(self.own_to), "left": since(self.ended),
+            "place": None}]
         rows += [{"cpu": t.cpu, "role": "target" if t.place == 0 else "target, came along",
                   "queued": since(t.queued), "entered": since(t.entered), "began": since(t.began),
                   "ended": since(t.ended), "left": since(t.left), "place": t.place} for t in self.targets]
@@ -118,12 +129,13 @@ class _Reader:
         self.open: dict[int, Flush] = {}                    # by initiator
         self.entered: dict[int, int] = {}                   # by CPU: the interrupt it is in
         self.served: dict[int, list[Target]] = {}           # by CPU: whose requests that served
-        self.spins: dict[int, tuple[int, int]] = {}         # by CPU: since when, for whose lock
+        self.spins: dict[int, int] = {}                     # by CPU: since when
+        self.row = 0
         self.before: dict[int, int] = {}                    # by CPU: irq_cost
 
     def read(self, log: NDArray[Any]) -> list[Flush]:
-        for now, cpu, step, other, cost, irq_cost in zip(
-                *(log[name].tolist() for name in ("now", "cpu", "step", "other", "cost", "irq_cost")), strict=True):
+        columns = [log[name].tolist() for name in ("now", "cpu", "step", "other", "cost", "irq_cost")]
+        for now, cpu, step, other, cost, irq_cost in zip(*columns, strict=True):
             name = names.STEPS[step]
             if step not in _IRQ:
                 self._spinning(cpu, now, other, name)
@@ -132,17 +144,13 @@ class _Reader:
             elif step in _IRQ:
                 self._interrupt(name, now, cpu, other, cost, irq_cost)
             self.before[cpu] = irq_cost
+            self.row += 1
         return self.found
 
     def _spinning(self, cpu: int, now: int, other: int, name: str) -> None:
-        if cpu in self.spins:
-            since, holder = self.spins.pop(cpu)
-            flush = next((flush for flush in reversed(self.found) if flush.cpu == holder), None)
-            end = now if flush is None or flush.ended < 0 else min(now, flush.ended)
-            if flush is not None and since < end:
-                flush.spinners.append((cpu, max(since, flush.began), end))
+        self.spins.pop(cpu, None)
         if other >= 0 and name not in ("FL_QUEUE", "FL_START"):
-            self.spins[cpu] = now, other
+            self.spins[cpu] = now
 
     def _initiator(self, name: str, now: int, cpu: int, other: int, cost: int) -> None:
         if name == "FL_START":
@@ -160,7 +168,7 @@ class _Reader:
         elif name == "FL_WAIT":
             flush.waits_from = now
         elif name == "FL_DONE":
-            flush.ended = now
+            flush.ended, flush.row, flush.waiting = now, self.row, dict(self.spins)
             del self.open[cpu]
 
     def _interrupt(self, name: str, now: int, cpu: int, other: int, cost: int, irq_cost: int) -> None:
@@ -203,14 +211,14 @@ def pick(found: list[Flush], number: int | None = None) -> Flush:
     return whole[number - 1]
 
 
-def anatomy(scenario: Scenario | str, policy: Any = "stage0", *, start: float = 0.0, number: int | None = None,
-            seed: int | None = None, actions: int = ACTIONS) -> Flush:
+def anatomy(scenario: Scenario | str, policy: Any = "stage0", *, start: float = 0.0,
+            number: int | None = None, seed: int | None = None, actions: int = ACTIONS) -> Flush:
     """A flush of a run of `policy` over `scenario`: the one with most targets, or the one of that `number`.
 
     Parameters
     ----------
-    start : where to begin to look [s].
-    actions : how many steps of the simulation to look at from there.
+    start : where to begin to look for the first flush that is sent to another CPU [s].
+    actions : how many steps of the simulation to look at from shortly before that one on.
 
     Raises
     ------
@@ -225,5 +233,35 @@ def anatomy(scenario: Scenario | str, policy: Any = "stage0", *, start: float = 
         raise ResultError(f"actions = {actions}: must be 1 to {1 << 24:,}")
     simulation = Simulation(chosen, policy, seed=seed)
     if start:
-        simulation.run(start)
-    return pick(flushes(np.asarray(simulation.log(chosen.seconds, actions=actions))), number)
+        simulation._core.run(round(start * PS_PER_S), actions=1 << 62)
+    _to_the_next(simulation, round(chosen.seconds * PS_PER_S))
+    before = simulation.snapshot()
+    flush = pick(flushes(np.asarray(simulation.log(chosen.seconds, actions=actions))), number)
+    simulation.restore(before)
+    simulation.log(chosen.seconds, actions=flush.row)       # to just before its last step
+    flush.spinners = list(_bystanders(simulation, flush))
+    return flush
+
+
+def _bystanders(simulation: Simulation, flush: Flush) -> Iterator[tuple[int, int, int]]:
+    cpus, regions = simulation.view("cpu"), simulation.view("region")
+    for cpu, since in sorted(flush.waiting.items()):
+        at = int(cpus["lock_at"][cpu])
+        lock = simulation.view("memcg")["lru_lock"][0] if at == 0 else regions["ptl"][at - 1]
+        if names.CPU_MODES[cpus["mode"][cpu]] == "SPIN_LOCK" and lock["holder"] == flush.cpu:
+            yield cpu, max(since, flush.began), flush.ended
+
+
+def _to_the_next(simulation: Simulation, end: int) -> None:
+    """Run until shortly before a flush is sent to another CPU; to the end if none is."""
+    at, piece = simulation.now_ps, LONGEST
+    while piece >= SHORTEST:
+        before = simulation.snapshot()
+        sent = int(simulation.view("counter")[_REMOTE])
+        at = min(at + piece, end)
+        simulation._core.run(at, actions=1 << 62)
+        if int(simulation.view("counter")[_REMOTE]) > sent:
+            simulation.restore(before)
+            at, piece = simulation.now_ps, piece // 8
+        elif at >= end:
+            return

@@ -368,13 +368,13 @@ def _add_plot(commands: Any) -> None:
                            "either of them")
     plot.add_argument("-o", "--output", required=True, metavar="FILE", help="NAME.svg, .png or .pdf")
     plot.add_argument("--kind", default="time", metavar="NAME",
-                      help="time (default), batches, targets, latency, causes, payers, unmapped, timeline, per-page, "
-                           "anatomy or grid; 'help' describes them")
+                      help="time (default), batches, targets, latency, causes, payers, unmapped, timeline, "
+                           "per-page, anatomy or grid; 'help' describes them")
     flush = plot.add_argument_group("with --kind anatomy")
     flush.add_argument("--start", type=_seconds, default=0.0, metavar="S",
                        help="where in simulated time to begin to look (default: 0)")
     flush.add_argument("--flush", type=_integer, metavar="N",
-                       help="the N-th from there that was sent to others (default: the one with most targets)")
+                       help="the N-th from there that was sent to others (default: that with most targets)")
     grid = plot.add_argument_group("with --kind grid")
     grid.add_argument("--over", action="append", default=[], metavar="KEY=VALUE,...",
                       help="a parameter and its values, given twice: a scenario's key, policy, or "
@@ -435,8 +435,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _add_recording(command: argparse.ArgumentParser) -> None:
     command.add_argument("--record", action="store_true",
-                         help="record what costs something for each page or target of a flush, too: latency of faults "
-                              "and flushes, time that folios wait unmapped, who pays")
+                         help="record what costs something for each page or target of a flush, too: latency "
+                              "of faults and flushes, time that folios wait unmapped, who pays")
     command.add_argument("--interval", type=_seconds, metavar="S",
                          help="keep counters and times for each such interval of simulated time: 1, 10ms")
 

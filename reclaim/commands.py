@@ -150,8 +150,9 @@ def _run_sides(args: argparse.Namespace) -> tuple[Any, list[str], dict[str, Any]
         command.append("--record")
     seconds = scenario.seconds if args.seconds is None else args.seconds
     with _Progress() as progress:
-        comparison = compare(scenario, before, after, seeds=seeds, seconds=args.seconds, record=bool(args.record),
-                             progress=progress.callback, interval=seconds / SAMPLES or None)
+        comparison = compare(scenario, before, after, seeds=seeds, seconds=args.seconds,
+                             progress=progress.callback, record=bool(args.record),
+                             interval=seconds / SAMPLES or None)
     return comparison, [*command, "-o", args.output], stated
 
 

@@ -76,7 +76,8 @@ def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | No
     scenario = _scenario(scenario, seconds)
     if seed is not None:
         seed = scenario.replace(seed=seed, where="seed").seed   # refuses a bad one
-    result: Result = Simulation(scenario, policy, seed=seed, record=record).run(progress=progress, interval=interval)
+    simulation = Simulation(scenario, policy, seed=seed, record=record)
+    result: Result = simulation.run(progress=progress, interval=interval)
     return result
 
 
@@ -313,7 +314,8 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
     threads : 2 runs both sides of a seed at once (the core releases the GIL; the results are the
         same), 1 one after the other; None: 2 where there are two CPUs.
     observation : runs of a real machine: counts per reclaimed page stand beside theirs.
-    record, interval : as `simulate` takes them; with `record` the table has latencies of faults and flushes, too.
+    record, interval : as `simulate` takes them; with `record` the table has latencies of faults and of
+        flushes, too.
 
     Returns
     -------
@@ -445,8 +447,8 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
                 published[0].get(metric), published[1].get(metric)) for metric in COUNTS]
     rows += [_ratio_row(metric, (before.counters, after.counters), published) for metric in RATIOS]
-    rows += [Row(metric, *values) for metric in METRICS
-             if None not in (values := tuple(_median(metric, side) for side in (before, after)))]
+    rows += [row for row in (Row(metric, _median(metric, before), _median(metric, after)) for metric in METRICS)
+             if row.before is not None and row.after is not None]
     first, last = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
                    for side in (before, after))
     return _with_tests([*rows, Row(SPEED, first, last)], before, after)

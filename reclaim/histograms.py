@@ -54,21 +54,22 @@ def kind(name: str) -> Kind:
 
 
 def edges(name: str, buckets: int) -> NDArray[np.int64]:
-    """Lowest value of each bucket, and the end of the last one, which also holds all above: `buckets` + 1 values.
+    """Lowest value of each bucket, and the end of the last one, which holds all above, too: `buckets` + 1.
 
-    Of times [ns] that is 0, 1, .. 7, then 8 buckets for each power of two, at most 1/8 wide; else 0, 1, 2, ...
+    Of times [ns]: 0, 1, .. 7, then 8 buckets for each power of two, at most 1/8 wide; else 0, 1, 2, ...
     """
     i = np.arange(buckets + 1, dtype=np.int64)
     if name not in KINDS or not KINDS[name].log2:
         return i
     shift = np.maximum(i // names.LOG2_SUB - 1, 0)
-    return (i - shift * names.LOG2_SUB) << shift
+    lowest: NDArray[np.int64] = (i - shift * names.LOG2_SUB) << shift
+    return lowest
 
 
 def percentile(name: str, counts: Any, q: float) -> float | None:
-    """The highest value of the bucket in which the share `q` [%] of all is reached; None if nothing was counted.
+    """The highest value of the bucket in which the share `q` [%] is reached; None if nothing was counted.
 
-    So that share is at most this, and the true percentile less by 1/8 of it at most (of times), or is it.
+    That share is at most this, and the true percentile less by 1/8 of it at most (of times), or is it.
 
     Raises
     ------

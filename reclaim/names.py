@@ -91,10 +91,10 @@ COUNTERS = (
     "vcpu_switches", "pv_flushes",
 )
 
-# Histograms, recorded by `record` (_mm/meters.pxd) at one place each: name, unit of its values, what is counted,
-# buckets, when, percentiles that a comparison shows, kernel function.
+# Histograms, recorded by `record` (_mm/meters.pxd) at one place each: name, unit of its values, what is
+# counted, buckets, when, percentiles that a comparison shows, kernel function.
 # Buckets: n: the values 0 to n - 1; "cpus": 0 to the number of CPUs - 1; the last one holds all above, too.
-# "log2": nanoseconds, exact below LOG2_SUB, then LOG2_SUB buckets for each power of two (a width of at most 1/8).
+# "log2": nanoseconds, exact below LOG2_SUB, then LOG2_SUB buckets for each power of two (at most 1/8 wide).
 # When: "always", or "detail": only in a simulation with record=True.
 HISTOGRAMS = (
     ("flush_batch_size", "folios", "batch flushes", 33, "always", (), "pageout_batch"),
@@ -114,8 +114,8 @@ LOG2_SUB_BITS = 3
 LOG2_SUB = 1 << LOG2_SUB_BITS
 LOG2_BUCKETS = (44 - LOG2_SUB_BITS) * LOG2_SUB + LOG2_SUB     # up to 2**44 ns, past the end of time
 
-# Why a flush was asked for: name, the steps that it goes on to, kernel function.  `flush_cause` tells those apart
-# that share a step; a step that none names is of the last one.
+# Why a flush was asked for: name, the steps that it goes on to, kernel function.  `flush_cause` tells those
+# apart that share a step; a step that none names is of the last one.
 CAUSES = (
     ("batch", ("B_OUT",), "try_to_unmap_flush_dirty, once for a batch of dirty folios"),
     ("dirty_folio", ("P_OUT",), "try_to_unmap_flush_dirty, before the write of one dirty folio"),

@@ -215,8 +215,9 @@ def _bar_style(group: _Group) -> dict[str, Any]:
     return {"color": group.colour, "hatch": group.hatch, "edgecolor": "white", "linewidth": 0.8}
 
 
-def _title(axes: Any, what: str, runs: Sequence[Result]) -> None:
-    axes.set_title(f"{what}\n{_what(runs)}", loc="left")
+def _title(axes: Any, what: str, runs: Sequence[Result], panel: str = "") -> None:
+    """Of the picture, and of its first panel."""
+    axes.set_title(f"{what}\n{_what(runs)}" + (f"\n{panel}" if panel else ""), loc="left")
 
 
 @_kind("time")
@@ -364,22 +365,22 @@ def _label_peaks(axes: Any, series: int) -> None:
 
 @_kind("latency")
 def _latency(runs: Sequence[Result]) -> Any:
-    """Latency of direct reclaim, and of flushes and faults where recorded: the share that took at most so long."""
+    """Latency of direct reclaim, of recorded flushes and faults: the share that took at most so long."""
     return _ecdfs(runs, ("direct_reclaim_latency", "flush_latency", "fault_latency"), "Latencies",
                   "no direct reclaim ended")
 
 
 @_kind("unmapped")
 def _unmapped(runs: Sequence[Result]) -> Any:
-    """How long folios wait unmapped until they are written, freed, put back or mapped again; of recorded runs."""
+    """How long folios wait unmapped: until written, freed, put back or mapped again; of recorded runs."""
     return _ecdfs(runs, ("unmapped_written", "unmapped_freed", "unmapped_put_back", "unmapped_mapped"),
                   "Time that folios wait unmapped", "not recorded: run it with --record")
 
 
 # Histogram of times -> the panel's heading.
-_PANELS = {"direct_reclaim_latency": "direct reclaim", "flush_latency": "TLB flush, for who asks for it",
-           "fault_latency": "page fault", "unmapped_written": "until written", "unmapped_freed": "until freed, clean",
-           "unmapped_put_back": "until put back on the LRU", "unmapped_mapped": "until a fault maps it again"}
+_PANELS = {"direct_reclaim_latency": "direct reclaim", "flush_latency": "flush that is sent to others",
+           "fault_latency": "page fault", "unmapped_written": "until written",
+           "unmapped_freed": "until freed, clean", "unmapped_put_back": "until put back on the LRU", "unmapped_mapped": "until a fault maps it again"}
 
 
 def _ecdfs(runs: Sequence[Result], wanted: Sequence[str], what: str, none: str) -> Any:
@@ -393,9 +394,9 @@ def _ecdfs(runs: Sequence[Result], wanted: Sequence[str], what: str, none: str) 
     grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     handles = []
     for axes, name in zip(grid, panels, strict=True):
+        axes.set_title(_PANELS[name], loc="left", fontsize=10)
         handles += _ecdf(axes, groups, name)
-    _title(grid[0], what, runs)
-    grid[len(panels) // 2].set_ylabel("share that took at most so long [%]")
+    _title(grid[0], f"{what}: the share that took at most so long", runs, _PANELS[panels[0]])
     grid[-1].set_xlabel("time, logarithmic [s]")
     figure.legend(handles, [h.get_label() for h in handles], loc="outside lower left", ncols=1, frameon=False,
                   fontsize=8.5, handlelength=2.4)
@@ -413,10 +414,11 @@ def _ecdf(axes: Any, groups: Sequence[_Group], name: str) -> list[Any]:
         end = np.maximum(edges(name, len(counts))[1:], 1) / 1e9
         share = 100 * np.cumsum(counts) / counts.sum()
         used = slice(max(0, int(np.nonzero(counts)[0][0]) - 1), int(np.nonzero(counts)[0][-1]) + 1)
-        p50, p99 = (show_ns(percentile(name, counts, q) or 0) for q in (50, 99))
+        p50, p99 = (_micro(percentile(name, counts, q) or 0) for q in (50, 99))
         handles += axes.step(end[used], share[used], where="post", color=group.colour, linewidth=1.7,
                              linestyle=_LINES[i % len(_LINES)],
-                             label=f"  {_one_line(group)}: p50 {p50}, p99 {p99}, {show_number(int(counts.sum()))}")
+                             label=f"  {_one_line(group)}: p50 {p50}, p99 {p99}, "
+                                   f"of {show_number(int(counts.sum()))}")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     if high < low * 100:                  # not less than two decades, so that there are numbers to read
@@ -428,9 +430,12 @@ def _ecdf(axes: Any, groups: Sequence[_Group], name: str) -> list[Any]:
     axes.set_ylim(-3, 103)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.text(0.02, 0.93, _PANELS[name], transform=axes.transAxes, ha="left", va="top", fontsize=9,
-              bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.9})
+    axes.set_ylabel("share [%]")
     return handles
+
+
+def _micro(ns: float) -> str:
+    return show_ns(ns).replace("us", "\N{MICRO SIGN}s")
 
 
 def _nothing(runs: Sequence[Result], what: str, none: str) -> Any:
@@ -457,9 +462,9 @@ def _causes(runs: Sequence[Result]) -> Any:
         return _nothing(runs, what, "no flush was sent to another CPU")
     figure = _figure(WIDTH + 0.8, 1.3 + (0.3 + 0.24 * len(groups)) * len(rows) + 0.2 * len(groups))
     grid = figure.subplots(1, 3, sharey=True)
-    for axes, name, x in zip(grid, ("remote", "targets", "ipis"), ("flushes", "requests", "IPIs"), strict=True):
+    for axes, name in zip(grid, ("remote", "targets", "ipis"), strict=True):
         _bars(axes, groups, [[of[name][i] for i in rows] for of in rates])
-        axes.set_xlabel(f"{x} [1/s]")
+        axes.set_xlabel({"remote": "flushes", "targets": "requests", "ipis": "IPIs"}[name] + " [1/s]")
     grid[0].set_yticks(range(len(rows)), [names.CAUSES[i][0].replace("_", " ") for i in rows])
     _title(grid[0], what, runs)
     _legend(figure, grid[0])
@@ -506,8 +511,8 @@ def _bars(axes: Any, groups: Sequence[_Group], values: Sequence[Sequence[float]]
         at = np.arange(len(of)) + (i - (len(groups) - 1) / 2) * width
         axes.barh(at, of, width, label=_one_line(group), **_bar_style(group))
         for y, value in zip(at, of, strict=True):
-            axes.annotate(_short(value), (value, y), (3, 0), textcoords="offset points", ha="left", va="center",
-                          fontsize=min(8.5, 60 * width / len(groups) ** 0.5))
+            axes.annotate(_short(value), (value, y), (3, 0), textcoords="offset points", ha="left",
+                          va="center", fontsize=min(8.5, 60 * width / len(groups) ** 0.5))
     axes.set_xlim(0, top * 1.45)
     axes.set_ylim(len(values[0]) - 0.4, -0.6)
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -524,8 +529,8 @@ def _short(value: float) -> str:
 
 
 def _legend(figure: Any, axes: Any) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=1, frameon=False, fontsize=9,
-                  handlelength=1.6)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=1, frameon=False,
+                  fontsize=9, handlelength=1.6)
 
 
 # --- along the run
@@ -617,7 +622,7 @@ def _draw_anatomy(flush: Flush, title: str) -> Any:
     used = [what for what in _DOING if any(of[0] == what for of in bars)]
     figure = _figure(WIDTH + 0.6, 1.5 + 0.27 * len(rows) + 0.21 * -(-len(used) // 2))
     axes = figure.add_subplot()
-    scale, unit = (1e6, "us") if flush.ended - flush.began < 10**9 else (1e9, "ms")
+    scale, unit = (1e6, "\N{MICRO SIGN}s") if flush.ended - flush.began < 10**9 else (1e9, "ms")
     seen: dict[str, Any] = {}
     for what, y, start, end, height in bars:
         colour, hatch = _DOING[what]
@@ -625,7 +630,9 @@ def _draw_anatomy(flush: Flush, title: str) -> Any:
                           color=colour, hatch=hatch, edgecolor="#333333", linewidth=0.5)
         seen.setdefault(what, drawn)
     axes.axvline((flush.ended - flush.began) / scale, color="#222222", linewidth=1, linestyle=(0, (4, 2)))
-    axes.set_yticks(range(len(rows)), [f"CPU {cpu}, {role}" for role, cpu in rows])
+    along = {target.cpu for target in order if target.place > 0}
+    roles = ["came along" if role == "target" and cpu in along else role for role, cpu in rows]
+    axes.set_yticks(range(len(rows)), [f"CPU {cpu}, {role}" for (_, cpu), role in zip(rows, roles, strict=True)])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, None)
     axes.set_xlabel(f"time since the flush began, dashed: its end [{unit}]")
@@ -634,7 +641,7 @@ def _draw_anatomy(flush: Flush, title: str) -> Any:
     more = f"; {left_out} more CPUs are not shown" if left_out else ""
     axes.set_title(f"One flush, simulated: {flush.cause.replace('_', ' ')}, "
                    f"{len(flush.targets)} target{'s' * (len(flush.targets) != 1)}, "
-                   f"{show_ns((flush.ended - flush.began) / 1000)}{more}"
+                   f"{_micro((flush.ended - flush.began) / 1000)}{more}"
                    + (f"\n{_cut(title, 62)}" if title else ""), loc="left")
     figure.legend([seen[what] for what in used], used, loc="outside lower left", ncols=2, frameon=False,
                   fontsize=9, handlelength=1.6)

@@ -35,8 +35,8 @@ _SAYS = {"per-page": "Bars of TLB shootdowns, function-call IPIs and scanned pag
          "targets": "A histogram of the number of CPUs that a flush was sent to.",
          "batches": "A histogram of the number of dirty folios that one batch flush covered.",
          "causes": "Bars of flushes, requests to other CPUs and IPIs a second, by what the flush was for.",
-         "latency": "Curves: the share of direct reclaims, and of flushes and faults if recorded, that took at most "
-                    "so long.",
+         "latency": "Curves: the share of direct reclaims, and of recorded flushes and faults, that took at "
+                    "most so long.",
          "payers": "Bars of the time that flushes cost who asks for them, their targets and bystanders.",
          "unmapped": "Curves: the share of folios that waited unmapped at most so long.",
          "timeline": "Lines of shootdowns, reclaimed pages and time spent on flushes along the run.",
@@ -241,16 +241,17 @@ def _anatomies(c: Comparison) -> list[str]:
     """A flush of each side, of a run made anew; none where the policy is not known by name here."""
     figures = []
     for side, of in (("before", c.before), ("after", c.after)):
-        if not of.runs or not isinstance(of.runs[0].scenario, Scenario):
+        run = of.runs[0] if of.runs else None
+        if run is None or not isinstance(run.scenario, Scenario):
             continue
-        run = of.runs[0]
         try:
             flush = anatomy(run.scenario, run.policy, seed=run.seed)
-            svg = _svg(plots.plot_anatomy(flush, f"{of.policy}, seed {run.seed}"), "anatomy", f"anatomy-{side}")
+            figure = plots.plot_anatomy(flush, f"{of.policy}, seed {run.seed}")
+            svg = _svg(figure, "anatomy", f"anatomy-{side}")
         except ReclaimError:
             continue
-        figures.append(f'<figure>{svg}<figcaption>{_e(_SAYS["anatomy"])} The one with most targets among the first '
-                       f"steps of {_e(of.policy)}, seed {run.seed}. Simulated.</figcaption></figure>")
+        figures.append(f'<figure>{svg}<figcaption>{_e(_SAYS["anatomy"])} {_e(of.policy)}, seed {run.seed}, '
+                       "the one with most targets among the first. Simulated.</figcaption></figure>")
     return figures
 
 

@@ -40,8 +40,8 @@ class Result:
         other CPUs), ``bogo_ops_per_s``, ``simulated_s``, ``wall_s`` and ``digest``.
     times : category to an array of nanoseconds, one per CPU.
     histograms : name to an array of counts, by bucket: `reclaim.histograms.edges`.
-    flushes : what is metered of flushes (`reclaim.names.FLUSH_METERS`; times in ns) to an array, one number for
-        each of `reclaim.names.CAUSES`.
+    flushes : what is metered of flushes (`reclaim.names.FLUSH_METERS`; times in ns) to an array, one number
+        for each of `reclaim.names.CAUSES`.
     series : counters and categories of `times` (ns, of all CPUs) to an array of what each interval added;
         ``from_s`` and ``to_s`` are its ends [s].  Empty unless an interval was given.
     seconds : simulated time that the counters cover [s].

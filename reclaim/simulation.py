@@ -85,7 +85,7 @@ class Simulation:
         self.record = bool(record)
         self._samples: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = []
         if check and record:
-            raise ValueError("check and record: a simulation does one of them; run it twice, the digest is the same")
+            raise ValueError("check and record: a simulation does one of them; run it twice, to the same digest")
         if check:
             self._core.watch()
         self._wall = 0.0
@@ -309,7 +309,8 @@ class Simulation:
         scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
         made = {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
                 "policy": {"name": self.policy.name, "slots": self.policy.describe()},
-                "seed": self.seed, "run": self._ran, "record": self.record, "python": platform.python_version(),
+                "seed": self.seed, "run": self._ran, "record": self.record,
+                "python": platform.python_version(),
                 "numpy": np.__version__, "platform": platform.platform()}
         if isinstance(self.scenario, Scenario) and is_path(self.scenario.machine.profile):
             made["costs_ps"] = list(self.world.costs)       # the file may change

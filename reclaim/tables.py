@@ -164,8 +164,8 @@ def _percentiles(runs: list[Result]) -> Table:
     for run in runs:
         for name, counts in run.histograms.items():
             if name in KINDS and np.asarray(counts).sum():
-                rows.append(_which(run) | {"histogram": name, "unit": KINDS[name].unit, "count": int(np.sum(counts)),
-                                           "mean": mean(name, counts)}
+                rows.append(_which(run) | {"histogram": name, "unit": KINDS[name].unit,
+                                           "count": int(np.sum(counts)), "mean": mean(name, counts)}
                             | {f"p{q:g}": percentile(name, counts, q) for q in PERCENTILES})
     return _table("percentiles", rows, {})
 

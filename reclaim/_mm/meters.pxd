@@ -32,22 +32,24 @@ cdef inline int64_t *meters_of(machine *m, int cause) noexcept nogil:
 
 cdef inline int flush_cause(const machine *m, const cpu_t *p, const task_t *t) noexcept nogil:
     cdef int cause = m.cause_of[<uint8_t>p.fl_ret]
-    if unlikely(cause == CA_madvise) and t.call == 0:
-        return CA_exit
-    if unlikely(cause == CA_munmap) and t.call == PASS_MREMAP:
-        return CA_mremap
+    if unlikely(cause >= CA_madvise):           # and those behind it: calls, exits
+        if cause == CA_madvise and t.call == 0:
+            return CA_exit
+        if cause == CA_munmap and t.call == PASS_MREMAP:
+            return CA_mremap
     return cause
 
-cdef inline void flush_begins(machine *m, const cpu_t *p, task_t *t) noexcept nogil:
+cdef inline void flush_begins(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    p.fl_ipis = 0
     t.fl_cause = <uint8_t>flush_cause(m, p, t)
     meters_of(m, t.fl_cause)[FM_flushes] += 1
 
-cdef inline void flush_sent(machine *m, const cpu_t *p, const task_t *t, int64_t ipis) noexcept nogil:
+cdef inline void flush_sent(machine *m, const cpu_t *p, const task_t *t) noexcept nogil:
     cdef int64_t *of = meters_of(m, t.fl_cause)
     record(m, HI_targets_per_flush, p.fl_n)
     of[FM_remote] += 1
     of[FM_targets] += p.fl_n
-    of[FM_ipis] += ipis
+    of[FM_ipis] += p.fl_ipis
 
 
 # --- detail: before and after a step
@@ -105,7 +107,7 @@ cdef inline void meter_after(machine *m, cpu_t *p, int step, const before_t *b) 
     elif step == ST_FL_LOCAL:
         t.fl_own = m.times[TM_flush] - b.cost
     elif step == ST_FL_DONE:
-        flush_ends(m, t)
+        flush_ends(m, p, t)
     elif shrinks(step):
         meter_shrink(m, t, step, b)
 
@@ -115,7 +117,7 @@ cdef inline void meter_after(machine *m, cpu_t *p, int step, const before_t *b) 
 cdef inline int64_t later_of(int64_t a, int64_t b) noexcept nogil:
     return a if a > b else b
 
-cdef inline void flush_ends(machine *m, const task_t *t) noexcept nogil:
+cdef inline void flush_ends(machine *m, const cpu_t *p, const task_t *t) noexcept nogil:
     cdef int64_t *of = meters_of(m, t.fl_cause)
     of[FM_elapsed] += m.now - t.fl_began
     of[FM_send] += m.times[TM_flush] - t.fl_spent - t.fl_own
@@ -123,7 +125,8 @@ cdef inline void flush_ends(machine *m, const task_t *t) noexcept nogil:
     of[FM_wait] += m.times[TM_flush_wait] - t.fl_waited
     of[FM_spin] += spun_meanwhile(m, t)
     of[FM_sleep] += slept_meanwhile(m, t)
-    record(m, HI_flush_latency, m.now - t.fl_began)
+    if p.fl_n > 0:
+        record(m, HI_flush_latency, m.now - t.fl_began)
 
 cdef inline int64_t spun_meanwhile(const machine *m, const task_t *t) noexcept nogil:
     """How long other CPUs have spun in the flush for a lock that this one held through it."""

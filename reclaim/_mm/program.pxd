@@ -150,15 +150,13 @@ cdef inline void account_touches(machine *m, cpu_t *p, task_t *t, const pass_t *
 
 cdef inline void cut_run(machine *m, int32_t c, int64_t at, int32_t by) noexcept nogil:
     """Before CPU `by` acts on CPU c at `at`: take back c's touches that come after."""
-    cdef run_t *r
-    cdef cpu_t *p
+    cdef run_t *r = &m.run[c]
+    cdef cpu_t *p = &m.cpu[c]
     cdef task_t *t
     cdef const pass_t *a
     cdef int64_t cost, span, undo
-    if m.run[c].nr == 0:
+    if r.nr == 0:
         return
-    r = &m.run[c]
-    p = &m.cpu[c]
     t = &m.task[p.current]
     a = task_pass(m, t)
     cost = touch_cost(a)

@@ -97,6 +97,7 @@ cdef inline void step_FL_QUEUE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if q.q_head < 0:
         q.q_head = m.c
         mask_set(m.fl_ipi + <int64_t>m.c * words, j)
+        p.fl_ipis += 1
     else:
         m.csd_next[<int64_t>j * m.w.nr_cpus + q.q_tail] = <int16_t>m.c
     q.q_tail = m.c
@@ -109,10 +110,9 @@ cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef uint64_t *ipi = m.fl_ipi + <int64_t>m.c * words
     cdef int32_t socket = m.c // m.w.cpus_per_socket
     cdef int32_t j = mask_next(ipi, words, 0)
-    cdef int64_t sent = m.w.cost[CO_flush_fixed], at, ipis = 0
+    cdef int64_t sent = m.w.cost[CO_flush_fixed], at
     while j >= 0:
         sent += m.w.cost[CO_ipi_send]
-        ipis += 1
         at = m.now + sent + m.w.cost[CO_ipi_delivery if j // m.w.cpus_per_socket == socket
                                      else CO_ipi_delivery_cross]
         if at < m.cpu[j].irq_at:
@@ -122,7 +122,7 @@ cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             rekey(m, j)
         j = mask_next(ipi, words, j + 1)
     spend(m, TM_flush, sent)
-    flush_sent(m, p, t, ipis)
+    flush_sent(m, p, t)
     if (mask_test(m.fl_mask + <int64_t>m.c * words, m.c) and not p.is_lazy
             and (p.fl_mm < 0 or p.loaded_mm == p.fl_mm)):
         t.step = ST_FL_LOCAL

@@ -165,7 +165,8 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t pv_flush          # a flush that the host owes it
     uint8_t fl_nr             # pages of its flush from fl_vp on, if that is one of pages
     uint8_t fl_tables         # page-table pages are freed after it
-    uint8_t pad[60]
+    uint16_t fl_ipis          # meters: IPIs that it is to send
+    uint8_t pad[58]
     int64_t lock_since        # meters: when it began to spin for a lock
 
 cdef struct task_t:            # the first cache line is what nearly every step reads

@@ -103,7 +103,8 @@ class Meters:
         of["send"] += flush - t.fl_own
         of["own"] += t.fl_own
         of["wait"] += wait
-        self.record("flush_latency", self.now - t.fl_began)
+        if c.fl_n:
+            self.record("flush_latency", self.now - t.fl_began)
         for w in self.cpus:
             if w.mode == SPIN_LOCK and w.spins_for.holder is c:
                 of["spin"] += self.now - max(w.spins_since, t.fl_began)
