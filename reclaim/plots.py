@@ -396,7 +396,7 @@ def _ecdfs(runs: Sequence[Result], wanted: Sequence[str], what: str, none: str) 
     for axes, name in zip(grid, panels, strict=True):
         axes.set_title(_PANELS[name], loc="left", fontsize=10)
         handles += _ecdf(axes, groups, name)
-    _title(grid[0], f"{what}: the share that took at most so long", runs, _PANELS[panels[0]])
+    _title(grid[0], what, runs, _PANELS[panels[0]])
     grid[-1].set_xlabel("time, logarithmic [s]")
     figure.legend(handles, [h.get_label() for h in handles], loc="outside lower left", ncols=1, frameon=False,
                   fontsize=8.5, handlelength=2.4)
@@ -430,7 +430,7 @@ def _ecdf(axes: Any, groups: Sequence[_Group], name: str) -> list[Any]:
     axes.set_ylim(-3, 103)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_ylabel("share [%]")
+    axes.set_ylabel("at most so long [%]", fontsize=9)
     return handles
 
 
@@ -460,13 +460,15 @@ def _causes(runs: Sequence[Result]) -> Any:
     what = "Flushes by cause, sent to other CPUs"
     if not rows:
         return _nothing(runs, what, "no flush was sent to another CPU")
-    figure = _figure(WIDTH + 0.8, 1.3 + (0.3 + 0.24 * len(groups)) * len(rows) + 0.2 * len(groups))
-    grid = figure.subplots(1, 3, sharey=True)
+    panel = 0.55 + (0.12 + 0.18 * len(groups)) * len(rows)
+    figure = _figure(WIDTH, 0.9 + 3 * panel + 0.2 * len(groups))
+    grid = figure.subplots(3, 1)
     for axes, name in zip(grid, ("remote", "targets", "ipis"), strict=True):
         _bars(axes, groups, [[of[name][i] for i in rows] for of in rates])
-        axes.set_xlabel({"remote": "flushes", "targets": "requests", "ipis": "IPIs"}[name] + " [1/s]")
-    grid[0].set_yticks(range(len(rows)), [names.CAUSES[i][0].replace("_", " ") for i in rows])
-    _title(grid[0], what, runs)
+        axes.set_title({"targets": "requests to CPUs", "ipis": "IPIs"}.get(name, ""), loc="left")
+        axes.set_yticks(range(len(rows)), [names.CAUSES[i][0].replace("_", " ") for i in rows])
+    grid[-1].set_xlabel("in a simulated second [1/s]")
+    _title(grid[0], what, runs, "flushes")
     _legend(figure, grid[0])
     return figure
 
@@ -638,11 +640,11 @@ def _draw_anatomy(flush: Flush, title: str) -> Any:
     axes.set_xlabel(f"time since the flush began, dashed: its end [{unit}]")
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.tick_params(axis="y", length=0)
-    more = f"; {left_out} more CPUs are not shown" if left_out else ""
+    more = [f"{left_out} more CPUs are not shown"] if left_out else []
     axes.set_title(f"One flush, simulated: {flush.cause.replace('_', ' ')}, "
                    f"{len(flush.targets)} target{'s' * (len(flush.targets) != 1)}, "
-                   f"{_micro((flush.ended - flush.began) / 1000)}{more}"
-                   + (f"\n{_cut(title, 62)}" if title else ""), loc="left")
+                   f"{_micro((flush.ended - flush.began) / 1000)}"
+                   + "".join(f"\n{line}" for line in [*([_cut(title, 44)] if title else []), *more]), loc="left")
     figure.legend([seen[what] for what in used], used, loc="outside lower left", ncols=2, frameon=False,
                   fontsize=9, handlelength=1.6)
     return figure

@@ -223,7 +223,7 @@ def test_plot_command(results, tmp_path, capsys):
     assert main(["plot", *files, "-o", str(out), "--kind", "targets"]) == 0
     assert ET.parse(out).getroot().tag.endswith("svg") and capsys.readouterr().out == f"{out}\n"
     assert main(["plot", "--kind", "help", "-o", "x"]) == 0
-    assert {*KINDS, "grid"} == {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert {*KINDS, "anatomy", "grid"} == {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 
 def test_without_matplotlib(results, tmp_path, monkeypatch, capsys):
@@ -428,7 +428,7 @@ def test_in_a_browser(comparison, tmp_path, width):
             f"--window-size={width},1000"]
     done = subprocess.run([*base, "--dump-dom", f"file://{probe}"], capture_output=True, text=True,
                           timeout=120)
-    assert "probe [true,0,4]" in done.stdout
+    assert "probe [true,0,8]" in done.stdout
     subprocess.run([*base, f"--screenshot={shot}", f"file://{path}"], capture_output=True, timeout=120,
                    check=True)
     import matplotlib.image
