@@ -97,8 +97,8 @@ COUNTERS = (
 # "log2": nanoseconds, exact below LOG2_SUB, then LOG2_SUB buckets for each power of two (at most 1/8 wide).
 # When: "always", or "detail": only in a simulation with record=True.
 HISTOGRAMS = (
-    ("flush_batch_size", "folios", "batch flushes", 33, "always", (), "pageout_batch"),
-    ("targets_per_flush", "CPUs", "flushes", "cpus", "always", (), "smp_call_function_many_cond"),
+    ("flush_batch_size", "folios", "flushes", 33, "always", (), "pageout_batch"),
+    ("targets_per_flush", "targets", "flushes", "cpus", "always", (), "smp_call_function_many_cond"),
     ("shrink_list_length", "folios", "calls", 65, "always", (), "shrink_folio_list"),
     ("flush_latency", "ns", "flushes", "log2", "detail", (50, 99), "flush_tlb_mm_range, arch_tlbbatch_flush"),
     ("direct_reclaim_latency", "ns", "direct reclaims", "log2", "always", (50, 99),
