@@ -41,6 +41,8 @@ cdef class Core:
     cdef void remember(self, int32_t c, int step) noexcept nogil
     cdef void fetch(self, int32_t c, int step) noexcept nogil
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil
+    cdef int32_t _row_other(self, int32_t c, int32_t hand, int32_t called)
+    cdef int metered_step(self) except -1 nogil
     cdef int loop(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_exact(self, int64_t end, int64_t budget) except -1 nogil
     cdef int loop_unfused(self, int64_t end, int64_t budget) except -1 nogil

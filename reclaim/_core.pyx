@@ -17,6 +17,7 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.rng cimport rng_mix
 from reclaim._mm.clock cimport *
+from reclaim._mm.meters cimport before_t, meter_after, meter_before
 from reclaim._mm.sched cimport *
 from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
@@ -83,7 +84,7 @@ IRQ_OFF_STEPS = frozenset((
     "SW_CR3", "W_BACK", "E_FREE", "V_FREE"))
 
 LOG_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<i4"), ("step", "<i4"), ("folio", "<i4"),
-                      ("pad", "<i4"), ("cost", "<i8")])
+                      ("other", "<i4"), ("cost", "<i8"), ("irq_cost", "<i8")])
 
 
 # --- dtypes of the tables, from the C structs
@@ -176,7 +177,12 @@ cdef class Arena:
         pass
 
 
-def plan_tables(world, *, state_dtypes=()):
+def buckets_of(world, buckets):
+    """How many a histogram has in this world, of its `buckets` in names.HISTOGRAMS."""
+    return {"cpus": world.nr_cpus, "log2": LOG2_BUCKETS}.get(buckets) or int(buckets)
+
+
+def plan_tables(world, *, state_dtypes=(), record=False):
     """Name, dtype and length of every table of the arena for this world, in its order."""
     words = (world.nr_cpus + 63) // 64
     regions = sum(-(-n // PTRS_PER_PTE) for n in world.mm_pages)
@@ -203,8 +209,10 @@ def plan_tables(world, *, state_dtypes=()):
         ("csd_next", np.dtype("<i2"), world.nr_cpus * world.nr_cpus),
         ("counter", np.dtype("<i8"), CN_NR),
         ("time", np.dtype("<i8"), world.nr_cpus * TM_NR),
-        ("hist_batch", np.dtype("<i8"), 33),
-        ("hist_targets", np.dtype("<i8"), world.nr_cpus),
+        *((f"hist_{name}", np.dtype("<i8"), buckets_of(world, buckets))
+          for name, _, _, buckets, *_ in names.HISTOGRAMS),
+        ("flushes", np.dtype("<i8"), CA_NR * FM_NR),
+        ("unmapped_at", np.dtype("<i8"), world.nr_folios if record else 0),
     ]
     for slot, dtype in state_dtypes:
         tables.append((f"policy_{slot}", dtype, 1))
@@ -632,13 +640,15 @@ cdef class Core:
         Checked by `reclaim.world.check` before anything is allocated.
     policies : reclaim._policy.Policies
         Used as they are: `Simulation` copies the user's.
+    record : bool
+        Meter what costs something for each target of a flush or each page, too.
 
     Raises
     ------
     reclaim.errors.WorldError : a value of `world` is out of its range.
     """
 
-    def __cinit__(self, world, Policies policies not None):
+    def __cinit__(self, world, Policies policies not None, bint record=False):
         from reclaim.world import check
         check(world)
         self.policies = policies
@@ -649,7 +659,7 @@ cdef class Core:
         for strategy in policies:
             if strategy.state_dtype is not None:
                 states.append((strategy.slot, np.dtype(strategy.state_dtype)))
-        self._allocate(plan_tables(world, state_dtypes=states))
+        self._allocate(plan_tables(world, state_dtypes=states, record=record))
         for strategy in policies:
             strategy._bind(self._policy_state(strategy))
         self._constants(world)
@@ -666,6 +676,7 @@ cdef class Core:
         text = repr([(n, str(d), c) for n, d, c in plan]) + repr(names.STEPS) + str(MODEL_VERSION)
         self.layout = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
         cdef char *base = self.arena.data
+        cdef int i
         self.m.cpu = <cpu_t *>(base + <Py_ssize_t>tables["cpu"][0])
         self.m.task = <task_t *>(base + <Py_ssize_t>tables["task"][0])
         self.m.mm = <mm_t *>(base + <Py_ssize_t>tables["mm"][0])
@@ -688,8 +699,12 @@ cdef class Core:
         self.m.csd_next = <int16_t *>(base + <Py_ssize_t>tables["csd_next"][0])
         self.m.counter = <int64_t *>(base + <Py_ssize_t>tables["counter"][0])
         self.m.time = <int64_t *>(base + <Py_ssize_t>tables["time"][0])
-        self.m.hist_batch = <int64_t *>(base + <Py_ssize_t>tables["hist_batch"][0])
-        self.m.hist_targets = <int64_t *>(base + <Py_ssize_t>tables["hist_targets"][0])
+        for i, (name, *_) in enumerate(names.HISTOGRAMS):
+            self.m.hist[i] = <int64_t *>(base + <Py_ssize_t>tables[f"hist_{name}"][0])
+            self.m.hist_last[i] = tables[f"hist_{name}"][2] - 1
+        self.m.flushes = <int64_t *>(base + <Py_ssize_t>tables["flushes"][0])
+        self.m.unmapped_at = <int64_t *>(base + <Py_ssize_t>tables["unmapped_at"][0])
+        self.m.detail = tables["unmapped_at"][2] > 0
         self.m.passes = <const pass_t *>cnp.PyArray_DATA(<cnp.ndarray>self.passes)
         self.m.trace = <const uint32_t *>cnp.PyArray_DATA(<cnp.ndarray>self.trace)
 
@@ -748,6 +763,10 @@ cdef class Core:
             w.cost[i] = world.costs[i]
         for i, name in enumerate(names.STEPS):
             self.m.irq_on[i] = name not in IRQ_OFF_STEPS
+            self.m.cause_of[i] = CA_other
+        for i, (_, steps, _) in enumerate(names.CAUSES):
+            for name in steps:
+                self.m.cause_of[names.STEPS.index(name)] = i
         flush_policy = self.policies.flush
         self.m.flush_keeps = flush_policy.keeps_locks
         self.m.flush_remainder = flush_policy.remainder
@@ -805,6 +824,8 @@ cdef class Core:
             m.folio[i].vp = m.folio[i].mm = m.folio[i].slot = -1
             m.folio[i].prev = m.folio[i].next = -1
             m.folio[i].wait_head = -1
+            if m.detail:
+                m.unmapped_at[i] = -1
         m.cg.usage = m.cg.kernel = world.kernel_pages
         m.dev.wait_head = m.dev.wait_tail = -1
         m.dev.highest = m.w.nr_slots - 1
@@ -951,6 +972,17 @@ cdef class Core:
             budget -= 1
         return why
 
+    cdef int metered_step(self) except -1 nogil:
+        """The acting CPU's next step, with what stands around it in meters.pxd."""
+        cdef machine *m = &self.m
+        cdef cpu_t *p = m.p
+        cdef before_t before
+        cdef int step = p.istep if p.in_irq else p.sstep if p.sstep >= 0 else m.task[p.current].step
+        meter_before(m, p, step, &before)
+        cpu_steps(m, p, self.policies, 1)
+        meter_after(m, p, step, &before)
+        return 0
+
     def watch(self):
         """From here on every action is checked with ghosts (_mm/ghost.pxd); before the first one."""
         cdef machine *m = &self.m
@@ -1003,7 +1035,7 @@ cdef class Core:
                 prefetch(&self.ghost.frame[m.cg.frame_top])
 
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil:
-        """As `loop`, one step at a time, each watched."""
+        """As `loop`, one step at a time, each watched, or metered."""
         cdef machine *m = &self.m
         cdef int64_t limit = end << CPU_BITS
         cdef int64_t leaf, at
@@ -1030,6 +1062,13 @@ cdef class Core:
                 continue
             if not p.in_irq and irq_due(m, p, at):
                 enter_irq(m, p, m.now, at)
+            if m.detail:
+                self.metered_step()
+                budget -= 1
+                tree_set(m, c, leaf_of(m, c))
+                if m.bad:
+                    break
+                continue
             kind = 2 if p.in_irq else 1 if p.sstep >= 0 else 0
             while True:
                 step = p.istep if kind == 2 else p.sstep if kind == 1 else m.task[p.current].step
@@ -1098,7 +1137,7 @@ cdef class Core:
         self.running = True
         try:
             with nogil:
-                if self.checked:
+                if self.checked or self.m.detail:
                     why = self.loop_checked(end, actions)
                 elif fuse:
                     why = self.loop_exact(end, actions)
@@ -1114,11 +1153,16 @@ cdef class Core:
         return STOPS[why]
 
     def run_log(self, int64_t end, *, int64_t actions=1 << 16, int64_t touches=0):
-        """As `run`, one action at a time; a structured array (LOG_DTYPE) of the actions made."""
+        """As `run`, one action at a time; a structured array (LOG_DTYPE) of the actions made.
+
+        `other` is the CPU that a FL_QUEUE called, whose request a Q_FUNC or Q_ACK served, or whose lock the CPU spins
+        for from then on; of a FL_START the cause (names.CAUSES); else -1.  `irq_cost` is what the requests of the
+        interrupt took so far, which Q_EXIT spends.
+        """
         cdef int why = STOP_BUDGET
         cdef int64_t made = 0
         cdef machine *m = &self.m
-        cdef int32_t c
+        cdef int32_t c, hand, called
         self._enter(end)
         self._set_touches(touches)
         rows = np.zeros(actions, dtype=LOG_DTYPE)
@@ -1126,10 +1170,13 @@ cdef class Core:
         try:
             while made < actions:
                 c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1))
-                why = self.loop_checked(end, 1) if self.checked else self.loop(end, 1)
+                hand = m.cpu[c].hand
+                called = m.cpu[c].fl_n
+                why = self.loop_checked(end, 1) if self.checked or m.detail else self.loop(end, 1)
                 if why != STOP_BUDGET:
                     break
-                rows[made] = (m.now, c, m.row_step, self._row_folio(c), 0, m.row_cost)
+                rows[made] = (m.now, c, m.row_step, self._row_folio(c), self._row_other(c, hand, called),
+                              m.row_cost, m.cpu[c].irq_cost)
                 made += 1
                 if m.bad:
                     break
@@ -1150,6 +1197,18 @@ cdef class Core:
         if name.startswith("F_"):
             return self.m.task[u].f_pfn
         return self.m.task[u].folio if name[:2] in ("S_", "U_", "P_", "B_") else -1
+
+    cdef int32_t _row_other(self, int32_t c, int32_t hand, int32_t called):
+        """Of CPU c's action; what it had in hand and how many it had called before."""
+        cdef const cpu_t *p = &self.m.cpu[c]
+        cdef int step = self.m.row_step
+        if step == ST_FL_QUEUE:
+            return p.fl_scan - 1 if p.fl_n > called else -1
+        if step == ST_FL_START:
+            return self.m.task[p.current].fl_cause
+        if step == ST_Q_FUNC or step == ST_Q_ACK:
+            return hand
+        return lock_of(&self.m, p).holder if p.mode == CPU_SPIN_LOCK and not p.in_irq else -1
 
     def _enter(self, end):
         if self.running:

@@ -188,12 +188,17 @@ cdef class Explorer:
         # meters: written by the steps, read by nobody
         counters = CN_NR
         times = m.w.nr_cpus * TM_NR
-        self.meters = np.zeros(counters + times + 33 + m.w.nr_cpus, dtype=np.int64)
+        meters = ["flushes", *(f"hist_{row[0]}" for row in names.HISTOGRAMS)]
+        self.meters = np.zeros(counters + times + sum(self.core.tables[name][2] for name in meters), dtype=np.int64)
         cdef int64_t[::1] view = self.meters
         m.counter = &view[0]
         m.time = &view[counters]
-        m.hist_batch = &view[counters + times]
-        m.hist_targets = &view[counters + times + 33]
+        at = counters + times
+        m.flushes = &view[at]
+        for i, name in enumerate(meters):
+            if i > 0:
+                m.hist[i - 1] = &view[at]
+            at += self.core.tables[name][2]
         m.runs = 0
 
     def _find_policy_state(self):

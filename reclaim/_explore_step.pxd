@@ -149,6 +149,7 @@ cdef inline void settle(tiny_t *tiny) noexcept nogil:
         m.cpu[c].stock = 1
     for t in range(m.w.nr_tasks):
         u = &m.task[t]
+        u.fl_cause = 0                      # of the meters
         if u.step == ST_TOUCH and not u.have:
             u.pass_no = 0
             u.pos = 0

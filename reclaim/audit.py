@@ -58,7 +58,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "fl_tables": (0, 2), "hosted": (0, 2), "ask": (0, 2),
         "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX),
         "slice_ticks": (0, 1 << 30), "balance_at": (0, _T_MAX), "balance_long": (0, 2),
-        "balance_failed": (0, 11),
+        "balance_failed": (0, 11), "lock_since": (0, _T_MAX), "fl_ipis": (0, "cpu"),
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
@@ -82,6 +82,9 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "phase": (0, 3), "mmap": (0, 5), "v_last": (0, 2), "v_at": (0, 1 << 30), "v_lo": (0, "pte+1"),
         "v_hi": (0, "pte+1"), "v_nr": (0, _C["GATHER_PAGES"] + 1), "v_next": (-1, len(_ST)),
         "v_tables": (0, _C["TABLE_BATCH"] + 1),
+        "fl_cause": (0, len(names.CAUSES)), "fl_began": (0, _T_MAX), "fl_waited": (0, _T_MAX),
+        "fl_spent": (0, _T_MAX), "fl_own": (0, _T_MAX),
+        "f_began": (0, _T_MAX), "r_began": (0, _T_MAX), "wait_since": (0, _T_MAX),
         "in_batch": (0, 2), "d_which": (0, 8), "wait_bit": (0, 2), "ubc_required": (0, 2), "ubc_writable": (0, 2),
     },
     "folio": {

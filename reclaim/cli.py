@@ -148,6 +148,7 @@ def _add_compare(commands: Any) -> None:
                               "'help' describes them")
     _add_exports(compare)
     _add_common(compare)
+    _add_recording(compare)
     compare.set_defaults(func=_compare, parser=compare)
 
 
@@ -167,6 +168,7 @@ def _add_run(commands: Any) -> None:
     _add_exports(run)
     run.add_argument("--format", metavar="NAME", help="of the trace; default: told by its content")
     _add_common(run)
+    _add_recording(run)
     run.set_defaults(func=_run, parser=run)
 
 
@@ -375,21 +377,30 @@ def _add_plot(commands: Any) -> None:
         description="Draw saved results as svg, png or pdf. Needs matplotlib: "
                     "pip install \"reclaim-sim[plot]\".",
         epilog="examples:\n  reclaim plot before.json after.json --kind per-page -o pages.svg\n"
+               "  reclaim plot small --kind anatomy --policy stage0 -o flush.svg\n"
                "  reclaim plot small --kind grid --over policy.flush='batch(1),batch(8),batch(31)' \\\n"
                "      --over memcg.limit=4M,8M,12M -o grid.png")
     plot.add_argument("results", nargs="*", metavar="RESULT",
-                      help="saved by `reclaim run -o`; with --kind grid one SCENARIO")
+                      help="saved by `reclaim run -o`; with --kind grid one SCENARIO, with --kind anatomy "
+                           "either of them")
     plot.add_argument("-o", "--output", metavar="FILE", help="NAME.svg, .png or .pdf")
     _add_json(plot)
     plot.add_argument("--kind", default="time", metavar="NAME",
-                      help="time (default), batches, targets, per-page or grid; 'help' describes them")
+                      help="time (default), batches, targets, latency, causes, payers, unmapped, timeline, "
+                           "per-page, anatomy or grid; 'help' describes them")
+    flush = plot.add_argument_group("with --kind anatomy")
+    flush.add_argument("--start", type=_seconds, default=0.0, metavar="S",
+                       help="where in simulated time to begin to look (default: 0)")
+    flush.add_argument("--flush", type=_integer, metavar="N",
+                       help="the N-th from there that was sent to others (default: that with most targets)")
     grid = plot.add_argument_group("with --kind grid")
     grid.add_argument("--over", action="append", default=[], metavar="KEY=VALUE,...",
                       help="a parameter and its values, given twice: a scenario's key, policy, or "
                            "policy.SLOT")
     grid.add_argument("--metric", default="tlb_shootdowns_per_page", metavar="NAME",
                       help="default: %(default)s")
-    grid.add_argument("--policy", default="stage5", metavar="NAME", help="default: %(default)s")
+    grid.add_argument("--policy", default="stage5", metavar="NAME",
+                      help="with --kind anatomy too, of a SCENARIO; default: %(default)s")
     grid.add_argument("--seconds", type=_seconds, metavar="S", help="simulated time of each run")
     plot.set_defaults(func=_later("plot"), parser=plot)
 
@@ -411,6 +422,8 @@ def _add_report(commands: Any) -> None:
     runs.add_argument("--seeds", type=_integer, metavar="N", help="runs of each policy (default: 1)")
     runs.add_argument("--seconds", type=_seconds, metavar="S",
                       help="simulated time, instead of the scenario's")
+    runs.add_argument("--record", action="store_true", default=None,
+                      help="latencies, time unmapped and who pays, too; see `reclaim run`")
     report.set_defaults(func=_later("report"), parser=report)
 
 
@@ -441,6 +454,14 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_recording(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--record", action="store_true",
+                         help="record what costs something for each page or target of a flush, too: latency "
+                              "of faults and flushes, time that folios wait unmapped, who pays")
+    command.add_argument("--interval", type=_seconds, metavar="S",
+                         help="keep counters and times for each such interval of simulated time: 1, 10ms")
 
 
 def _integer(text: str) -> int:
@@ -488,7 +509,8 @@ def _compare(args: argparse.Namespace) -> int:
     try:
         with _exports(args, 2) as (before, after), _Progress() as progress:
             table = compare(scenario, args.before, args.after, seeds=args.seeds, progress=progress.callback,
-                            observation=observation, exports=(before, after))
+                            observation=observation, exports=(before, after), record=args.record,
+                            interval=args.interval)
     except OSError:
         if table is not None:
             _print_comparison(table, style)     # the work is not lost
@@ -609,7 +631,8 @@ def _run(args: argparse.Namespace) -> int:
     result = None
     try:
         with _exports(args, 1) as (exports,), _Progress() as progress:
-            result = simulate(scenario, args.policy, progress=progress.callback, exports=exports)
+            result = simulate(scenario, args.policy, progress=progress.callback, exports=exports, record=args.record,
+                              interval=args.interval)
     except OSError:
         if result is not None:
             _print(result, args.json)       # the work is not lost

@@ -10,7 +10,8 @@ from typing import Any
 from reclaim.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, _complain, _print, _print_list, _Progress
 from reclaim.errors import ResultError
 
-GRID = "grid"
+GRID, ANATOMY = "grid", "anatomy"
+SAMPLES = 50      # intervals of the series that a report's own runs keep
 
 
 def rerun(args: argparse.Namespace) -> int:
@@ -34,14 +35,17 @@ def plot(args: argparse.Namespace) -> int:
     from reclaim import plots
     if args.kind == "help":
         return _print_list([*plots.kinds().items(),
+                            (ANATOMY, "One flush: which CPUs, when, and who waited; of a run that is made anew."),
                             (GRID, "A metric over two parameters, of runs of one scenario.")], args.json)
-    plots.check_kind(args.kind, [GRID])
+    plots.check_kind(args.kind, [GRID, ANATOMY])
     if args.output is None:
         args.parser.error("give -o FILE, where the picture goes")
     plots.check_name(args.output)
     plots.matplotlib()
     if args.kind == GRID:
         return _grid(args)
+    if args.kind == ANATOMY:
+        return _anatomy(args)
     if args.over:
         args.parser.error("--over KEY=VALUE,... needs --kind grid")
     if not args.results:
@@ -50,6 +54,22 @@ def plot(args: argparse.Namespace) -> int:
     plots.save(figure, args.output)
     print(json.dumps({"output": args.output, "kind": args.kind, "results": args.results}) if args.json
           else args.output)
+    return EXIT_OK
+
+
+def _anatomy(args: argparse.Namespace) -> int:
+    from reclaim import plots
+    from reclaim.anatomy import anatomy
+    from reclaim.saved import load_for_rerun
+    if len(args.results) != 1:
+        args.parser.error(f"--kind anatomy needs one RESULT or SCENARIO, got {len(args.results)}")
+    scenario, policy, seed = args.results[0], args.policy, None
+    if scenario.endswith(".json"):
+        result = load_for_rerun(scenario)
+        scenario, policy, seed = result.scenario, result.policy, result.seed
+    flush = anatomy(scenario, policy, start=args.start, number=args.flush, seed=seed)
+    plots.save(plots.plot_anatomy(flush, f"{getattr(scenario, 'name', scenario)}, {policy}"), args.output)
+    print(repr(flush))
     return EXIT_OK
 
 
@@ -87,7 +107,7 @@ def report(args: argparse.Namespace) -> int:
     pages.check_name(args.output)
     command: list[str] = []
     if any(name.endswith(".json") for name in args.inputs):
-        given = [f"--{name}" for name in ("before", "after", "seeds", "seconds")
+        given = [f"--{name}" for name in ("before", "after", "seeds", "seconds", "record")
                  if getattr(args, name) is not None]
         if given:
             args.parser.error(f"{given[0]} is for a SCENARIO; the saved results say it themselves")
@@ -130,9 +150,13 @@ def _run_sides(args: argparse.Namespace) -> tuple[Any, list[str], dict[str, Any]
     command = ["reclaim", "report", name, "--before", before, "--after", after, "--seeds", str(seeds)]
     if args.seconds is not None:
         command += ["--seconds", f"{args.seconds!r}"]
+    if args.record:
+        command.append("--record")
+    seconds = scenario.seconds if args.seconds is None else args.seconds
     with _Progress() as progress:
         comparison = compare(scenario, before, after, seeds=seeds, seconds=args.seconds,
-                             progress=progress.callback)
+                             progress=progress.callback, record=bool(args.record),
+                             interval=seconds / SAMPLES or None)
     return comparison, [*command, "-o", args.output], stated
 
 

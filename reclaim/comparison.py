@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reclaim.errors import ResultError, ScenarioError
+from reclaim.histograms import METRICS, percentile
 from reclaim.result import Result, html_table, ratio, show_number
 from reclaim.scenario import Scenario
 
@@ -45,7 +46,8 @@ SPEED = "simulated_s_per_wall_s"
 # Which way is better: 1 more, -1 less.  Totals of scans and steals follow the throughput, and fewer
 # IPIs for a shootdown may come from more shootdowns: these have no better way.
 DIRECTION = {"bogo_ops_per_s": 1, "tlb_shootdowns": -1, "function_call_ipis": -1,
-             "tlb_shootdowns_per_page": -1, "function_call_ipis_per_page": -1, "steal_per_scan": 1}
+             "tlb_shootdowns_per_page": -1, "function_call_ipis_per_page": -1, "steal_per_scan": 1,
+             **dict.fromkeys(METRICS, -1)}
 TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
 MAX_SEEDS = 10_000
 SIGNIFICANT = 0.05   # a p below this counts as a difference
@@ -54,7 +56,7 @@ MIN_SEEDS = 6        # fewer than this are warned of
 
 def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | None = None,
              seconds: float | None = None, progress: Progress | None = None,
-             exports: Exports | None = None) -> Result:
+             exports: Exports | None = None, record: bool = False, interval: float | None = None) -> Result:
     """Run `policy` over `scenario` to its end.
 
     Parameters
@@ -65,6 +67,8 @@ def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | No
     seconds : instead of the scenario's [s].
     progress : called with the share done and the simulated seconds.
     exports : what is to be written meanwhile (docs/timeline.md).
+    record : record what costs something for each page or target of a flush, too.
+    interval : simulated time between two samples of the result's `series` [s].
 
     Raises
     ------
@@ -74,7 +78,8 @@ def simulate(scenario: Scenario | str, policy: Any = "stage0", *, seed: int | No
     scenario = _scenario(scenario, seconds)
     if seed is not None:
         seed = scenario.replace(seed=seed, where="seed").seed   # refuses a bad one
-    result: Result = Simulation(scenario, policy, seed=seed).run(progress=progress, exports=exports)
+    simulation = Simulation(scenario, policy, seed=seed, record=record)
+    result: Result = simulation.run(progress=progress, exports=exports, interval=interval)
     return result
 
 
@@ -298,7 +303,8 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
             seeds: int | Iterable[int] = 1, seconds: float | None = None,
             progress: Progress | None = None, threads: int | None = None,
             observation: Observation | None = None,
-            exports: tuple[Exports, Exports] | None = None) -> Comparison:
+            exports: tuple[Exports, Exports] | None = None, record: bool = False,
+            interval: float | None = None) -> Comparison:
     """Run two policies over `scenario` with the same seeds, and set them side by side.
 
     Parameters
@@ -312,6 +318,8 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
         same), 1 one after the other; None: 2 where there are two CPUs.
     observation : runs of a real machine: counts per reclaimed page stand beside theirs.
     exports : what is to be written of the first seed's runs, before and after (docs/timeline.md).
+    record, interval : as `simulate` takes them; with `record` the table has latencies of faults and of
+        flushes, too.
 
     Returns
     -------
@@ -334,7 +342,7 @@ def compare(scenario: Scenario | str, before: Any = "stage0", after: Any = "stag
         for done, seed in enumerate(chosen):
             report = None if progress is None else _part(progress, done, len(chosen))
             files = exports if exports is not None and done == 0 else (None, None)
-            for side, result in run_pair(scenario, policies, seed, report, files):
+            for side, result in run_pair(scenario, policies, seed, report, files, record, interval):
                 runs[side].append(result)
                 partial = partial or result.partial
             if partial:
@@ -354,27 +362,30 @@ def default_threads() -> int:
 
 
 def _one_by_one(scenario: Scenario, policies: tuple[Any, Any], seed: int, progress: Progress | None,
-                exports: tuple[Exports | None, Exports | None]) -> Iterator[tuple[int, Result]]:
+                exports: tuple[Exports | None, Exports | None], record: bool,
+                interval: float | None) -> Iterator[tuple[int, Result]]:
     """Each side's result as it is made; nothing after a partial one."""
     from reclaim.simulation import Simulation
     for side in (0, 1):
         report = None if progress is None else _part(progress, side, 2)
-        result = Simulation(scenario, policies[side], seed=seed).run(progress=report, exports=exports[side])
+        result = Simulation(scenario, policies[side], seed=seed, record=record).run(
+            progress=report, exports=exports[side], interval=interval)
         yield side, result
         if result.partial:
             return
 
 
 def _both_at_once(scenario: Scenario, policies: tuple[Any, Any], seed: int, progress: Progress | None,
-                  exports: tuple[Exports | None, Exports | None]) -> Iterator[tuple[int, Result]]:
+                  exports: tuple[Exports | None, Exports | None], record: bool,
+                  interval: float | None) -> Iterator[tuple[int, Result]]:
     """The first side in a thread, the second here, where Ctrl-C arrives and stops both."""
     from reclaim.simulation import Simulation
-    first, second = (Simulation(scenario, policy, seed=seed) for policy in policies)
+    first, second = (Simulation(scenario, policy, seed=seed, record=record) for policy in policies)
     with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(first.run, exports=exports[0])
+        other = pool.submit(first.run, exports=exports[0], interval=interval)
         stop = True
         try:
-            result = second.run(progress=progress, exports=exports[1])
+            result = second.run(progress=progress, exports=exports[1], interval=interval)
             stop = result.partial
         finally:
             while not other.done():
@@ -443,9 +454,23 @@ def _rows(scenario: Scenario, before: Side, after: Side) -> tuple[Row, ...]:
     rows = [Row(metric, before.counters.get(metric), after.counters.get(metric),
                 published[0].get(metric), published[1].get(metric)) for metric in COUNTS]
     rows += [_ratio_row(metric, (before.counters, after.counters), published) for metric in RATIOS]
+    rows += [row for row in (Row(metric, _median(metric, before), _median(metric, after)) for metric in METRICS)
+             if row.before is not None and row.after is not None]
     first, last = (ratio(side.counters.get("simulated_s"), side.counters.get("wall_s"))
                    for side in (before, after))
     return _with_tests([*rows, Row(SPEED, first, last)], before, after)
+
+
+def _median(metric: str, side: Side) -> float | None:
+    """Of a percentile over the runs that have it."""
+    values = [value for run in side.runs if (value := _latency(metric, run)) is not None]
+    return statistics.median(values) if values else None
+
+
+def _latency(metric: str, run: Result) -> float | None:
+    """A percentile of `METRICS` in one run."""
+    name, q = METRICS[metric]
+    return percentile(name, run.histograms[name], q) if name in run.histograms else None
 
 
 def _ratio_row(metric: str, simulated: Sequence[Mapping[str, Any]],
@@ -488,6 +513,8 @@ def _tested(row: Row, before: Side, after: Side) -> Row:
     from reclaim.statistics import Runs, change_interval, mann_whitney
 
     def runs(side: Side) -> Runs:
+        if row.metric in METRICS:
+            return np.array(row.before_runs if side is before else row.after_runs)
         over, under = (np.array([run.counters[name] for run in side.runs], dtype=np.float64)
                        for name in _OF.get(row.metric, (row.metric, row.metric)))
         return (over, under) if row.metric in _OF else over
@@ -499,6 +526,9 @@ def _values(metric: str, side: Side) -> tuple[float, ...]:
     """The metric in each run; nothing if one has none, or for the speed, which is no simulated number."""
     if metric == SPEED:
         return ()
+    if metric in METRICS:
+        latencies = [_latency(metric, run) for run in side.runs]
+        return () if None in latencies else tuple(value for value in latencies if value is not None)
     over, under = _OF.get(metric, (metric, None))
     values = [run.counters.get(over) if under is None
               else ratio(run.counters.get(over), run.counters.get(under)) for run in side.runs]

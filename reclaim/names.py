@@ -91,6 +91,57 @@ COUNTERS = (
     "vcpu_switches", "pv_flushes",
 )
 
+# Histograms, recorded by `record` (_mm/meters.pxd) at one place each: name, unit of its values, what is
+# counted, buckets, when, percentiles that a comparison shows, kernel function.
+# Buckets: n: the values 0 to n - 1; "cpus": 0 to the number of CPUs - 1; the last one holds all above, too.
+# "log2": nanoseconds, exact below LOG2_SUB, then LOG2_SUB buckets for each power of two (at most 1/8 wide).
+# When: "always", or "detail": only in a simulation with record=True.
+HISTOGRAMS = (
+    ("flush_batch_size", "folios", "flushes", 33, "always", (), "pageout_batch"),
+    ("targets_per_flush", "targets", "flushes", "cpus", "always", (), "smp_call_function_many_cond"),
+    ("shrink_list_length", "folios", "calls", 65, "always", (), "shrink_folio_list"),
+    ("flush_latency", "ns", "flushes", "log2", "detail", (50, 99), "flush_tlb_mm_range, arch_tlbbatch_flush"),
+    ("direct_reclaim_latency", "ns", "direct reclaims", "log2", "always", (50, 99),
+     "try_to_free_mem_cgroup_pages"),
+    ("requests_per_ipi", "requests", "interrupts", "cpus", "detail", (), "__flush_smp_call_function_queue"),
+    ("fault_latency", "ns", "faults", "log2", "detail", (50, 99), "handle_mm_fault"),
+    ("unmapped_written", "ns", "folios", "log2", "detail", (), "try_to_unmap_one to swap_writepage"),
+    ("unmapped_freed", "ns", "folios", "log2", "detail", (), "try_to_unmap_one to __remove_mapping"),
+    ("unmapped_put_back", "ns", "folios", "log2", "detail", (), "try_to_unmap_one to the keep label"),
+    ("unmapped_mapped", "ns", "folios", "log2", "detail", (), "try_to_unmap_one to do_swap_page"),
+)
+LOG2_SUB_BITS = 3
+LOG2_SUB = 1 << LOG2_SUB_BITS
+LOG2_BUCKETS = (44 - LOG2_SUB_BITS) * LOG2_SUB + LOG2_SUB     # up to 2**44 ns, past the end of time
+
+# Why a flush was asked for: name, the steps that it goes on to, kernel function.  `flush_cause` tells those
+# apart that share a step; a step that none names is of the last one.
+CAUSES = (
+    ("batch", ("B_OUT",), "try_to_unmap_flush_dirty, once for a batch of dirty folios"),
+    ("dirty_folio", ("P_OUT",), "try_to_unmap_flush_dirty, before the write of one dirty folio"),
+    ("free", ("S_FREE_FLUSHED",), "try_to_unmap_flush, before 31 folios are freed"),
+    ("list_end", ("S_END_FLUSHED",), "try_to_unmap_flush, at the end of shrink_folio_list"),
+    ("unmap", ("U_SET",), "ptep_clear_flush in try_to_unmap_one: not deferred"),
+    ("pending", ("M_BATCHED",), "flush_tlb_batched_pending, before PTEs are changed"),
+    ("copy_on_write", ("F_WP_SET",), "ptep_clear_flush in wp_page_copy"),
+    ("madvise", ("E_FREE",), "tlb_finish_mmu of MADV_DONTNEED"),
+    ("exit", (), "tlb_finish_mmu of exit_mmap"),
+    ("munmap", ("V_FULL", "V_TABLES", "V_FREE"), "tlb_flush_mmu of munmap"),
+    ("mprotect", ("V_END",), "tlb_finish_mmu of mprotect"),
+    ("mremap", ("V_MOVED",), "flush_tlb_range of move_ptes; tlb_flush_mmu of what it unmaps"),
+    ("other", (), "none of these; interrupts that found their requests served by an earlier one"),
+)
+
+# What is metered of each cause: name, unit, when.  docs/results.md defines them.
+FLUSH_METERS = (
+    ("flushes", "flushes", "always"), ("remote", "flushes", "always"), ("targets", "requests", "always"),
+    ("ipis", "IPIs", "always"),
+    ("elapsed", "ns", "detail"), ("send", "ns", "detail"), ("own", "ns", "detail"), ("wait", "ns", "detail"),
+    ("flushed_all", "requests", "detail"), ("flushed_pages", "requests", "detail"),
+    ("flushed_nothing", "requests", "detail"), ("interrupt", "ns", "detail"),
+    ("spin", "ns", "detail"), ("sleep", "ns", "detail"),
+)
+
 PTE_KINDS = ("NONE", "PRESENT", "SWAP", "ZERO", "ZAPPED")
 FOLIO_FLAGS = ("LOCKED", "LRU", "ACTIVE", "REFERENCED", "DIRTY", "SWAPCACHE", "WRITEBACK",
                "RECLAIM", "WORKINGSET", "WAITERS")
@@ -147,7 +198,10 @@ DIGEST = (
 _ENUMS = (("step", "ST_", STEPS), ("cost", "CO_", COSTS), ("timecat", "TM_", TIMES),
           ("counter_id", "CN_", COUNTERS), ("pte_kind", "PTE_", PTE_KINDS),
           ("task_state", "TASK_", TASK_STATES), ("cpu_mode", "CPU_", CPU_MODES),
-          ("pass_kind", "PASS_", PASS_KINDS), ("event", "EV_", EVENTS))
+          ("pass_kind", "PASS_", PASS_KINDS), ("event", "EV_", EVENTS),
+          ("histogram", "HI_", tuple(row[0] for row in HISTOGRAMS)),
+          ("cause", "CA_", tuple(row[0] for row in CAUSES)),
+          ("flush_meter", "FM_", tuple(row[0] for row in FLUSH_METERS)))
 
 
 def as_pxd() -> str:
@@ -159,6 +213,9 @@ def as_pxd() -> str:
         lines += [f"    {prefix}NR = {len(members)}", ""]
     lines.append("cdef enum:   # folio_flag")
     lines += [f"    PG_{m.lower()} = {1 << i}" for i, m in enumerate(FOLIO_FLAGS)]
+    lines += ["", "cdef enum:   # buckets of a histogram of times", f"    LOG2_SUB_BITS = {LOG2_SUB_BITS}",
+              f"    LOG2_BUCKETS = {LOG2_BUCKETS}",
+              f"    HI_OF_TIMES = {sum(1 << i for i, row in enumerate(HISTOGRAMS) if row[3] == 'log2')}"]
     return "\n".join(lines) + "\n"
 
 

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from reclaim import names
 from reclaim.errors import ResultError, did_you_mean
 from reclaim.files import check_directory, replacing
+from reclaim.histograms import edges, percentile, show_ns
 from reclaim.result import Result, show_number
 
 if TYPE_CHECKING:
+    from reclaim.anatomy import Flush
     from reclaim.grid import Grid
 
 SUFFIXES = ("svg", "png", "pdf")
@@ -232,8 +234,9 @@ def _bar_style(group: _Group) -> dict[str, Any]:
     return {"color": group.colour, "hatch": group.hatch, "edgecolor": "white", "linewidth": 0.8}
 
 
-def _title(axes: Any, what: str, runs: Sequence[Result]) -> None:
-    axes.set_title(f"{what}\n{_what(runs)}", loc="left")
+def _title(axes: Any, what: str, runs: Sequence[Result], panel: str = "") -> None:
+    """Of the picture, and of its first panel."""
+    axes.set_title(f"{what}\n{_what(runs)}" + (f"\n{panel}" if panel else ""), loc="left")
 
 
 @_kind("time")
@@ -375,6 +378,295 @@ def _label_peaks(axes: Any, series: int) -> None:
             axes.annotate(f"{y:.0f}%" if series > 1 else f"{_percent(y)}%", (x, y), (0, 2), ha="center",
                           va="bottom", textcoords="offset points", fontsize=7.5 if series > 1 else 8.5)
             taken.append((x, y))
+
+
+# --- times: how often at most so long
+
+@_kind("latency")
+def _latency(runs: Sequence[Result]) -> Any:
+    """Latency of direct reclaim, of recorded flushes and faults: the share that took at most so long."""
+    return _ecdfs(runs, ("direct_reclaim_latency", "flush_latency", "fault_latency"), "Latencies",
+                  "no direct reclaim ended")
+
+
+@_kind("unmapped")
+def _unmapped(runs: Sequence[Result]) -> Any:
+    """How long folios wait unmapped: until written, freed, put back or mapped again; of recorded runs."""
+    return _ecdfs(runs, ("unmapped_written", "unmapped_freed", "unmapped_put_back", "unmapped_mapped"),
+                  "Time that folios wait unmapped", "not recorded: run it with --record")
+
+
+# Histogram of times -> the panel's heading.
+_PANELS = {"direct_reclaim_latency": "direct reclaim", "flush_latency": "flush that is sent to others",
+           "fault_latency": "page fault", "unmapped_written": "until written",
+           "unmapped_freed": "until freed, clean", "unmapped_put_back": "until put back on the LRU", "unmapped_mapped": "until a fault maps it again"}
+
+
+def _ecdfs(runs: Sequence[Result], wanted: Sequence[str], what: str, none: str) -> Any:
+    """A panel for each of the histograms that holds anything."""
+    groups = _groups(runs)
+    panels = [name for name in wanted if any(group.histogram(name).sum() for group in groups)]
+    if not panels:
+        return _nothing(runs, what, none)
+    lines = sum(1 + len(groups) for _ in panels)
+    figure = _figure(WIDTH, 0.8 + 1.75 * len(panels) + 0.19 * lines)
+    grid = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    handles = []
+    for axes, name in zip(grid, panels, strict=True):
+        axes.set_title(_PANELS[name], loc="left", fontsize=10)
+        handles += _ecdf(axes, groups, name)
+    _title(grid[0], what, runs, _PANELS[panels[0]])
+    grid[-1].set_xlabel("time, logarithmic [s]")
+    figure.legend(handles, [h.get_label() for h in handles], loc="outside lower left", ncols=1, frameon=False,
+                  fontsize=8.5, handlelength=2.4)
+    return figure
+
+
+def _ecdf(axes: Any, groups: Sequence[_Group], name: str) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+    handles = [Line2D([], [], color="none", label=_PANELS[name] + ":")]
+    for i, group in enumerate(groups):
+        counts = group.histogram(name)
+        if not counts.sum():
+            continue
+        end = np.maximum(edges(name, len(counts))[1:], 1) / 1e9
+        share = 100 * np.cumsum(counts) / counts.sum()
+        used = slice(max(0, int(np.nonzero(counts)[0][0]) - 1), int(np.nonzero(counts)[0][-1]) + 1)
+        p50, p99 = (_micro(percentile(name, counts, q) or 0) for q in (50, 99))
+        handles += axes.step(end[used], share[used], where="post", color=group.colour, linewidth=1.7,
+                             linestyle=_LINES[i % len(_LINES)],
+                             label=f"  {_one_line(group)}: p50 {p50}, p99 {p99}, "
+                                   f"of {show_number(int(counts.sum()))}")
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high < low * 100:                  # not less than two decades, so that there are numbers to read
+        middle = (low * high) ** 0.5
+        axes.set_xlim(middle / 10, middle * 10)
+    axes.xaxis.set_major_locator(LogLocator(numticks=7))
+    axes.xaxis.set_major_formatter(EngFormatter(unit="s", sep=" "))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(-3, 103)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_ylabel("at most so long [%]", fontsize=9)
+    return handles
+
+
+def _micro(ns: float) -> str:
+    return show_ns(ns).replace("us", "\N{MICRO SIGN}s")
+
+
+def _nothing(runs: Sequence[Result], what: str, none: str) -> Any:
+    """A picture that says why there is none."""
+    figure = _figure(WIDTH, 2.0)
+    axes = figure.add_subplot()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, f"nothing to show:\n{none}", ha="center", va="center", transform=axes.transAxes)
+    _title(axes, what, runs)
+    return figure
+
+
+# --- flushes by cause, and who pays
+
+@_kind("causes")
+def _causes(runs: Sequence[Result]) -> Any:
+    """Flushes sent to other CPUs, requests and IPIs, by what they were for."""
+    groups = _groups(runs)
+    rates = [{name: _per_second(group, name) for name in ("remote", "targets", "ipis")} for group in groups]
+    rows = [i for i in range(len(names.CAUSES)) if any(of["remote"][i] for of in rates)]
+    what = "Flushes by cause, sent to other CPUs"
+    if not rows:
+        return _nothing(runs, what, "no flush was sent to another CPU")
+    panel = 0.55 + (0.12 + 0.18 * len(groups)) * len(rows)
+    figure = _figure(WIDTH, 0.9 + 3 * panel + 0.2 * len(groups))
+    grid = figure.subplots(3, 1)
+    for axes, name in zip(grid, ("remote", "targets", "ipis"), strict=True):
+        _bars(axes, groups, [[of[name][i] for i in rows] for of in rates])
+        axes.set_title({"targets": "requests to CPUs", "ipis": "IPIs"}.get(name, ""), loc="left")
+        axes.set_yticks(range(len(rows)), [names.CAUSES[i][0].replace("_", " ") for i in rows])
+    grid[-1].set_xlabel("in a simulated second [1/s]")
+    _title(grid[0], what, runs, "flushes")
+    _legend(figure, grid[0])
+    return figure
+
+
+# Meter -> who pays, and for what.
+_PAYERS = {"send": "initiator: sends", "own": "initiator: its own TLB", "wait": "initiator: waits",
+           "interrupt": "targets: interrupts", "spin": "bystanders: spin", "sleep": "bystanders: asleep"}
+
+
+@_kind("payers")
+def _payers(runs: Sequence[Result]) -> Any:
+    """Who pays for flushes: initiator, targets, and those who wait for a lock meanwhile; of recorded runs."""
+    groups = _groups(runs)
+    rates = [[float(_per_second(group, name).sum()) / 1e6 for name in _PAYERS] for group in groups]
+    what = "Who pays for flushes"
+    if not any(map(any, rates)):
+        return _nothing(runs, what, "not recorded: run it with --record")
+    figure = _figure(WIDTH, 1.3 + (0.22 + 0.2 * len(groups)) * len(_PAYERS) + 0.2 * len(groups))
+    axes = figure.add_subplot()
+    _bars(axes, groups, rates)
+    axes.set_yticks(range(len(_PAYERS)), list(_PAYERS.values()))
+    axes.set_xlabel("time of all CPUs or tasks, in a simulated second [ms/s]")
+    _title(axes, what, runs)
+    _legend(figure, axes)
+    return figure
+
+
+def _per_second(group: _Group, meter: str) -> NDArray[np.float64]:
+    """By cause, over the group's runs."""
+    total = np.zeros(len(names.CAUSES))
+    for run in group.runs:
+        values = np.asarray(run.flushes.get(meter, ()), dtype=np.float64)[:len(total)]
+        total[:len(values)] += values
+    return total / (sum(run.seconds for run in group.runs) or 1)
+
+
+def _bars(axes: Any, groups: Sequence[_Group], values: Sequence[Sequence[float]]) -> None:
+    """Lying bars, a row for each of the values, in it a bar for each group, with its number."""
+    width = 0.84 / len(groups)
+    top = max(map(max, values)) or 1
+    for i, (group, of) in enumerate(zip(groups, values, strict=True)):
+        at = np.arange(len(of)) + (i - (len(groups) - 1) / 2) * width
+        axes.barh(at, of, width, label=_one_line(group), **_bar_style(group))
+        for y, value in zip(at, of, strict=True):
+            axes.annotate(_short(value), (value, y), (3, 0), textcoords="offset points", ha="left",
+                          va="center", fontsize=min(8.5, 60 * width / len(groups) ** 0.5))
+    axes.set_xlim(0, top * 1.45)
+    axes.set_ylim(len(values[0]) - 0.4, -0.6)
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+
+
+def _short(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=1, frameon=False,
+                  fontsize=9, handlelength=1.6)
+
+
+# --- along the run
+
+@_kind("timeline")
+def _timeline(runs: Sequence[Result]) -> Any:
+    """Shootdowns, reclaimed pages and time lost to flushes along the run; of runs with an interval."""
+    groups = _groups(runs)
+    what = "Along the run"
+    sampled = [(i, group) for i, group in enumerate(groups) if any(len(run.series.get("to_s", ()))
+                                                                    for run in group.runs)]
+    if not sampled:
+        return _nothing(runs, what, "no samples: run it with --interval")
+    figure = _figure(WIDTH, 5.4 + 0.2 * len(groups))
+    grid = figure.subplots(3, 1, sharex=True)
+    for axes, (y, sums, scale) in zip(grid, _LINES_OF, strict=True):
+        for i, group in sampled:
+            run = next(run for run in group.runs if len(run.series.get("to_s", ())))
+            of = run.series
+            length = np.asarray(of["to_s"]) - np.asarray(of["from_s"])
+            total = sum((np.asarray(of[name], dtype=np.float64) for name in sums), np.zeros(len(length)))
+            cpus = max((len(values) for values in run.times.values()), default=1) if scale else 1
+            axes.stairs(total / length * (scale / cpus if scale else 1),
+                        [of["from_s"][0], *of["to_s"]], color=group.colour, linewidth=1.5, baseline=None,
+                        linestyle=_LINES[i % len(_LINES)],
+                        label=_one_line(group) + (f" (seed {run.seed})" if len(group.runs) > 1 else ""))
+        axes.set_ylabel(y)
+        axes.set_ylim(0, None)
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.grid(color="#DDDDDD", linewidth=0.6)
+    grid[-1].set_xlabel("simulated time [s]")
+    _title(grid[0], what, runs)
+    _legend(figure, grid[0])
+    return figure
+
+
+# Axis, what is summed up, and for times what makes them a share of all CPUs [%]: ns a second.
+_LINES_OF = (("TLB shootdowns\n[1/s]", ("nr_tlb_remote_flush_received",), 0.0),
+             ("pages reclaimed\n[1/s]", ("pgsteal_anon",), 0.0),
+             ("sends, waits,\ninterrupts [%]", ("flush", "flush_wait", "interrupt"), 1e-7))
+
+
+# --- one flush
+
+MAX_ROWS = 34       # CPUs in the picture of a flush
+
+
+def plot_anatomy(flush: Flush, title: str = "") -> Any:
+    """A matplotlib ``Figure`` of a `reclaim.anatomy.Flush`: a row for each CPU, time from left to right."""
+    with context():
+        return _draw_anatomy(flush, title)
+
+
+# What a CPU does: colour, hatch.
+_DOING = {"sends IPIs": ("#D55E00", ""), "flushes its own TLB": ("#F0E442", ""),
+          "waits for answers": ("#FFD1A3", "////"), "called, not yet interrupted": ("#DDDDDD", ""),
+          "interrupt": ("#56B4E9", ""), "flush function": ("#0072B2", ""),
+          "spins for a lock that the initiator holds": ("#E6B8D2", "xxxx")}
+
+
+def _draw_anatomy(flush: Flush, title: str) -> Any:
+    order = sorted(flush.targets, key=lambda target: (target.entered, target.cpu))
+    bystanders = sorted({cpu for cpu, _, _ in flush.spinners})
+    rows = [("initiator", flush.cpu), *(("target", target.cpu) for target in order),
+            *(("bystander", cpu) for cpu in bystanders)]
+    left_out = max(0, len(rows) - MAX_ROWS)
+    rows = rows[:MAX_ROWS]
+    place = {row: i for i, row in enumerate(rows)}
+    bars: list[tuple[str, int, int, int, float]] = []      # what, row, from, to, height
+
+    def bar(what: str, row: tuple[str, int], start: int, end: int, height: float = 0.62) -> None:
+        if row in place and end > start >= 0:
+            bars.append((what, place[row], start, end, height))
+    initiator = ("initiator", flush.cpu)
+    if flush.waits_from >= 0:
+        bar("waits for answers", initiator, flush.waits_from, flush.ended)
+    bar("sends IPIs", initiator, flush.sent_from, flush.sent_to)
+    bar("flushes its own TLB", initiator, flush.own_from, flush.own_to)
+    for start, end in flush.interrupts:
+        bar("interrupt", initiator, start, end, 0.4)
+    for target in order:
+        row = ("target", target.cpu)
+        bar("called, not yet interrupted", row, target.queued, target.entered, 0.2)
+        bar("interrupt", row, target.entered, target.left)
+        # of a request that came along the function ran as part of what the interrupt's exit spends
+        bar("flush function", row, target.began, target.ended, 0.4)
+    for cpu, start, end in flush.spinners:
+        bar("spins for a lock that the initiator holds", ("bystander", cpu), start, end)
+    used = [what for what in _DOING if any(of[0] == what for of in bars)]
+    figure = _figure(WIDTH + 0.6, 1.5 + 0.27 * len(rows) + 0.21 * -(-len(used) // 2))
+    axes = figure.add_subplot()
+    scale, unit = (1e6, "\N{MICRO SIGN}s") if flush.ended - flush.began < 10**9 else (1e9, "ms")
+    seen: dict[str, Any] = {}
+    for what, y, start, end, height in bars:
+        colour, hatch = _DOING[what]
+        drawn = axes.barh([y], [(end - start) / scale], left=[(start - flush.began) / scale], height=height,
+                          color=colour, hatch=hatch, edgecolor="#333333", linewidth=0.5)
+        seen.setdefault(what, drawn)
+    axes.axvline((flush.ended - flush.began) / scale, color="#222222", linewidth=1, linestyle=(0, (4, 2)))
+    along = {target.cpu for target in order if target.place > 0}
+    roles = ["came along" if role == "target" and cpu in along else role for role, cpu in rows]
+    axes.set_yticks(range(len(rows)), [f"CPU {cpu}, {role}" for (_, cpu), role in zip(rows, roles, strict=True)])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, None)
+    axes.set_xlabel(f"time since the flush began, dashed: its end [{unit}]")
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    more = [f"{left_out} more CPUs are not shown"] if left_out else []
+    axes.set_title(f"One flush, simulated: {flush.cause.replace('_', ' ')}, "
+                   f"{len(flush.targets)} target{'s' * (len(flush.targets) != 1)}, "
+                   f"{_micro((flush.ended - flush.began) / 1000)}"
+                   + "".join(f"\n{line}" for line in [*([_cut(title, 44)] if title else []), *more]), loc="left")
+    figure.legend([seen[what] for what in used], used, loc="outside lower left", ncols=2, frameon=False,
+                  fontsize=9, handlelength=1.6)
+    return figure
 
 
 # Count -> what it is called on the axis; all per reclaimed page.

@@ -17,21 +17,30 @@ from importlib import resources
 from typing import Any
 
 from reclaim import plots
+from reclaim.anatomy import anatomy
 from reclaim.comparison import RATIOS, Comparison, Row, show_interval, show_p
-from reclaim.errors import ResultError
+from reclaim.errors import ReclaimError, ResultError
 from reclaim.files import check_directory, replacing
+from reclaim.histograms import METRICS
 from reclaim.result import Result, show_number
 from reclaim.saved import slots
 from reclaim.scenario import Scenario, Workload
 
 MAX_COMMANDS = 20     # runs of a side whose command is printed
-_KINDS = ("per-page", "time", "targets", "batches")
+_KINDS = ("per-page", "time", "causes", "targets", "batches", "latency", "payers", "unmapped", "timeline")
 
 # A picture is described in words too, for whoever does not see it.
 _SAYS = {"per-page": "Bars of TLB shootdowns, function-call IPIs and scanned pages for each reclaimed page.",
          "time": "Stacked bars of where the CPUs' time went under each policy.",
          "targets": "A histogram of the number of CPUs that a flush was sent to.",
-         "batches": "A histogram of the number of dirty folios that one batch flush covered."}
+         "batches": "A histogram of the number of dirty folios that one batch flush covered.",
+         "causes": "Bars of flushes, requests to other CPUs and IPIs a second, by what the flush was for.",
+         "latency": "Curves: the share of direct reclaims, and of recorded flushes and faults, that took at "
+                    "most so long.",
+         "payers": "Bars of the time that flushes cost who asks for them, their targets and bystanders.",
+         "unmapped": "Curves: the share of folios that waited unmapped at most so long.",
+         "timeline": "Lines of shootdowns, reclaimed pages and time spent on flushes along the run.",
+         "anatomy": "One flush: a row for each CPU, what it does while time goes from left to right."}
 
 _ROWS = {"bogo_ops_per_s": ("Bogo operations per second", "1/s"),
          "tlb_shootdowns": ("TLB shootdowns received", "count"),
@@ -41,7 +50,9 @@ _ROWS = {"bogo_ops_per_s": ("Bogo operations per second", "1/s"),
          "function_call_ipis_per_page": ("Function-call IPIs per reclaimed page", "1/page"),
          "steal_per_scan": ("Pages reclaimed per page scanned", "ratio"),
          "ipis_per_shootdown": ("IPIs per shootdown", "ratio"),
-         "simulated_s_per_wall_s": ("Speed of the simulation", "simulated s / s")}
+         "simulated_s_per_wall_s": ("Speed of the simulation", "simulated s / s"),
+         **{metric: (f"{name.replace('_', ' ').capitalize()}, {q:g}th percentile", "ns")
+            for metric, (name, q) in METRICS.items()}}
 
 _CSS = """
 :root { color-scheme: light; }
@@ -207,6 +218,8 @@ def _figures(c: Comparison) -> tuple[list[str], list[str]]:
     except ResultError as err:
         return [], [f"There is no picture on this page: {err}"]
     for kind in _KINDS:
+        if not _has(kind, runs):
+            continue
         try:
             svg = _svg(plots.plot(runs, kind), kind)
         except ResultError as err:
@@ -215,11 +228,36 @@ def _figures(c: Comparison) -> tuple[list[str], list[str]]:
         figures.append(f'<figure>{svg}<figcaption>{_e(_SAYS[kind])} Simulated'
                        + ", beside the published values" * (kind == "per-page" and bool(c.scenario.published))
                        + ".</figcaption></figure>")
-    return figures, lacks
+    return figures + _anatomies(c), lacks
 
 
-def _svg(figure: Any, prefix: str) -> str:
+def _has(kind: str, runs: Sequence[Result]) -> bool:
+    """Do the runs hold what was not asked of every run?"""
+    return (any(run.series for run in runs) if kind == "timeline"
+            else any("elapsed" in run.flushes for run in runs) if kind in ("payers", "unmapped") else True)
+
+
+def _anatomies(c: Comparison) -> list[str]:
+    """A flush of each side, of a run made anew; none where the policy is not known by name here."""
+    figures = []
+    for side, of in (("before", c.before), ("after", c.after)):
+        run = of.runs[0] if of.runs else None
+        if run is None or not isinstance(run.scenario, Scenario):
+            continue
+        try:
+            flush = anatomy(run.scenario, run.policy, seed=run.seed)
+            figure = plots.plot_anatomy(flush, f"{of.policy}, seed {run.seed}")
+            svg = _svg(figure, "anatomy", f"anatomy-{side}")
+        except ReclaimError:
+            continue
+        figures.append(f'<figure>{svg}<figcaption>{_e(_SAYS["anatomy"])} {_e(of.policy)}, seed {run.seed}, '
+                       "the one with most targets among the first. Simulated.</figcaption></figure>")
+    return figures
+
+
+def _svg(figure: Any, kind: str, prefix: str = "") -> str:
     """The element of a figure, with ids of its own and a name."""
+    prefix = prefix or kind
     out = io.BytesIO()
     with plots.context():
         figure.savefig(out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Type", "Format")))
@@ -229,7 +267,7 @@ def _svg(figure: Any, prefix: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.S)
     body = re.sub(r'\bid="', f'id="{prefix}-', body)           # the pictures share one page
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", body)
-    return f'{head} role="img" aria-label="{_e(_SAYS[prefix])}">{body}'
+    return f'{head} role="img" aria-label="{_e(_SAYS[kind])}">{body}'
 
 
 def _assumptions(c: Comparison, stated: Mapping[str, Any] | None) -> str:

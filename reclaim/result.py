@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reclaim.errors import Named
+from reclaim.errors import Named, ResultError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,11 @@ class Result:
         ``tlb_shootdowns`` (flush functions run for another CPU), ``tlb_flushes`` (flushes sent to
         other CPUs), ``bogo_ops_per_s``, ``simulated_s``, ``wall_s`` and ``digest``.
     times : category to an array of nanoseconds, one per CPU.
-    histograms : name to array.
+    histograms : name to an array of counts, by bucket: `reclaim.histograms.edges`.
+    flushes : what is metered of flushes (`reclaim.names.FLUSH_METERS`; times in ns) to an array, one number
+        for each of `reclaim.names.CAUSES`.
+    series : counters and categories of `times` (ns, of all CPUs) to an array of what each interval added;
+        ``from_s`` and ``to_s`` are its ends [s].  Empty unless an interval was given.
     seconds : simulated time that the counters cover [s].
     partial : the run was interrupted before its end.
     provenance : versions, scenario, policy and where it ran.
@@ -53,6 +57,8 @@ class Result:
     counters: Mapping[str, Any]
     times: Mapping[str, np.ndarray] = field(default_factory=dict)
     histograms: Mapping[str, Any] = field(default_factory=dict)
+    flushes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    series: Mapping[str, np.ndarray] = field(default_factory=dict)
     seconds: float = 0.0
     partial: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -109,9 +115,23 @@ class Result:
         return load(path)
 
     def tables(self) -> dict[str, Table]:
-        """``counters``, ``times`` and each histogram as `reclaim.tables.Table`, with ``to_pandas()``."""
+        """As `reclaim.tables.result_tables`: counters, times, percentiles, causes, series, histograms."""
         from reclaim.tables import result_tables
         return result_tables(self)
+
+    def percentile(self, histogram: str, q: float) -> float | None:
+        """As `reclaim.histograms.percentile`, of one of `histograms`; None if nothing was counted.
+
+        Raises
+        ------
+        ResultError : no such histogram, or it was not recorded.
+        """
+        from reclaim import histograms
+        if histogram not in self.histograms:
+            detail = histograms.kind(histogram).detail
+            raise ResultError(f"{histogram} was not recorded"
+                              + ("; run it with record=True (reclaim run --record)" if detail else ""))
+        return histograms.percentile(histogram, self.histograms[histogram], q)
 
     def shares(self) -> dict[str, float]:
         """The share of all CPUs' time spent in each category of `times`, 0 to 1."""
@@ -132,12 +152,26 @@ class Result:
         if shares:
             lines.append("  CPU time: " + ", ".join(f"{name} {share:.1%}" for name, share in shares
                                                     if share >= 0.0005))
+        lines += [f"  {line}" for line in self._latencies()]
         if self.digest:
             lines.append(f"  digest {self.digest}")
         return "\n".join(lines)
 
+    def _latencies(self) -> list[str]:
+        """A line for each histogram of times that has any."""
+        from reclaim import histograms as h
+        lines = []
+        for name, counts in self.histograms.items():
+            found = [h.percentile(name, counts, q) for q in h.PERCENTILES] if name in h.KINDS else [None]
+            if found[0] is not None and h.KINDS[name].log2:
+                lines.append(f"{name}: " + ", ".join(
+                    f"p{q:g} {h.show_ns(value)}" for q, value in zip(h.PERCENTILES, found, strict=True)
+                    if value is not None))
+        return lines
+
     def _repr_html_(self) -> str:
         rows = [[name, show_number(self.counters[name])] for name in SHOWN if name in self.counters]
+        rows += [line.split(": ", 1) for line in self._latencies()]
         return html_table(self._title(), ["counter", "simulated"], rows)
 
 

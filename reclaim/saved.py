@@ -28,7 +28,7 @@ from reclaim.scenario import MAX_SECONDS, Scenario
 
 FORMAT = "reclaim result"
 VERSION = 1
-GROUPS = ("times", "histograms")   # fields of a Result that are arrays by name
+GROUPS = ("times", "histograms", "flushes", "series")   # fields of a Result that are arrays by name
 MAX_JSON = 16 << 20                # bytes of the JSON file
 MAX_NPZ = 256 << 20                # bytes of the arrays, packed and unpacked
 MAX_ARRAYS = 256
@@ -200,7 +200,7 @@ def _build(name: str, data: dict[str, Any], *, arrays: bool) -> Result:
     return Result(
         scenario=scenario, policy=fields.get("policy", str, "a policy's name", short),
         seed=fields.get("seed", int, "0 to 2**64 - 1", lambda value: 0 <= value < 2**64),
-        counters=counters, times=groups["times"], histograms=groups["histograms"],
+        counters=counters, **groups,
         seconds=float(fields.get("seconds", (int, float), "seconds", time)),
         partial=fields.get("partial", bool, "true or false"),
         provenance=fields.get("provenance", dict, "a table"),
@@ -222,8 +222,9 @@ def _read_arrays(name: str, fields: _Fields) -> dict[str, dict[str, NDArray[Any]
         _fail(path, f"not the arrays that {name} names: its BLAKE2b differs; keep the two files of a "
                     "result together")
     groups = _unpack(path, packed)
-    if len({len(values) for values in groups["times"].values()}) > 1:
-        _fail(path, "the arrays of times differ in length, expected one number for each CPU")
+    for group, what in (("times", "CPU"), ("flushes", "cause"), ("series", "interval")):
+        if len({len(values) for values in groups[group].values()}) > 1:
+            _fail(path, f"the arrays of {group} differ in length, expected one number for each {what}")
     return groups
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from reclaim import __version__, _core, names, policies
 from reclaim._policy import Strategy
 from reclaim.audit import audit, verify
 from reclaim.digest import columns, digest_of
-from reclaim.errors import SafetyError, SnapshotError, UnknownNameError, did_you_mean
+from reclaim.errors import SafetyError, ScenarioError, SnapshotError, UnknownNameError, did_you_mean
 from reclaim.machine import is_path
 from reclaim.result import Result
 from reclaim.scenario import Scenario
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 PS_PER_S = 10**12
 _Policy = str | policies.Policy | Mapping[str, Any] | Strategy | type[Strategy]
-_METERS = ("counter", "time", "hist_batch", "hist_targets")
+_HISTOGRAMS = tuple(f"hist_{row[0]}" for row in names.HISTOGRAMS)
+_METERS = ("counter", "time", "flushes", *_HISTOGRAMS)
+MAX_INTERVALS = 100_000
 _Base = tuple[NDArray[np.int64], ...]       # of each of them
 _CHUNK = 1 << 20          # actions between two looks at signals and progress: about 30 ms
 
@@ -62,6 +64,9 @@ class Simulation:
     check : bool
         Watch every step for lost writes, stale accesses and folios that are lost; `run` raises
         `SafetyError` at the first (docs/safety.md).  The digest is the same.
+    record : bool
+        Record what costs something for each page or target of a flush, too (docs/results.md).  The digest
+        is the same.
 
     Notes
     -----
@@ -70,7 +75,7 @@ class Simulation:
     """
 
     def __init__(self, scenario: Scenario | World, policy: _Policy = "stage0", *,
-                 seed: int | None = None, check: bool = False) -> None:
+                 seed: int | None = None, check: bool = False, record: bool = False) -> None:
         self.scenario = scenario
         self.policy = policies.get(policy)
         if isinstance(scenario, World):
@@ -79,7 +84,11 @@ class Simulation:
         else:
             self.seed = scenario.seed if seed is None else seed
             self.world = scenario.lower(seed=self.seed)
-        self._core = _core.Core(self.world, self.policy.bind())
+        self._core = _core.Core(self.world, self.policy.bind(), record=bool(record))
+        self.record = bool(record)
+        self._samples: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]] = []
+        if check and record:
+            raise ValueError("check and record: a simulation does one of them; run it twice, to the same digest")
         if check:
             self._core.watch()
         self._wall = 0.0
@@ -94,7 +103,7 @@ class Simulation:
 
     def run(self, seconds: float | None = None, *, touches: int | None = None,
             progress: Callable[[float, float], None] | None = None, fuse: bool = True,
-            exports: Exports | None = None) -> Result:
+            exports: Exports | None = None, interval: float | None = None) -> Result:
         """Run until simulated time `seconds`, counted from the start, and give the result.
 
         Parameters
@@ -109,6 +118,8 @@ class Simulation:
             False makes one action at a time; the digest is the same.
         exports : reclaim.exports.Exports, optional
             What is to be written meanwhile (docs/timeline.md); the digest is the same.
+        interval : float, optional
+            Simulated time between two samples of the result's `series`.  [s]
 
         Returns
         -------
@@ -119,6 +130,8 @@ class Simulation:
         warmup = round(self._scenario_value("warmup", 0.0) * PS_PER_S)
         self._stop = False
         self._ran = {"seconds": end / PS_PER_S, "touches": limit}
+        self._samples = []
+        every = _interval(interval, end)
         partial = False
         self._runner = self._core.run
         if exports:
@@ -131,7 +144,10 @@ class Simulation:
                 if self._stopped == "end":      # else nothing is left to measure
                     self._base = self._meters()
                     self._measured_from = warmup
-            self._advance(end, limit, progress, end, fuse)
+            for at in self._sampling(every, end):
+                self._advance(at, limit, progress, end, fuse)
+                if self._stopped != "end":
+                    break
         except KeyboardInterrupt:
             partial = True
         finally:
@@ -140,6 +156,20 @@ class Simulation:
         if exports:
             exports.finish(result)
         return result
+
+    def _sampling(self, every: int, end: int) -> Iterator[int]:
+        """Where to stop on the way to `end`; what was counted up to there is kept."""
+        at = max(self.now_ps, self._measured_from)
+        while every and at < end:
+            self._sample(at)
+            at = min(at // every * every + every, end)
+            if at < end:
+                yield at
+        yield end
+
+    def _sample(self, at: int) -> None:
+        counters, times = self.view("counter").copy(), self._waited(self.view("time"), at)
+        self._samples.append((at, counters, times.sum(axis=0)))
 
     def _advance(self, end: int, limit: int, progress: Callable[[float, float], None] | None,
                  whole: int, fuse: bool) -> None:
@@ -251,29 +281,51 @@ class Simulation:
         """
         end = self.now_ps if end is None else end
         stopped_at = end if self._stopped == "end" and not partial else min(self.now_ps, end)
+        series = self._series(stopped_at)
         meters = self._meters()
         if self._base is not None:
             meters = tuple(now - then for now, then in zip(meters, self._base, strict=True))
-        counters, times, batches, targets = meters
-        times = times.reshape(-1, len(names.TIMES)).copy()
-        for c, cpu in enumerate(self.view("cpu")):
-            wait = _WAITS.get(names.CPU_MODES[cpu["mode"]])
-            if wait is not None and not cpu["in_irq"] and cpu["clock"] < stopped_at:
-                times[c, wait] += stopped_at - int(cpu["clock"])
+        counters, times, flushes, *histograms = meters
+        times = self._waited(times, stopped_at)
         return Result(
             scenario=self.scenario, policy=self.policy.name, seed=self.seed,
             counters=dict(zip(names.COUNTERS, counters.tolist(), strict=True)),
             times={name: times[:, i] / 1000 for i, name in enumerate(names.TIMES)},
-            histograms={"flush_batch_size": batches, "targets_per_flush": targets},
+            histograms={row[0]: counts for row, counts in zip(names.HISTOGRAMS, histograms, strict=True)
+                        if self.record or row[4] != "detail"},
+            flushes=_by_meter(flushes, self.record), series=series,
             seconds=(stopped_at - self._measured_from) / PS_PER_S, partial=partial,
             provenance=self.provenance(), digest=self.digest(), wall_s=self._wall)
+
+    def _waited(self, times: NDArray[np.int64], at: int) -> NDArray[np.int64]:
+        """Rows of times, a CPU each, and what CPUs that wait have waited since, up to `at`."""
+        times = times.reshape(-1, len(names.TIMES)).copy()
+        for c, cpu in enumerate(self.view("cpu")):
+            wait = _WAITS.get(names.CPU_MODES[cpu["mode"]])
+            if wait is not None and not cpu["in_irq"] and cpu["clock"] < at:
+                times[c, wait] += at - int(cpu["clock"])
+        return times
+
+    def _series(self, stopped_at: int) -> dict[str, NDArray[Any]]:
+        """What each interval added, the last one up to `stopped_at`."""
+        if not self._samples:
+            return {}
+        if self._samples[-1][0] < stopped_at:
+            self._sample(stopped_at)
+        at = np.array([sample[0] for sample in self._samples], dtype=np.int64)
+        counters = np.diff([sample[1] for sample in self._samples], axis=0).reshape(-1, len(names.COUNTERS))
+        times = np.diff([sample[2] for sample in self._samples], axis=0).reshape(-1, len(names.TIMES))
+        return ({"from_s": at[:-1] / PS_PER_S, "to_s": at[1:] / PS_PER_S}
+                | {name: counters[:, i].copy() for i, name in enumerate(names.COUNTERS)}
+                | {name: times[:, i] / 1000 for i, name in enumerate(names.TIMES)})
 
     def provenance(self) -> dict[str, Any]:
         """What is needed to make this result again, and where it was made."""
         scenario = self.scenario.to_dict() if isinstance(self.scenario, Scenario) else "World"
         made = {"reclaim": __version__, "model": _core.MODEL_VERSION, "scenario": scenario,
                 "policy": {"name": self.policy.name, "slots": self.policy.describe()},
-                "seed": self.seed, "run": self._ran, "python": platform.python_version(),
+                "seed": self.seed, "run": self._ran, "record": self.record,
+                "python": platform.python_version(),
                 "numpy": np.__version__, "platform": platform.platform()}
         if isinstance(self.scenario, Scenario) and is_path(self.scenario.machine.profile):
             made["costs_ps"] = list(self.world.costs)       # the file may change
@@ -312,7 +364,7 @@ class Simulation:
         self._stopped = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"scenario": self.scenario, "policy": self.policy, "seed": self.seed,
+        return {"scenario": self.scenario, "policy": self.policy, "seed": self.seed, "record": self.record,
                 "snapshot": self.snapshot(), "wall": self._wall, "stopped": self._stopped}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -321,7 +373,7 @@ class Simulation:
             snapshot, wall, stopped = state["snapshot"], float(state["wall"]), str(state["stopped"])
         except (TypeError, KeyError, ValueError) as err:
             raise SnapshotError(f"not a pickled Simulation: {err}") from None
-        Simulation.__init__(self, scenario, policy, seed=seed)
+        Simulation.__init__(self, scenario, policy, seed=seed, record=bool(state.get("record", False)))
         self.restore(snapshot)
         self._wall, self._stopped = wall, stopped
 
@@ -340,6 +392,26 @@ def _checked_base(base: Any, like: _Base) -> _Base | None:
             for x, y in zip(base, like, strict=True))):
         raise SnapshotError("the snapshot's meters of the warm-up are not those of this world")
     return base
+
+
+def _by_meter(flushes: NDArray[np.int64], record: bool) -> dict[str, NDArray[Any]]:
+    """Meter -> one number a cause."""
+    rows = flushes.reshape(len(names.CAUSES), len(names.FLUSH_METERS))
+    return {name: rows[:, i] / 1000 if unit == "ns" else rows[:, i].copy()
+            for i, (name, unit, when) in enumerate(names.FLUSH_METERS) if record or when != "detail"}
+
+
+def _interval(seconds: float | None, end: int) -> int:
+    """The interval of a series [ps]; 0: none."""
+    if seconds is None:
+        return 0
+    every = round(seconds * PS_PER_S) if 0 < seconds <= 9000 else 0
+    if every < 1000:
+        raise ScenarioError(f"interval = {seconds}: must be 1e-9 to 9000 s of simulated time")
+    if end // every > MAX_INTERVALS:
+        raise ScenarioError(f"interval = {seconds:g}: {end // every:,} intervals to the end, at most "
+                            f"{MAX_INTERVALS:,} are kept; take a longer one")
+    return every
 
 
 _WAITS = {"SPIN_ACK": names.TIMES.index("flush_wait"),

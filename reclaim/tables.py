@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reclaim import names
 from reclaim.errors import ResultError, UnknownNameError, did_you_mean
+from reclaim.histograms import KINDS, PERCENTILES, edges, mean, percentile
 from reclaim.result import Result, html_table, show_number
 
 if TYPE_CHECKING:
     from reclaim.comparison import Comparison
 
 SHOWN_ROWS = 60     # of a table in a notebook
-
-# Histogram -> what its index counts, and what it is a number of.
-HISTOGRAMS = {"flush_batch_size": ("folios", "flushes"), "targets_per_flush": ("targets", "flushes")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +100,12 @@ def _show(value: Any) -> str:
 
 
 def result_tables(results: Result | Iterable[Result]) -> dict[str, Table]:
-    """``counters``, one row a run; ``times``, one row a CPU; and each histogram, one row a value."""
+    """``counters``, one row a run; ``times``, one row a CPU; each histogram, one row a bucket; and if there are
+    any, ``percentiles`` of those, one row each, ``causes`` of flushes, and ``series``, one row an interval."""
     runs = [results] if isinstance(results, Result) else list(results)
     tables = {"counters": counters(runs), "times": _times(runs)}
+    more = (_percentiles(runs), _causes(runs), _series(runs))
+    tables |= {table.name: table for table in more if len(table)}
     for name in dict.fromkeys(name for run in runs for name in run.histograms):
         tables[name] = _histogram(name, runs)
     return tables
@@ -145,10 +147,43 @@ def _times(runs: list[Result]) -> Table:
 
 
 def _histogram(name: str, runs: list[Result]) -> Table:
-    value, count = HISTOGRAMS.get(name, ("value", "count"))
-    rows = [_which(run) | {value: i, count: int(n)}
-            for run in runs for i, n in enumerate(np.asarray(run.histograms.get(name, ())).tolist())]
-    return _table(name, rows, {})
+    known = KINDS.get(name)
+    count = known.counts.replace(" ", "_") if known else "count"
+    rows = []
+    for run in runs:
+        counts = np.asarray(run.histograms.get(name, ())).tolist()
+        of = edges(name, len(counts)).tolist()
+        if known and known.log2:
+            rows += [_which(run) | {"from_ns": low, "to_ns": high - 1, count: int(n)}
+                     for low, high, n in zip(of[:-1], of[1:], counts, strict=True) if n]
+        else:
+            rows += [_which(run) | {known.unit if known else "value": i, count: int(n)}
+                     for i, n in enumerate(counts)]
+    return _table(name, rows, {"from_ns": "ns", "to_ns": "ns"})
+
+
+def _percentiles(runs: list[Result]) -> Table:
+    rows = []
+    for run in runs:
+        for name, counts in run.histograms.items():
+            if name in KINDS and np.asarray(counts).sum():
+                rows.append(_which(run) | {"histogram": name, "unit": KINDS[name].unit,
+                                           "count": int(np.sum(counts)), "mean": mean(name, counts)}
+                            | {f"p{q:g}": percentile(name, counts, q) for q in PERCENTILES})
+    return _table("percentiles", rows, {})
+
+
+def _causes(runs: list[Result]) -> Table:
+    rows = [_which(run) | {"cause": cause[0]} | {name: values[i].item() for name, values in run.flushes.items()}
+            for run in runs for i, cause in enumerate(names.CAUSES)
+            if any(i < len(values) and values[i] for values in run.flushes.values())]
+    return _table("causes", rows, {name: unit for name, unit, _ in names.FLUSH_METERS if unit == "ns"})
+
+
+def _series(runs: list[Result]) -> Table:
+    rows = [_which(run) | {name: values[i].item() for name, values in run.series.items()}
+            for run in runs for i in range(len(run.series.get("to_s", ())))]
+    return _table("series", rows, {"from_s": "s", "to_s": "s"} | dict.fromkeys(names.TIMES, "ns"))
 
 
 def comparison_tables(comparison: Comparison) -> dict[str, Table]:

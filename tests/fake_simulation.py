@@ -22,7 +22,7 @@ class Simulation:
     raises = None          # raised by run
     made = []              # (policy, seed) of each instance
 
-    def __init__(self, scenario, policy="stage0", *, seed=None):
+    def __init__(self, scenario, policy="stage0", *, seed=None, record=False):
         name = getattr(policy, "name", policy)
         if name not in POLICIES:
             raise PolicyError(f"unknown policy {name!r}")
@@ -30,7 +30,7 @@ class Simulation:
         self.seed = scenario.seed if seed is None else seed
         self.made.append((name, self.seed))
 
-    def run(self, seconds=None, *, progress=None, exports=None):
+    def run(self, seconds=None, *, progress=None, exports=None, interval=None):
         done, partial = 0, False
         try:
             while done < 10:

@@ -37,7 +37,7 @@ def after():
 
 def test_targets_of_512m_are_5_11_22(after):
     simulation, c = after
-    sizes = simulation.view("hist_batch")
+    sizes = simulation.view("hist_flush_batch_size")
     assert set(np.argsort(sizes)[-3:]) == {5, 11, 22}
     assert sizes[[5, 11, 22]].sum() > 0.95 * sizes.sum()
     assert c["folios_batched"] / c["flush_batches"] == pytest.approx(38 / 3, rel=0.02)
@@ -45,7 +45,7 @@ def test_targets_of_512m_are_5_11_22(after):
 
 def test_targets_of_32m_are_1_2_5_11_22():
     simulation, c = run("stage5", limit="32M", size="64M", cpus=1, seconds=0.2)
-    sizes = simulation.view("hist_batch")
+    sizes = simulation.view("hist_flush_batch_size")
     assert set(np.argsort(sizes)[-5:]) == {1, 2, 5, 11, 22}
     assert c["folios_batched"] / c["flush_batches"] == pytest.approx(8.2, rel=0.02)
 
@@ -160,7 +160,7 @@ def test_idle_cpus_in_lazy_tlb_mode_are_skipped():
     """Finding 9: the owner sleeps for the disk, its CPU is idle, and the flush has nobody to ask.  The
     measured kernel counted the targets of the mask, so the counter does."""
     simulation, c = run("stage0", cpus=8, seconds=0.5, swap={"kind": "ssd", "size": "1536M"})
-    targets = simulation.view("hist_targets")
+    targets = simulation.view("hist_targets_per_flush")
     assert targets[0] > 0.2 * targets.sum()
     assert c["tlb_shootdowns"] < 0.9 * c["tlb_flushes"]
     asked = (targets * np.arange(len(targets))).sum()

@@ -29,7 +29,14 @@ def results():
 
 
 @pytest.fixture(scope="module")
-def hard(results):
+def recorded():
+    """Runs that hold what every kind of picture shows."""
+    return [simulate("batch-tlb-flush", policy, seconds=0.04, record=True, interval=0.005)
+            for policy in ("stage0", "stage5")]
+
+
+@pytest.fixture(scope="module")
+def hard(results, recorded):
     """Long and hostile names, many policies, many CPUs."""
     a, b = results
     wide = {"targets_per_flush": np.arange(512), "flush_batch_size": np.arange(33)}
@@ -39,7 +46,9 @@ def hard(results):
             "one": [b], "no batch": [a],
             "512": [dataclasses.replace(r, histograms=wide) for r in results],
             "scenarios": [a, dataclasses.replace(b, scenario=b.scenario.replace(name="other" * 30))],
-            "seeds": [dataclasses.replace(r, seed=s) for r in results for s in (1, 2)]}
+            "seeds": [dataclasses.replace(r, seed=s) for r in results for s in (1, 2)],
+            "recorded": recorded, "many recorded": [dataclasses.replace(r, policy=p) for r, p in zip(
+                recorded * 3, ["stage0", "long" * 20, "v2:3", "v4:5", "mine", "$x"], strict=True)]}
 
 
 def texts(figure):
@@ -84,7 +93,7 @@ def test_layout(results, kind):
     assert "simulated" in title and "batch-tlb-flush: 0.05 s" in title
 
 
-@pytest.mark.parametrize("case", ["five", "one", "no batch", "512", "scenarios", "seeds"])
+@pytest.mark.parametrize("case", ["five", "one", "no batch", "512", "scenarios", "seeds", "recorded", "many recorded"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_layout_of_hard_cases(hard, kind, case):
     check_layout(plots.plot(hard[case], kind))
@@ -108,6 +117,55 @@ def test_the_bars_are_the_numbers(results):
     rare = dataclasses.replace(results[1], histograms={"targets_per_flush": np.array([0, 5000, 4000, 0, 1])})
     axes = plots.plot(rare, "targets").axes[0]
     assert "; up to 4, each below 0.1%" in axes.get_xlabel() and axes.get_xlim()[1] < 3
+
+
+def test_the_curves_are_the_percentiles(recorded):
+    figure = plots.plot(recorded, "latency")
+    assert [axes.get_title(loc="left").split("\n")[-1] for axes in figure.axes] == [
+        "direct reclaim", "flush that is sent to others", "page fault"]
+    line = figure.axes[0].lines[0]
+    x, y = line.get_xdata(), line.get_ydata()
+    for q in (50, 99):
+        reached = x[np.argmax(y >= q - 1e-9)] * 1e9
+        assert reached == pytest.approx(recorded[0].percentile("direct_reclaim_latency", q) + 1)
+    assert "nothing to show" in str(texts(plots.plot(recorded[0].__class__(
+        recorded[0].scenario, "p", 1, {}), "unmapped")))
+
+
+def test_bars_of_causes_and_payers(recorded):
+    widths = [bar.get_width() for bar in plots.plot(recorded, "causes").axes[0].patches]
+    for result in recorded:
+        for value in result.flushes["remote"]:
+            assert not value or any(width == pytest.approx(value / result.seconds) for width in widths)
+    widths = [bar.get_width() for bar in plots.plot(recorded, "payers").axes[0].patches]
+    assert any(width == pytest.approx(recorded[0].flushes["wait"].sum() / 1e6 / 0.04) for width in widths)
+
+
+def test_the_timeline_is_the_series(recorded):
+    axes = plots.plot(recorded, "timeline").axes
+    values, edges, _ = axes[1].patches[0].get_data()
+    assert np.allclose(values * 0.005, recorded[0].series["pgsteal_anon"]) and edges[-1] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("policy", ["stage0", "stage5"])
+def test_anatomy(policy, tmp_path):
+    from reclaim.anatomy import anatomy
+    flush = anatomy("batch-tlb-flush", policy)
+    flush.spinners.append((15, flush.began, flush.ended))
+    figure = plots.plot_anatomy(flush, "$x^{$ " + "long" * 30)
+    check_layout(figure)
+    ends = {round(bar.get_x() + bar.get_width(), 9) for bar in figure.axes[0].patches}
+    assert {round((target.left - flush.began) / 1e6, 9) for target in flush.targets} <= ends
+    plots.save(figure, tmp_path / "x.svg")
+
+
+def test_anatomy_of_many_cpus():
+    from reclaim.anatomy import Flush, Target
+    flush = Flush(0, "copy_on_write", 0, 10**8, 0, 10**7, 10**7, 2 * 10**7, 2 * 10**7, [
+        Target(cpu, 0, cpu * 10**6, cpu * 10**6 + 10, cpu * 10**6 + 1000, cpu * 10**6 + 10**5, 1) for cpu in range(1, 300)])
+    figure = plots.plot_anatomy(flush)
+    check_layout(figure)
+    assert "266 more CPUs are not shown" in figure.axes[0].get_title(loc="left")
 
 
 def test_series_differ_without_their_hue():
@@ -165,7 +223,7 @@ def test_plot_command(results, tmp_path, capsys):
     assert main(["plot", *files, "-o", str(out), "--kind", "targets"]) == 0
     assert ET.parse(out).getroot().tag.endswith("svg") and capsys.readouterr().out == f"{out}\n"
     assert main(["plot", "--kind", "help", "-o", "x"]) == 0
-    assert {*KINDS, "grid"} == {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert {*KINDS, "anatomy", "grid"} == {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 
 def test_without_matplotlib(results, tmp_path, monkeypatch, capsys):
@@ -298,7 +356,7 @@ def test_report(comparison):
                  "Not stated there, chosen here: the swap device", comparison.before.runs[0].digest,
                  "flush per-folio", "--policy stage5 --seed 2 -o after-2.json", "Warning: 2 seeds", "vm16"):
         assert part in words, part
-    assert text.count('<svg') == 4 and text.count('role="img" aria-label="') == 4
+    assert text.count('<svg') == 8 and text.count('role="img" aria-label="') == 8
     for row in comparison.rows:
         assert row.metric in words
     assert report.page(comparison) == (text, [])      # the same bytes again
@@ -370,7 +428,7 @@ def test_in_a_browser(comparison, tmp_path, width):
             f"--window-size={width},1000"]
     done = subprocess.run([*base, "--dump-dom", f"file://{probe}"], capture_output=True, text=True,
                           timeout=120)
-    assert "probe [true,0,4]" in done.stdout
+    assert "probe [true,0,8]" in done.stdout
     subprocess.run([*base, f"--screenshot={shot}", f"file://{path}"], capture_output=True, timeout=120,
                    check=True)
     import matplotlib.image

@@ -130,7 +130,7 @@ def test_batching_never_flushes_more_than_once_per_batch():
 
 @pytest.mark.parametrize("n", [1, 2, 5, 16, 31])
 def test_batches_hold_at_most_n(n):
-    hist = run(BatchFlush(n)).view("hist_batch")
+    hist = run(BatchFlush(n)).view("hist_flush_batch_size")
     assert hist[n] > 0
     assert hist[n + 1:].sum() == 0
 

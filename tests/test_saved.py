@@ -315,7 +315,7 @@ def test_run_checks_the_name_before_the_work(capsys, tmp_path):
 
 def test_tables(result):
     tables = result.tables()
-    assert list(tables) == ["counters", "times", *result.histograms]
+    assert list(tables) == ["counters", "times", "percentiles", "causes", *result.histograms]
     row = tables["counters"].array[0]
     assert row["pgsteal_anon"] == result.counters["pgsteal_anon"] and row["policy"] == "stage5"
     times = tables["times"]

@@ -37,6 +37,15 @@ def known_policy(world, policy: dict) -> dict:
     return policy | {"flush_every": min(policy["flush_every"], 31)} if world.lru else policy
 
 
+def meters(sim) -> tuple[dict, dict]:
+    """The core's meters in the form of the twin's."""
+    histograms = {row[0]: {i: n for i, n in enumerate(sim.view(f"hist_{row[0]}").tolist()) if n}
+                  for row in names.HISTOGRAMS}
+    rows = sim.view("flushes").reshape(len(names.CAUSES), -1).tolist()
+    return histograms, {cause[0]: {meter[0]: n for meter, n in zip(names.FLUSH_METERS, row, strict=True) if n}
+                        for cause, row in zip(names.CAUSES, rows, strict=True)}
+
+
 def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: int = 1 << 50,
             stage: str | None = None, check: bool = True, met: set[str] | None = None) -> int:
     """Run both; fail at the first row, counter or column that differs.
@@ -48,7 +57,8 @@ def compare(world, policy: dict, *, actions: int = 3000, chunk: int = 500, end: 
     int : actions made.
     """
     policy = known_policy(world, policy)
-    sim = Simulation(world, stage or core_policy(policy))
+    # what is recorded on request is compared in every other world
+    sim = Simulation(world, stage or core_policy(policy), record=bool(world.seed % 2))
     twin = Reference(world, policy)
     made = 0
     while made < actions:
@@ -82,7 +92,7 @@ class Recorded:
         while len(rows) < actions and (row := _twin_act(twin, end)) is not None:
             rows.append(tuple(map(int, row)))
         self.rows = np.array(rows, dtype=np.int64).reshape(-1, 5)
-        self.values = twin.counters(), list(twin.columns()), twin.digest()
+        self.values = twin.counters(), list(twin.columns()), twin.digest(), twin.meters(False)
         self.ended = _twin_act(twin, end) is None
 
     def counters(self):
@@ -93,6 +103,10 @@ class Recorded:
 
     def digest(self):
         return self.values[2]
+
+    def meters(self, detail=True):
+        assert not detail, "of a core that records only what is always recorded"
+        return self.values[3]
 
 
 def compare_recorded(world, policy: dict, twin: Recorded, *, chunk: int = 200) -> int:
@@ -124,9 +138,12 @@ def _twin_act(twin, end):
 
 
 def assert_same(sim, twin) -> None:
-    """Counters, columns and digest."""
+    """Counters, meters, columns and digest."""
     counters = dict(zip(names.COUNTERS, sim.view("counter").tolist(), strict=True))
     assert counters == twin.counters()
+    for got, want in zip(meters(sim), twin.meters(sim.record), strict=True):
+        for name, of in want.items():
+            assert got[name] == of, f"{name}: core {got[name]}, twin {of}"
     for (name, got), (twin_name, want) in zip(sim.columns(), twin.columns(), strict=True):
         assert name == twin_name
         assert len(got) == len(want), f"{name}: {len(got)} values, twin {len(want)}"

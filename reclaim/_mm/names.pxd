@@ -355,6 +355,53 @@ cdef enum:   # event
     EV_lock_wait_end = 33
     EV_NR = 34
 
+cdef enum:   # histogram
+    HI_flush_batch_size = 0
+    HI_targets_per_flush = 1
+    HI_shrink_list_length = 2
+    HI_flush_latency = 3
+    HI_direct_reclaim_latency = 4
+    HI_requests_per_ipi = 5
+    HI_fault_latency = 6
+    HI_unmapped_written = 7
+    HI_unmapped_freed = 8
+    HI_unmapped_put_back = 9
+    HI_unmapped_mapped = 10
+    HI_NR = 11
+
+cdef enum:   # cause
+    CA_batch = 0
+    CA_dirty_folio = 1
+    CA_free = 2
+    CA_list_end = 3
+    CA_unmap = 4
+    CA_pending = 5
+    CA_copy_on_write = 6
+    CA_madvise = 7
+    CA_exit = 8
+    CA_munmap = 9
+    CA_mprotect = 10
+    CA_mremap = 11
+    CA_other = 12
+    CA_NR = 13
+
+cdef enum:   # flush_meter
+    FM_flushes = 0
+    FM_remote = 1
+    FM_targets = 2
+    FM_ipis = 3
+    FM_elapsed = 4
+    FM_send = 5
+    FM_own = 6
+    FM_wait = 7
+    FM_flushed_all = 8
+    FM_flushed_pages = 9
+    FM_flushed_nothing = 10
+    FM_interrupt = 11
+    FM_spin = 12
+    FM_sleep = 13
+    FM_NR = 14
+
 cdef enum:   # folio_flag
     PG_locked = 1
     PG_lru = 2
@@ -366,3 +413,8 @@ cdef enum:   # folio_flag
     PG_reclaim = 128
     PG_workingset = 256
     PG_waiters = 512
+
+cdef enum:   # buckets of a histogram of times
+    LOG2_SUB_BITS = 3
+    LOG2_BUCKETS = 336
+    HI_OF_TIMES = 2008

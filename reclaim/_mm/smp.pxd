@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
+from reclaim._mm.meters cimport flush_begins, flush_sent
 from reclaim._mm.tlb cimport *
 
 
@@ -36,6 +37,7 @@ cdef inline void step_FL_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     p.fl_scan = 0
     p.fl_n = 0
     p.fl_trim = 0
+    flush_begins(m, p, t)
     if batch:
         source = m.ubc_mask + <int64_t>p.current * words
         p.fl_gen = -1
@@ -96,6 +98,7 @@ cdef inline void step_FL_QUEUE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if q.q_head < 0:
         q.q_head = m.c
         mask_set(m.fl_ipi + <int64_t>m.c * words, j)
+        p.fl_ipis += 1
     else:
         m.csd_next[<int64_t>j * m.w.nr_cpus + q.q_tail] = <int16_t>m.c
     q.q_tail = m.c
@@ -108,8 +111,6 @@ cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t socket = m.c // m.w.cpus_per_socket
     cdef int32_t j = mask_next(ipi, words, 0)
     cdef int64_t sent = m.w.cost[CO_flush_fixed], at
-    if p.fl_mm < 0:
-        m.hist_targets[p.fl_n] += 1
     while j >= 0:
         sent += m.w.cost[CO_ipi_send]
         at = m.now + sent + m.w.cost[CO_ipi_delivery if j // m.w.cpus_per_socket == socket
@@ -121,6 +122,7 @@ cdef inline void step_FL_SEND(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             rekey(m, j)
         j = mask_next(ipi, words, j + 1)
     spend(m, TM_flush, sent)
+    flush_sent(m, p, t)
     if (mask_test(m.fl_mask + <int64_t>m.c * words, m.c) and not p.is_lazy
             and (p.fl_mm < 0 or p.loaded_mm == p.fl_mm)):
         t.step = ST_FL_LOCAL

@@ -14,6 +14,7 @@ cdef extern from *:
     #define RECLAIM_PTE_RO (((uint64_t)1) << 63)
     #define RECLAIM_PTE_PAGE (RECLAIM_PTE_RO | 1 << 7)
     static inline int reclaim_ctz64(uint64_t x) { return __builtin_ctzll(x); }
+    static inline int reclaim_log2_64(uint64_t x) { return 63 - __builtin_clzll(x); }
     /* the asm: gcc drops calls of functions that only prefetch, as if they were pure */
     #define reclaim_prefetch(p) do { __builtin_prefetch(p); __asm__ volatile(""); } while (0)
     """
@@ -22,6 +23,7 @@ cdef extern from *:
     int64_t INF "RECLAIM_INF"             # a time that never comes
     int64_t LEAF_INF "RECLAIM_LEAF_INF"
     int ctz64 "reclaim_ctz64"(uint64_t x) noexcept nogil
+    int log2_64 "reclaim_log2_64"(uint64_t x) noexcept nogil
     void prefetch "reclaim_prefetch"(const void *p) noexcept nogil
     bint unlikely(bint x) noexcept nogil        # of Cython's own: keeps the other path straight
 
@@ -172,7 +174,9 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint32_t apic_timer_irqs
     uint8_t balance_long      # the balancer found nothing to do last time: it waits twice as long
     uint8_t balance_failed    # how often in a row it found work and no task that it might move
-    uint8_t pad[46]
+    uint16_t fl_ipis          # meters: IPIs that it is to send
+    uint8_t pad[36]
+    int64_t lock_since        # meters: when it began to spin for a lock
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -288,8 +292,16 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
     uint8_t sleep_on
     uint8_t call              # the PASS_ kind of the system call on its mm that it is in, or 0
-    uint8_t pad[1]
+    uint8_t fl_cause          # meters, that no step reads: of its last flush, ...
     uint16_t v_tables         # page-table pages that go with the next flush
+    int64_t fl_began          # ... when that began, ...
+    int64_t fl_spent          # ... what its CPU had spent on and waited for flushes before, ...
+    int64_t fl_waited
+    int64_t fl_own            # ... and what this one's own TLB took
+    int64_t f_began           # its fault
+    int64_t r_began           # its direct reclaim
+    int64_t wait_since        # its sleep for a folio
+    uint8_t pad3[8]
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -501,8 +513,12 @@ cdef struct machine:
     # meters, in the arena too
     int64_t *counter
     int64_t *time             # [cpu][category]
-    int64_t *hist_batch       # [33]
-    int64_t *hist_targets     # [nr_cpus]
+    int64_t *hist[HI_NR]      # counts by bucket
+    int32_t hist_last[HI_NR]  # the last bucket
+    int64_t *flushes          # [cause][meter]
+    int64_t *unmapped_at      # [folio]: -1 unless it waits unmapped; with `detail` only
+    int32_t detail            # record=True
+    uint8_t cause_of[256]     # by the step that a flush goes on to
     # read-only inputs
     const pass_t *passes
     const uint32_t *trace

@@ -10,6 +10,7 @@ from reclaim._policy cimport *
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
+from reclaim._mm.meters cimport record
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport mask_any_but, mm_mask
@@ -33,6 +34,7 @@ cdef inline void snapshot_refaults(machine *m) noexcept nogil:
 cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_free_mem_cgroup_pages"""
     m.counter[CN_direct_reclaims] += 1
+    t.r_began = m.now
     t.prio = DEF_PRIORITY
     t.sc_reclaimed = 0
     t.full_walk = 0
@@ -60,6 +62,7 @@ cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
                 t.skipped_deact = 0
                 return
     snapshot_refaults(m)
+    record(m, HI_direct_reclaim_latency, m.now - t.r_began)
     t.c_reclaimed = t.sc_reclaimed
     t.step = ST_C_AFTER
 
@@ -190,6 +193,7 @@ cdef inline int step_S_PLAN(machine *m, cpu_t *p, task_t *t, Policies s) except 
     t.plan_defer = plan_bits(defer, v.nr)
     t.plan_flush = plan_bits(flush_after, v.nr)
     m.counter[CN_shrink_folio_list_calls] += 1
+    record(m, HI_shrink_list_length, v.nr)
     t.nr_pageout = 0
     t.nr_activate = 0
     t.reclaimed_local = 0
@@ -579,7 +583,7 @@ cdef inline void batch_done(task_t *t) noexcept nogil:
 cdef inline void step_B_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     m.counter[CN_flush_batches] += 1
     m.counter[CN_folios_batched] += t.nr_flush
-    m.hist_batch[t.nr_flush] += 1
+    record(m, HI_flush_batch_size, t.nr_flush)
     t.in_batch = 1
     t.b_i = 0
     t.b_w = 0

@@ -19,6 +19,7 @@ from .invariants import Invariants
 from .lists import Classic
 from .machine import Machine
 from .memory import Memory
+from .meters import Meters
 from .pool import Pool
 from .rows import NUMBER
 from .sched import Sched
@@ -36,7 +37,7 @@ BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
 class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host, Zap,
-                Calls, Generations, GenerationInvariants, CallInvariants, Digest, Invariants):
+                Calls, Generations, GenerationInvariants, CallInvariants, Digest, Invariants, Meters):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):

@@ -68,7 +68,9 @@ class Machine:
         self.row, self.c = row, c
         t = c.current
         granted = c.granted if not c.in_irq else None
+        before = self.meter_before(row, c, t)
         self.steps[row](c, t)
+        self.meter_after(row, c, t, before)
         if granted is not None and c.granted is granted:    # handed over, no longer mapped
             c.granted = None
             self.unlock(granted)

@@ -368,7 +368,6 @@ class Shrink:
         n = len(t.flush_folios)
         self.counter["flush_batches"] += 1
         self.counter["folios_batched"] += n
-        self.batch_size[n] += 1
         t.in_batch, t.b_i, t.b_w = 1, 0, 0
         t.folio = None
         if self.policy["keeps_locks"]:

@@ -115,7 +115,8 @@ class Cpu(Stream):
                  "fl_mm", "fl_vp", "fl_nr", "fl_tables", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted",
                  "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left",
-                 "balance_at", "balance_long", "balance_failed")
+                 "balance_at", "balance_long", "balance_failed",
+                 "spins_since")     # of the meters
 
     def __init__(self, nr, world):
         self.nr = nr
@@ -181,7 +182,8 @@ class Task(Stream):
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
                  "call", "mmap", "phase", "v_at", "v_lo", "v_hi", "v_nr", "v_tables", "v_last", "v_next",
                  "v_new",
-                 "batched", "batched_ret", "plug")
+                 "batched", "batched_ret", "plug",
+                 "fl_cause", "fl_began", "fl_times", "fl_own", "f_began", "r_began", "wait_since")  # of the meters
 
     def __init__(self, nr, world, mm):
         self.nr, self.mm = nr, mm
@@ -321,7 +323,8 @@ class State:
         self.counter = dict.fromkeys(names.COUNTERS, 0)
         self.time = {cat: [0] * world.nr_cpus for cat in names.TIMES}
         self.cost = dict(zip(names.COSTS, (int(x) for x in world.costs)))
-        self.batch_size = [0] * (BATCH + 1)
+        self.unmapped = {}          # folio -> since when it waits unmapped; of the meters
+        self.start_meters()
         self.alive = len(self.tasks)
         self.lost = []              # folios of the policy that drops the remainder; for check() only
         for task in self.tasks:

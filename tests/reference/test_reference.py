@@ -177,7 +177,7 @@ def test_the_shape_of_the_results():
     assert tuple(machine.counters()) == names.COUNTERS
     assert tuple(machine.times()) == names.TIMES
     assert len(machine.digest()) == 64
-    assert sum(n * k for n, k in enumerate(machine.batch_size)) == machine.counters()["folios_batched"]
+    assert sum(n * k for n, k in machine.histogram["flush_batch_size"].items()) == machine.counters()["folios_batched"]
     assert machine.counters()["pgsteal_anon"] > 0
 
 
