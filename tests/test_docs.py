@@ -28,6 +28,10 @@ LANGUAGES = {"sh", "python", "toml", "pycon", "cython", "text", "{toctree}", "{e
 README_TOP = "reclaim compare batch-tlb-flush --seconds 0.01"
 # Programs that other tests run: tests/test_policies.py builds and runs those of this page.
 ELSEWHERE = {"policies.md": "python"}
+# What the commands of a page leave behind, at least.
+MADE = {"README.md": {"per-page.svg", "report.html", "grid.svg", "real.jsonl"},
+        "results.md": {"before.json", "after.json", "time.svg", "pages.png", "grid.svg", "report.html", "small.html"},
+        "tutorial.md": {"pages.svg", "report.html"}, "howto.md": {"mine.toml", "grid.svg", "lost.json", "result.json"}}
 
 
 def blocks(page):
@@ -93,6 +97,7 @@ def test_commands_and_programs_run(page, tmp_path, monkeypatch, capsys):
             runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
             runner.run(test)
             assert runner.failures == 0, capsys.readouterr().out
+    assert MADE.get(page.name, set()) <= {path.name for path in tmp_path.iterdir() if path.stat().st_size}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
