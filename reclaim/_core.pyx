@@ -1169,7 +1169,7 @@ cdef class Core:
         self.running = True
         try:
             while made < actions:
-                c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1))
+                c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1)) if m.tree[1] != LEAF_INF else 0   # nobody's
                 hand = m.cpu[c].hand
                 called = m.cpu[c].fl_n
                 why = self.loop_checked(end, 1) if self.checked or m.detail else self.loop(end, 1)

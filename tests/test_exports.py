@@ -176,8 +176,8 @@ def test_events_are_what_the_counters_count(traced):
     assert (local == -1).sum() == counter["nr_tlb_local_flush_all"]
     assert local[local > 0].sum() == counter["nr_tlb_local_flush_one"]
     assert (functions["v"][:, 0] >= 0).sum() == counter["nr_tlb_remote_flush_received"]
-    targets = counter["arch_tlbbatch_flush_targets"] + counter["flush_mm_targets"]
-    assert n["csd_queue_cpu"] == targets
+    requests = [row[0] for row in names.FLUSH_METERS].index("targets")
+    assert n["csd_queue_cpu"] == sim.view("flushes").reshape(len(names.CAUSES), -1)[:, requests].sum()
     assert n["sched_migrate_task"] == counter["migrations"]
     assert (of["sched_switch"]["v"][:, 1] >= 0).sum() <= counter["context_switches"]    # or it picks the same
     assert n["local_timer_entry"] >= counter["ticks"]

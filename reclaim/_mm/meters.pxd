@@ -4,6 +4,7 @@
 # on is called by the steps; the rest, of a simulation with record=True, stands around each step in the loop that
 # makes one step at a time (Core.metered_step), so that other runs do not have it in their way at all.
 
+from libc.string cimport memset
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from reclaim._mm.names cimport *
@@ -67,6 +68,7 @@ cdef inline bint shrinks(int step) noexcept nogil:
 
 cdef inline void meter_before(machine *m, cpu_t *p, int step, before_t *b) noexcept nogil:
     cdef const task_t *t = &m.task[p.current] if p.current >= 0 else NULL
+    memset(b, 0, sizeof(before_t))
     b.spins = p.mode == CPU_SPIN_LOCK
     if step == ST_Q_FUNC:
         b.cost = p.irq_cost

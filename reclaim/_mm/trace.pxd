@@ -230,12 +230,21 @@ cdef inline void trace_irq(machine *m, tracer_t *x, int step) noexcept nogil:
         q.irq = EV_irq_handler_exit
     if step == ST_Q_ENTRY or step == ST_T_TICK or step == ST_T_TIMER or step == ST_IO_ENTRY:
         note(m, x, q.irq - 1, 0, 0)                   # each entry stands before its exit in EVENTS
+        if step == ST_T_TICK:
+            trace_balanced(m, x)
     elif step == ST_Q_EXIT and q.irq:
         tell(m, x, q.irq, m.now + x.irq_cost, x.current)
         q.irq = 0
 
 
 # --- the scheduler
+
+cdef inline void trace_balanced(machine *m, tracer_t *x) noexcept nogil:
+    """What the balancer of a tick pulled stands in the CPU's run queue."""
+    cdef int32_t u = m.cpu[x.c].rq_head
+    while u >= 0:
+        trace_moved(m, x, u)
+        u = m.task[u].rq_next
 
 cdef inline void trace_moved(machine *m, tracer_t *x, int32_t u) noexcept nogil:
     cdef event_t *e

@@ -279,6 +279,13 @@ class Traced(Reference):
             self.tell("sched_migrate_task", n.nr, home[n.nr], c.nr)
         return n
 
+    def balance(self, c):
+        home = {u.nr: u.cpu for j in self.cpus for u in j.runqueue}
+        super().balance(c)
+        for u in c.runqueue:
+            if home[u.nr] != c.nr:
+                self.tell("sched_migrate_task", u.nr, home[u.nr], c.nr)
+
     def unlazy(self, c):
         stamp = c.tlb_stamp
         super().unlazy(c)
