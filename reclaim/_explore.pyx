@@ -26,6 +26,7 @@ from reclaim._mm.tlb cimport *
 from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.sched cimport block, folio_unlock, rq_append, wake_task
 from reclaim._mm.smp cimport flush, irq_entry_step
+from reclaim._mm.mmap cimport move_from
 from reclaim._mm.ghost cimport *
 from reclaim._mm.rng cimport rng_below, rng_draw, rng_mix
 
@@ -66,9 +67,13 @@ cdef enum:
     MV_FRAME_GIVE = 17
     MV_START = 19             # the start: a: pages that the slots hold too; b: that no TLB holds
     MV_TICK = 18              # CPU a's task, which has nothing left to do, gives way to one that has
+    MV_PROTECT = 20           # CPU a's task takes the right to write page b
+    MV_UNMAP = 21             # ... unmaps it
+    MV_MOVE = 22              # ... moves it
 
 MOVES = ("step", "ipi", "io", "timer", "read", "write", "zap", "pin", "dma", "unpin", "migrate",
-         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start")
+         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start",
+         "protect", "munmap", "mremap")
 
 cdef enum:                    # classes of environment actions, as bits
     ENV_PIN = 1
@@ -78,8 +83,24 @@ cdef enum:                    # classes of environment actions, as bits
     ENV_SPECULATE = 16
     ENV_SLOTS = 32
     ENV_REUSE = 64
+    ENV_PROTECT = 128
+    ENV_UNMAP = 256
+    ENV_MOVE = 512
+    ENV_CALLS = ENV_PROTECT | ENV_UNMAP | ENV_MOVE      # system calls that take the mmap_lock to write
 
-ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse")
+ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse", "write-protect", "munmap",
+                "mremap")
+
+# The passes of a program that are such calls, in the order of setup["calls"].
+cdef enum:
+    CALL_ZAP = 0
+    CALL_PROTECT = 1
+    CALL_UNPROTECT = 2
+    CALL_UNMAP = 3
+    CALL_MOVE = 4
+    NR_CALLS = 5
+
+CALLS = ("zap", "protect", "unprotect", "munmap", "mremap")
 
 # Defects that can be planted: what a broken kernel does in place of a row.  Bits, in this order.
 DEFECTS = (
@@ -111,6 +132,7 @@ DEFECTS = (
     "no-recheck-in-fault",
     "lock-leak",
     "no-trylock",
+    "no-revoke-flush",
 )
 
 cdef enum:
@@ -142,6 +164,7 @@ cdef enum:
     DF_NO_FAULT_RECHECK = 1 << 25
     DF_LOCK_LEAK = 1 << 26
     DF_NO_TRYLOCK = 1 << 27
+    DF_NO_REVOKE_FLUSH = 1 << 28
 
 cdef struct extra_t:          # of a state, beside tables and ghosts: what may still happen
     int8_t rounds[MAX_TASKS]          # shrink_folio_list calls that a reclaimer still makes
@@ -158,6 +181,7 @@ cdef struct extra_t:          # of a state, beside tables and ghosts: what may s
     int8_t pinned_vp
     int8_t slot                       # taken + 1
     int8_t frame                      # taken + 1
+    int8_t moved                      # some page was to be: its new place may be accessed
     uint64_t saved_mask               # what a planted defect remembers
     uint64_t saved_pte
 
@@ -280,7 +304,7 @@ cdef inline void put_pte(pen_t *k, uint64_t pte) noexcept nogil:
 
 cdef inline int actor_of(int mv) noexcept nogil:
     cdef int kind = mv >> 8, a = mv >> 4 & 15
-    if kind == MV_STEP or kind == MV_READ or kind == MV_WRITE or kind == MV_ZAP or kind == MV_TICK:
+    if kind == MV_STEP or kind == MV_READ or kind == MV_WRITE or kind == MV_ZAP or kind >= MV_TICK and kind != MV_START:
         return a
     if kind == MV_IPI or kind == MV_IO or kind == MV_TIMER:
         return MAX_CPUS + a
@@ -317,6 +341,9 @@ cdef class Explorer:
     cdef Py_ssize_t policy_offset, policy_bytes
     cdef uint32_t environment
     cdef uint32_t defects
+    cdef int rows                     # passes of each page in a program, ...
+    cdef int row_of[NR_CALLS]         # ... and which of them is this call, or -1
+    cdef uint8_t owned[MAX_VPS]       # the page is mapped at the root
     cdef uint8_t private[256]         # by step: nobody else notices it
     cdef uint16_t live[256]           # by step: which fields of a task count
     cdef uint64_t code[128]           # MAX_CODE bytes
@@ -347,6 +374,9 @@ cdef class Explorer:
         self.g.strict = setup["strict"]
         self.defects = setup["defects"]
         self.traced = -1
+        self.rows = len(setup["calls"])
+        for i, name in enumerate(CALLS):
+            self.row_of[i] = setup["calls"].index(name) if name in setup["calls"] else -1
         self.reduce = setup.get("reduce", True)
         self.symmetry = setup.get("symmetry", True)
         self._allocate(setup)
@@ -460,6 +490,7 @@ cdef class Explorer:
             self.policy_bytes = last - first
 
     def _classify(self):
+        cdef int32_t j
         for i, name in enumerate(names.STEPS):
             self.live[i] = _LIVE.get(name, 0)
             self.private[i] = name in _PRIVATE
@@ -467,11 +498,14 @@ cdef class Explorer:
         if self.core.in_python:                 # it may look at flags
             self.private[steps["S_PLAN"]] = 0
         if self.environment & ENV_MIGRATE:      # need_resched is set from outside
-            self.private[steps["S_NEXT"]] = 0
+            self.private[steps["S_NEXT"]] = self.private[steps["V_MORE"]] = 0
         if self.environment & ENV_PIN:
             self.private[steps["S_PIN"]] = 0
         if not self.m.w.swap_sync:              # completions end write-back
             self.private[steps["S_WB"]] = 0
+        for j in range(self.m.w.nr_mms):
+            if self.m.mm[j].locks:              # faults give the mmap_lock back
+                self.private[steps["F_DONE"]] = 0
 
     def _initial(self, setup):
         """Everything mapped and in the TLBs, the reclaimers about to plan their lists.
@@ -524,6 +558,7 @@ cdef class Explorer:
             self.g.frame[f].content = GARBAGE
         for vp, page in enumerate(setup["pages"]):
             self.x.reads[vp] = self.x.writes[vp] = 0
+            self.owned[vp] = page
             if not page:
                 continue
             self.x.reads[vp] = setup["reads"]
@@ -672,7 +707,7 @@ cdef class Explorer:
 
     cdef inline bint finished(self, const task_t *t) noexcept nogil:
         """In user mode, with nothing left to do."""
-        cdef int16_t moves[2 * MAX_VPS + MAX_VPS]
+        cdef int16_t moves[6 * MAX_VPS]
         return t.step == ST_TOUCH and not t.have and self.accesses(moves, 0, 0, t) == 0
 
     cdef bint waits_for_cpu(self, const cpu_t *p) noexcept nogil:
@@ -684,19 +719,42 @@ cdef class Explorer:
             u = self.m.task[u].rq_next
         return False
 
+    cdef inline int32_t budget(self, int32_t vp) noexcept nogil:
+        """The page whose budget an access of this one spends: both places of a page that moves share one."""
+        return vp & ~1 if self.environment & ENV_MOVE else vp
+
     cdef inline int accesses(self, int16_t *out, int n, int32_t c, const task_t *t) noexcept nogil:
         cdef const mm_t *mm = &self.m.mm[t.mm]
-        cdef int32_t vp
+        cdef int32_t vp, b
         for vp in range(mm.base, mm.base + mm.nr_pages):
-            if self.x.reads[vp] > 0:
+            b = self.budget(vp)
+            if self.x.reads[b] > 0 and (b == vp or self.x.moved):
                 out[n] = move(MV_READ, c, vp)
                 n += 1
-            if self.x.writes[vp] > 0:
+            if self.x.writes[b] > 0 and (b == vp or self.x.moved):
                 out[n] = move(MV_WRITE, c, vp)
                 n += 1
-            if self.environment & ENV_ZAP and self.x.actions > 0:
-                out[n] = move(MV_ZAP, c, vp)
-                n += 1
+            if self.environment & (ENV_ZAP | ENV_CALLS) and self.x.actions > 0:
+                n = self.calls(out, n, c, vp)
+        return n
+
+    cdef inline int calls(self, int16_t *out, int n, int32_t c, int32_t vp) noexcept nogil:
+        """System calls on the page."""
+        cdef uint32_t env = self.environment
+        if env & ENV_ZAP:
+            out[n] = move(MV_ZAP, c, vp)
+            n += 1
+        if not env & ENV_CALLS or not (self.owned[vp] or pte_kind_of(self.m.pte[vp]) != PTE_NONE):
+            return n
+        if env & ENV_PROTECT and not self.m.pte[vp] & PTE_RO:
+            out[n] = move(MV_PROTECT, c, vp)
+            n += 1
+        if env & ENV_UNMAP:
+            out[n] = move(MV_UNMAP, c, vp)
+            n += 1
+        if env & ENV_MOVE:
+            out[n] = move(MV_MOVE, c, vp)
+            n += 1
         return n
 
     cdef int environment_moves(self, int16_t *out, int n) noexcept nogil:
@@ -836,10 +894,11 @@ cdef class Explorer:
 
     cdef int access(self, int32_t c, int32_t vp, bint write) except -1 nogil:
         cdef task_t *t = &self.m.task[self.m.cpu[c].current]
+        cdef int32_t b = self.budget(vp)
         if write:
-            self.x.writes[vp] = self.x.writes[vp] - 1
+            self.x.writes[b] = self.x.writes[b] - 1
         else:
-            self.x.reads[vp] = self.x.reads[vp] - 1
+            self.x.reads[b] = self.x.reads[b] - 1
         t.have = 1
         t.vp = vp
         t.write = write
@@ -859,7 +918,7 @@ cdef class Explorer:
             m.cpu[c].stock = 1
         for t in range(m.w.nr_tasks):
             u = &m.task[t]
-            if u.step == ST_TOUCH and not u.have:
+            if u.step == ST_TOUCH:
                 u.pass_no = 0
                 u.pos = 0
             elif self.x.reclaims[t] and (u.step == ST_R_LIST or u.step == ST_R_END):
@@ -902,11 +961,17 @@ cdef class Explorer:
         bad = ghost_before(m, &self.g, c, step, self.policies, &seen)
         if bad:
             return bad
+        if step == ST_V_MOVED and self.x.pinned and not self.x.orphan:
+            if self.x.pinned_vp == m.mm[m.task[seen.task].mm].base + move_from(m, &m.task[seen.task]):
+                self.x.pinned_vp = <int8_t>(self.x.pinned_vp ^ 1)
         if self.defects:
             self.defective_step(c, interrupt, step)
         else:
             act_alone(m, c, interrupt, self.policies)
         after = ghost_after(m, &self.g, c, &seen)
+        if step == ST_F_READ and m.task[seen.task].step == ST_TOUCH:
+            # SIGSEGV: the program's handler gives the right to write back
+            self.call(&m.task[seen.task], CALL_UNPROTECT, m.task[seen.task].vp)
         if m.bad:
             after = BAD_SLOT if m.bad == 2 else BAD_STUCK
             m.bad = 0
@@ -929,21 +994,30 @@ cdef class Explorer:
                 r = m.io[r].next
         return BAD_NOTHING
 
+    cdef inline void call(self, task_t *t, int which, int32_t vp) noexcept nogil:
+        """The task makes a system call on the page: that pass of its program."""
+        t.pass_no = 1 + (vp - self.m.mm[t.mm].base) * self.rows + self.row_of[which]
+        t.pos = 0
+        t.step = ST_DONTNEED if which == CALL_ZAP else ST_V_CALL
+
+    cdef void system_call(self, int kind, int32_t c, int32_t vp) noexcept nogil:
+        cdef extra_t *x = self.x
+        cdef int which = (CALL_ZAP if kind == MV_ZAP else CALL_PROTECT if kind == MV_PROTECT
+                          else CALL_UNMAP if kind == MV_UNMAP else CALL_MOVE)
+        x.actions -= 1
+        if x.pinned and (x.pinned_vp == (vp ^ 1 if kind == MV_MOVE else vp)) and kind != MV_PROTECT:
+            x.orphan = 1
+        if kind == MV_MOVE:
+            x.moved = 1
+        self.call(&self.m.task[self.m.cpu[c].current], which, vp)
+
     cdef int environment_act(self, int kind, int a, int b) except -1 nogil:
         cdef machine *m = &self.m
         cdef extra_t *x = self.x
         cdef cpu_t *p = &m.cpu[a]
-        cdef task_t *t
-        cdef folio_t *q
         cdef int32_t f
-        if kind == MV_ZAP:
-            t = &m.task[p.current]
-            x.actions -= 1
-            if x.pinned and x.pinned_vp == b:
-                x.orphan = 1
-            t.pass_no = 1 + b - m.mm[t.mm].base
-            t.pos = 0
-            t.step = ST_DONTNEED
+        if kind == MV_ZAP or kind > MV_START:
+            self.system_call(kind, a, b)
         elif kind == MV_PIN:                   # gup_fast with FOLL_PIN, or with FOLL_GET
             x.actions -= 1
             f = pte_index(m.pte[b])
@@ -958,7 +1032,7 @@ cdef class Explorer:
             f = x.pinned - 1
             self.g.frame[f].content = self.g.version[0]
             if not x.orphan or (pte_present(m.pte[x.pinned_vp]) and pte_index(m.pte[x.pinned_vp]) == f):
-                self.g.latest[x.pinned_vp] = self.g.version[0]
+                ghost_latest(m, &self.g, x.pinned_vp, self.g.version[0])
         elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
             f = x.pinned - 1
             x.pinned = 0
@@ -1052,7 +1126,7 @@ cdef class Explorer:
             p.is_lazy = 0
         if step == ST_U_DEFER and d & DF_DIRTY_EARLY:
             self.x.saved_pte = m.pte[m.folio[t.folio].vp] & PTE_DIRTY
-        if step == ST_E_ZAP and d & DF_NO_BATCHED:
+        if d & DF_NO_BATCHED and (step == ST_E_ZAP or step == ST_V_PROT or step == ST_V_MOVE_NEW):
             m.mm[t.mm].flushed = m.mm[t.mm].pending
         if step == ST_U_SET and d & DF_NO_TRANSFER:
             t.old_pte &= ~<uint64_t>PTE_DIRTY
@@ -1072,7 +1146,8 @@ cdef class Explorer:
             if d & DF_FREE_FIRST and (p.fl_ret == ST_S_END_FLUSHED or p.fl_ret == ST_S_FREE_FLUSHED):
                 t.step = p.fl_ret
                 return True
-            if d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET:
+            if (d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET) or (d & DF_NO_REVOKE_FLUSH and t.call and (
+                    p.fl_ret == ST_V_END or p.fl_ret == ST_V_FREE or p.fl_ret == ST_V_MOVED)):
                 t.step = p.fl_ret
                 return True
         elif step == ST_FL_LOCAL and d & DF_SKIP_OWN:
@@ -1212,6 +1287,8 @@ cdef class Explorer:
         for i in range(m.w.nr_vps):
             put_pte(&k, m.pte[i])
             put(&k, self.x.reads[i] << 4 | self.x.writes[i])
+            if self.environment & ENV_CALLS:
+                put(&k, (m.pte[i] >= PTE_RO) << 4 | self.holds(self.g.latest[i]))
         for i in range(m.w.nr_mms):
             self.put_mm(&k, i)
         for t in range(m.w.nr_tasks):
@@ -1220,6 +1297,8 @@ cdef class Explorer:
             self.put_cpu(&k, c)
         for i in range(m.w.nr_regions):
             self.put_lock(&k, &m.region[i].ptl)
+            if self.environment & ENV_CALLS:
+                put(&k, m.region[i].present)
         self.put_lock(&k, &m.cg.lru_lock)
         for i in range(2):
             f = m.cg.lru_head[i]
@@ -1269,9 +1348,17 @@ cdef class Explorer:
     cdef void put_mm(self, pen_t *k, int32_t i) noexcept nogil:
         cdef machine *m = &self.m
         cdef mm_t *mm = &m.mm[i]
+        cdef int32_t u = mm.wait_head
         put(k, m.mm_cpumask[i])
-        if self.environment & ENV_ZAP:
+        if self.environment & (ENV_ZAP | ENV_CALLS):
             put(k, mm.pending == mm.flushed)
+        if mm.locks:
+            put(k, mm.readers)
+            put(k, mm.writer + 1)
+            while u >= 0:
+                put(k, u + 1)
+                u = m.task[u].wait_next
+            put(k, 0)
 
     cdef void put_fifo(self, pen_t *k, const fifo *l) noexcept nogil:
         cdef int32_t f = l.head, n = 0
@@ -1318,6 +1405,8 @@ cdef class Explorer:
         if live & LIVE_ZAP:
             put(k, t.pass_no)
             put(k, t.zap)
+        if self.environment & ENV_CALLS:
+            self.put_call(k, t)
         if self.x.reclaims[i]:
             self.put_reclaim(k, i, t, live)
         if t.plug_nr:
@@ -1326,6 +1415,22 @@ cdef class Explorer:
                 put_slot(k, m.io[j].slot)
                 j = m.io[j].next
             put(k, 0)
+
+    cdef void put_call(self, pen_t *k, task_t *t) noexcept nogil:
+        """The system call on its mm that it is in."""
+        put(k, t.call | t.mmap << 4)
+        if t.call == 0:
+            return
+        put(k, t.pass_no)
+        put(k, t.zap)
+        put(k, t.phase | t.v_last << 2)
+        put(k, t.v_at)
+        put(k, t.v_lo)
+        put(k, t.v_hi)
+        put(k, t.v_nr)
+        put(k, t.v_tables)
+        if t.step == ST_V_MORE:
+            put(k, t.v_next)
 
     cdef void put_reclaim(self, pen_t *k, int32_t i, task_t *t, int live) noexcept nogil:
         cdef int32_t j
@@ -1386,9 +1491,11 @@ cdef class Explorer:
                 continue
             put(k, 1 + <int>(e[0] & 1))
             i = <int32_t>self.g.reach[reach_at(m, c, vp)].frame
+            if self.environment & ENV_CALLS:
+                put(k, self.g.reach[reach_at(m, c, vp)].life >> 29)
             if i == ZERO_PAGE:
                 put(k, 0xff)
-            elif self.g.frame[i - 1].life != self.g.reach[reach_at(m, c, vp)].life:
+            elif self.g.frame[i - 1].life != self.g.reach[reach_at(m, c, vp)].life & LIFE:
                 put(k, 0xfe)                    # a frame that is another's by now
             else:
                 put_frame(k, i - 1)
@@ -1417,6 +1524,8 @@ cdef class Explorer:
             put(k, p.fl_ret)
             put(k, p.fl_mm)
             put(k, p.fl_vp)
+            if self.environment & ENV_CALLS:
+                put(k, p.fl_nr << 1 | p.fl_tables)
             if step != ST_FL_START:
                 put(k, p.acks)
                 put(k, p.fl_scan)
@@ -1470,6 +1579,8 @@ cdef class Explorer:
             put(k, x.pinned_vp << 3 | x.orphan << 2 | x.got << 1 | x.dma)
             put_slot(k, x.slot - 1)
             put_frame(k, x.frame - 1)
+        if self.environment & ENV_CALLS:
+            put(k, x.moved)
         if self.defects:
             put(k, x.saved_mask)
             put(k, x.saved_pte)
@@ -1754,6 +1865,9 @@ cdef class Explorer:
         for i in range(m.w.nr_regions):
             if m.region[i].ptl.holder >= 0:
                 return BAD_LOCK_LEAKED
+        for i in range(m.w.nr_mms):
+            if m.mm[i].writer >= 0 or m.mm[i].readers > 0:
+                return BAD_LOCK_LEAKED
         # every page can still be read back
         for vp in range(m.w.nr_vps):
             if pte_present(m.pte[vp]):
@@ -1767,6 +1881,8 @@ cdef class Explorer:
                 if (self.g.frame[f].content if f >= 0 else self.g.stored[s]) != self.g.latest[vp]:
                     self.g.folio = f
                     return BAD_LOST_WRITE
+            elif self.g.latest[vp] != 0:
+                return BAD_LOST_WRITE
         return BAD_NOTHING
 
     # --- random schedules
@@ -2039,7 +2155,7 @@ def _live_fields():
             bits = LIVE_FLUSH
         elif name == "M_BATCHED":
             bits = LIVE_BATCHED
-        elif name.startswith("E_") or name == "DONTNEED":
+        elif name.startswith(("E_", "V_")) or name == "DONTNEED":
             bits = LIVE_ZAP
         elif name.startswith("U_"):
             bits = LIVE_FOLIO | LIVE_UNMAP
@@ -2054,7 +2170,7 @@ _LIVE = _live_fields()
 # Steps that read and write what is their task's or CPU's alone, or what nobody reads: counters, and
 # charges where the limit is never met.  B_START and S_END only choose the next step.
 _PRIVATE = frozenset(("S_PLAN", "S_NEXT", "S_WB", "S_PIN", "S_TAIL", "S_END", "B_START", "B_OUT", "FL_DONE",
-                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY"))
+                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY", "V_MORE"))
 
 
 cdef inline int32_t seen_folio(const machine *m, int32_t c, int step) noexcept nogil:

@@ -29,11 +29,17 @@ INVARIANTS = (
     "write-out of a pinned folio", "I/O started unlocked", "I/O to a slot that the folio does not own",
     "double write-out", "isolated is not freed plus returned", "rejected folio not back on the LRU",
     "reclaimed count", "pending flush dropped", "folio on two lists or on none", "refcount", "mapcount",
-    "lock leaked", "deadlock", "no progress", "the model cannot go on",
+    "lock leaked", "deadlock", "no progress", "the model cannot go on", "access after revoke",
 )
 
 LAYOUTS = ("own", "threads", "self")
-NOT_MODELLED = {"fork": "folios are mapped once here", "write-protect": "no row write-protects a page"}
+NOT_MODELLED = {"fork": "folios are mapped once here"}
+
+# The system calls that each class makes: passes of the programs, one of each kind for every page.
+CALLS = {"zap": ("zap",), "write-protect": ("protect", "unprotect"), "munmap": ("munmap",), "mremap": ("mremap",)}
+
+SYSTEM_CALLS = {"zap": "madvise(MADV_DONTNEED)", "protect": "mprotect(PROT_READ)", "munmap": "munmap",
+                "mremap": "mremap"}
 
 # Switches of the series that `without` and `ablate` turn off -> the defect, or the re-check.
 SWITCHES = {
@@ -78,6 +84,13 @@ KERNEL = {
     "SW_GEN": "choose_new_asid", "SW_CR3": "load_new_mm_cr3", "E_ZAP": "zap_pte_range",
     "E_PTES": "zap_pte_range",
     "E_FREE": "tlb_finish_mmu", "E_UNLOCK": "zap_pte_range: unlock", "E_DONE": "madvise returns",
+    "F_PT": "__pte_alloc", "F_PT_SET": "pmd_install",
+    "V_CALL": "munmap, mprotect, mremap", "V_LOCK": "mmap_write_lock", "V_UNMAP": "vms_clear_ptes",
+    "V_MORE": "cond_resched", "V_TABLES": "free_pgtables, tlb_finish_mmu", "V_FREE": "tlb_batch_pages_flush",
+    "V_FREED": "tlb_batch_pages_flush: unlock", "V_UNMAPPED": "remove_vma", "V_PROT": "change_pte_range",
+    "V_PTES": "change_pte_range", "V_MOVE": "move_page_tables", "V_PT": "__pte_alloc",
+    "V_MOVE_NEW": "move_ptes", "V_MOVE_PTES": "move_ptes", "V_MOVED": "move_ptes: unlock",
+    "V_END": "mmap_write_unlock",
 }
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +146,20 @@ class TinyWorld:
     def classes(self) -> list[str]:
         return self.environment.split("+")
 
+    @property
+    def calls(self) -> list[str]:
+        """The system calls that tasks may make."""
+        return [call for name in self.classes for call in CALLS.get(name, ())]
+
+    @property
+    def spread(self) -> int:
+        """How far apart the pages lie: where they move, each has a free one behind it."""
+        return 2 if "mremap" in self.classes else 1
+
+    @property
+    def mm_pages(self) -> tuple[int, ...]:
+        return tuple(max(1, len(own)) * self.spread for own in self.owners)
+
     def to_dict(self) -> dict[str, Any]:
         fields = asdict(self)
         fields["without"], fields["defects"] = list(self.without), list(self.defects)
@@ -177,10 +204,9 @@ class TinyWorld:
 
     def explorer(self, *, reduce: bool = True, symmetry: bool = True) -> Explorer:
         """The engine, at the root."""
-        owners, task_mms = self.owners, self.task_mms
-        mm_pages = tuple(max(1, len(own)) for own in owners)
+        owners, task_mms, mm_pages = self.owners, self.task_mms, self.mm_pages
         base = np.cumsum([0, *mm_pages]).tolist()
-        vp_of = {k: base[i] + j for i, own in enumerate(owners) for j, k in enumerate(own)}
+        vp_of = {k: base[i] + j * self.spread for i, own in enumerate(owners) for j, k in enumerate(own)}
         frame_of = {vp: i for i, vp in enumerate(sorted(vp_of.values()))}
         pages = [vp in frame_of for vp in range(sum(mm_pages))]
         tasks = len(task_mms)
@@ -190,7 +216,7 @@ class TinyWorld:
         setup = {
             "environment": sum(1 << ENVIRONMENTS.index(e) for e in set(self.classes) - {"none"}),
             "defects": sum(1 << DEFECTS.index(d) for d in defects),
-            "frames": 2 * self.folios + tasks + 1, "rounds": self.rounds, "reads": self.reads,
+            "frames": 2 * self.folios + tasks + 1, "calls": self.calls, "rounds": self.rounds, "reads": self.reads,
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
@@ -204,7 +230,8 @@ class TinyWorld:
             costs[names.COSTS.index(name)] = 1
         kind = names.PASS_KINDS.index
         rows = [(kind("SEQ"), 1, 0, 0, 0, 1, 1, 2**62, 0, 0, 0)]
-        rows += [(kind("DONTNEED"), 0, 0, 0, j, 1, 1, 1, 0, 0, 0) for j in range(max(mm_pages))]
+        rows += [(kind(name), write, 0, 0, j, 1, stride, 1, 0, 0, 0) for j in range(max(mm_pages))
+                 for name, write, stride in (_call_pass(call, j) for call in self.calls)]
         tasks = len(task_mms)
         return World(
             nr_cpus=self.cpus, cpus_per_socket=self.cpus, pcid=self.pcid, l1_sets=1, l1_ways=8, l2_sets=1,
@@ -215,8 +242,14 @@ class TinyWorld:
             pv_flush=False, tick=10**12, tick_skew=0, slice_ticks=10**6, migrate_threshold=0, seed=0,
             costs=tuple(costs), passes=np.array(rows, dtype=PASS_DTYPE), task_mm=tuple(task_mms),
             task_cpu=(0,) * tasks, task_pinned=(False,) * tasks, task_first_pass=(0,) * tasks,
-            task_nr_passes=tuple(1 + mm_pages[i] for i in task_mms), task_loop_to=(0,) * tasks,
+            task_nr_passes=tuple(1 + mm_pages[i] * len(self.calls) for i in task_mms), task_loop_to=(0,) * tasks,
             task_restart=(False,) * tasks, mm_pages=mm_pages, mm_recency=(True,) * len(mm_pages))
+
+
+def _call_pass(call: str, page: int) -> tuple[str, int, int]:
+    """Kind, write and stride of the pass: a page moves to the free one behind it, or back."""
+    return {"zap": ("DONTNEED", 0, 1), "protect": ("MPROTECT", 0, 1), "unprotect": ("MPROTECT", 1, 1),
+            "munmap": ("MUNMAP", 0, 1), "mremap": ("MREMAP", 0, -1 if page % 2 else 1)}[call]
 
 
 def _known(what: str, name: str, known: Iterable[str]) -> None:
@@ -344,8 +377,8 @@ def _describe(move: int) -> dict[str, Any]:
         return {"cpu": a, "does": ""}
     if kind in ("read", "write"):
         return {"cpu": a, "does": f"{kind}s page {b}"}
-    if kind == "zap":
-        return {"cpu": a, "does": f"madvise(MADV_DONTNEED) page {b}"}
+    if kind in SYSTEM_CALLS:
+        return {"cpu": a, "does": f"{SYSTEM_CALLS[kind]} page {b}"}
     if kind == "tick":
         return {"cpu": a, "does": "time slice over"}
     if kind == "start":
