@@ -6,6 +6,7 @@ from reclaim._core import Core
 from reclaim._policy import Strategy
 
 DEFECTS: tuple[str, ...]
+CALLS: tuple[str, ...]
 ENVIRONMENTS: tuple[str, ...]
 MOVES: tuple[str, ...]
 

@@ -34,9 +34,14 @@ from reclaim import names
 from reclaim.errors import ReclaimError
 
 MOVES = ("step", "ipi", "io", "timer", "read", "write", "zap", "pin", "dma", "unpin", "migrate",
-         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start")
+         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start",
+         "protect", "munmap", "mremap")
 
-ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse")
+ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse", "write-protect", "munmap",
+                "mremap")
+
+# The passes of a program that are system calls, in the order of setup["calls"].
+CALLS = ("zap", "protect", "unprotect", "munmap", "mremap")
 
 # Defects that can be planted: what a broken kernel does in place of a row.  Bits, in this order.
 DEFECTS = (
@@ -68,6 +73,7 @@ DEFECTS = (
     "no-recheck-in-fault",
     "lock-leak",
     "no-trylock",
+    "no-revoke-flush",
 )
 
 
@@ -96,6 +102,9 @@ cdef class Explorer:
         self.tiny.g.strict = setup["strict"]
         self.tiny.defects = setup["defects"]
         self.tiny.traced = -1
+        self.tiny.rows = len(setup["calls"])
+        for i, name in enumerate(CALLS):
+            self.tiny.row_of[i] = setup["calls"].index(name) if name in setup["calls"] else -1
         self.tiny.reduce = setup.get("reduce", True)
         self.tiny.symmetry = setup.get("symmetry", True)
         self._allocate(setup)
@@ -209,6 +218,7 @@ cdef class Explorer:
             self.tiny.policy_bytes = last - first
 
     def _classify(self):
+        cdef int32_t j
         for i, name in enumerate(names.STEPS):
             self.tiny.live[i] = _LIVE.get(name, 0)
             self.tiny.private[i] = name in _PRIVATE
@@ -216,11 +226,14 @@ cdef class Explorer:
         if self.core.in_python:                 # it may look at flags
             self.tiny.private[steps["S_PLAN"]] = 0
         if self.tiny.environment & ENV_MIGRATE:      # need_resched is set from outside
-            self.tiny.private[steps["S_NEXT"]] = 0
+            self.tiny.private[steps["S_NEXT"]] = self.tiny.private[steps["V_MORE"]] = 0
         if self.tiny.environment & ENV_PIN:
             self.tiny.private[steps["S_PIN"]] = 0
         if not self.tiny.m.w.swap_sync:              # completions end write-back
             self.tiny.private[steps["S_WB"]] = 0
+        for j in range(self.tiny.m.w.nr_mms):
+            if self.tiny.m.mm[j].locks:              # faults give the mmap_lock back
+                self.tiny.private[steps["F_DONE"]] = 0
 
     def _initial(self, setup):
         """Everything mapped and in the TLBs, the reclaimers about to plan their lists.
@@ -273,6 +286,7 @@ cdef class Explorer:
             self.tiny.g.frame[f].content = GARBAGE
         for vp, page in enumerate(setup["pages"]):
             self.tiny.x.reads[vp] = self.tiny.x.writes[vp] = 0
+            self.tiny.owned[vp] = page
             if not page:
                 continue
             self.tiny.x.reads[vp] = setup["reads"]
@@ -576,7 +590,7 @@ def _live_fields():
             bits = LIVE_FLUSH
         elif name == "M_BATCHED":
             bits = LIVE_BATCHED
-        elif name.startswith("E_") or name == "DONTNEED":
+        elif name.startswith(("E_", "V_")) or name == "DONTNEED":
             bits = LIVE_ZAP
         elif name.startswith("U_"):
             bits = LIVE_FOLIO | LIVE_UNMAP
@@ -591,7 +605,7 @@ _LIVE = _live_fields()
 # Steps that read and write what is their task's or CPU's alone, or what nobody reads: counters, and
 # charges where the limit is never met.  B_START and S_END only choose the next step.
 _PRIVATE = frozenset(("S_PLAN", "S_NEXT", "S_WB", "S_PIN", "S_TAIL", "S_END", "B_START", "B_OUT", "FL_DONE",
-                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY"))
+                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY", "V_MORE"))
 
 
 def core_tables(Core core):

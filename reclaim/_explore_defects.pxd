@@ -41,7 +41,7 @@ cdef inline int defective_step(tiny_t *tiny, Policies policies, int32_t c, int64
         p.is_lazy = 0
     if step == ST_U_DEFER and d & DF_DIRTY_EARLY:
         tiny.x.saved_pte = m.pte[m.folio[t.folio].vp] & PTE_DIRTY
-    if step == ST_E_ZAP and d & DF_NO_BATCHED:
+    if d & DF_NO_BATCHED and (step == ST_E_ZAP or step == ST_V_PROT or step == ST_V_MOVE_NEW):
         m.mm[t.mm].flushed = m.mm[t.mm].pending
     if step == ST_U_SET and d & DF_NO_TRANSFER:
         t.old_pte &= ~<uint64_t>PTE_DIRTY
@@ -61,7 +61,8 @@ cdef inline bint skipped(tiny_t *tiny, uint32_t d, int32_t c, cpu_t *p, task_t *
         if d & DF_FREE_FIRST and (p.fl_ret == ST_S_END_FLUSHED or p.fl_ret == ST_S_FREE_FLUSHED):
             t.step = p.fl_ret
             return True
-        if d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET:
+        if (d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET) or (d & DF_NO_REVOKE_FLUSH and t.call and (
+                p.fl_ret == ST_V_END or p.fl_ret == ST_V_FREE or p.fl_ret == ST_V_MOVED)):
             t.step = p.fl_ret
             return True
     elif step == ST_FL_LOCAL and d & DF_SKIP_OWN:

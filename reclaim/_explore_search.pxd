@@ -248,6 +248,9 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
     for i in range(m.w.nr_regions):
         if m.region[i].ptl.holder >= 0:
             return BAD_LOCK_LEAKED
+    for i in range(m.w.nr_mms):
+        if m.mm[i].writer >= 0 or m.mm[i].readers > 0:
+            return BAD_LOCK_LEAKED
     # every page can still be read back
     for vp in range(m.w.nr_vps):
         if pte_present(m.pte[vp]):
@@ -261,4 +264,6 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
             if (tiny.g.frame[f].content if f >= 0 else tiny.g.stored[s]) != tiny.g.latest[vp]:
                 tiny.g.folio = f
                 return BAD_LOST_WRITE
+        elif tiny.g.latest[vp] != 0:
+            return BAD_LOST_WRITE
     return BAD_NOTHING

@@ -5,12 +5,13 @@ from libc.string cimport memcpy
 
 from reclaim._core cimport act_alone
 from reclaim._explore_defects cimport defective_step
-from reclaim._explore_environment cimport environment_act, environment_moves, starts
+from reclaim._explore_environment cimport call, environment_act, environment_moves, starts
 from reclaim._explore_world cimport *
 from reclaim._policy cimport Policies
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.folio cimport swap_cache_folio
+from reclaim._mm.mmap cimport move_from
 from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.smp cimport irq_entry_step
 from reclaim._mm.ghost cimport *
@@ -126,10 +127,11 @@ cdef inline int private_steps(tiny_t *tiny, Policies policies) except -1 nogil:
 
 cdef inline int make_access(tiny_t *tiny, Policies policies, int32_t c, int32_t vp, bint write) except -1 nogil:
     cdef task_t *t = &tiny.m.task[tiny.m.cpu[c].current]
+    cdef int32_t b = budget(tiny, vp)
     if write:
-        tiny.x.writes[vp] = tiny.x.writes[vp] - 1
+        tiny.x.writes[b] = tiny.x.writes[b] - 1
     else:
-        tiny.x.reads[vp] = tiny.x.reads[vp] - 1
+        tiny.x.reads[b] = tiny.x.reads[b] - 1
     t.have = 1
     t.vp = vp
     t.write = write
@@ -149,7 +151,7 @@ cdef inline void settle(tiny_t *tiny) noexcept nogil:
         m.cpu[c].stock = 1
     for t in range(m.w.nr_tasks):
         u = &m.task[t]
-        if u.step == ST_TOUCH and not u.have:
+        if u.step == ST_TOUCH:
             u.pass_no = 0
             u.pos = 0
         elif tiny.x.reclaims[t] and (u.step == ST_R_LIST or u.step == ST_R_END):
@@ -192,11 +194,17 @@ cdef inline int make_step(tiny_t *tiny, Policies policies, int32_t c, int64_t in
     bad = ghost_before(m, &tiny.g, c, step, policies, &seen)
     if bad:
         return bad
+    if step == ST_V_MOVED and tiny.x.pinned and not tiny.x.orphan:
+        if tiny.x.pinned_vp == m.mm[m.task[seen.task].mm].base + move_from(m, &m.task[seen.task]):
+            tiny.x.pinned_vp = <int8_t>(tiny.x.pinned_vp ^ 1)
     if tiny.defects:
         defective_step(tiny, policies, c, interrupt, step)
     else:
         act_alone(m, c, interrupt, policies)
     after = ghost_after(m, &tiny.g, c, &seen)
+    if step == ST_F_READ and m.task[seen.task].step == ST_TOUCH:
+        # SIGSEGV: the program's handler gives the right to write back
+        call(tiny, &m.task[seen.task], CALL_UNPROTECT, m.task[seen.task].vp)
     if m.bad:
         after = BAD_SLOT if m.bad == 2 else BAD_STUCK
         m.bad = 0

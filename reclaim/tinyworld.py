@@ -16,7 +16,10 @@ from reclaim.policies.flush import RECHECKS, BatchFlush
 from reclaim.world import PASS_DTYPE, World
 
 LAYOUTS = ("own", "threads", "self")
-NOT_MODELLED = {"fork": "folios are mapped once here", "write-protect": "no row write-protects a page"}
+NOT_MODELLED = {"fork": "folios are mapped once here"}
+
+# The system calls that each class makes: passes of the programs, one of each kind for every page.
+CALLS = {"zap": ("zap",), "write-protect": ("protect", "unprotect"), "munmap": ("munmap",), "mremap": ("mremap",)}
 
 # Switches of the series that `without` and `ablate` turn off -> the defect, or the re-check.
 SWITCHES = {
@@ -79,6 +82,20 @@ class TinyWorld:
     def classes(self) -> list[str]:
         return self.environment.split("+")
 
+    @property
+    def calls(self) -> list[str]:
+        """The system calls that tasks may make."""
+        return [call for name in self.classes for call in CALLS.get(name, ())]
+
+    @property
+    def spread(self) -> int:
+        """How far apart the pages lie: where they move, each has a free one behind it."""
+        return 2 if "mremap" in self.classes else 1
+
+    @property
+    def mm_pages(self) -> tuple[int, ...]:
+        return tuple(max(1, len(own)) * self.spread for own in self.owners)
+
     def to_dict(self) -> dict[str, Any]:
         fields = asdict(self)
         fields["without"], fields["defects"] = list(self.without), list(self.defects)
@@ -123,10 +140,9 @@ class TinyWorld:
 
     def explorer(self, *, reduce: bool = True, symmetry: bool = True) -> Explorer:
         """The engine, at the root."""
-        owners, task_mms = self.owners, self.task_mms
-        mm_pages = tuple(max(1, len(own)) for own in owners)
+        owners, task_mms, mm_pages = self.owners, self.task_mms, self.mm_pages
         base = np.cumsum([0, *mm_pages]).tolist()
-        vp_of = {k: base[i] + j for i, own in enumerate(owners) for j, k in enumerate(own)}
+        vp_of = {k: base[i] + j * self.spread for i, own in enumerate(owners) for j, k in enumerate(own)}
         frame_of = {vp: i for i, vp in enumerate(sorted(vp_of.values()))}
         pages = [vp in frame_of for vp in range(sum(mm_pages))]
         tasks = len(task_mms)
@@ -136,7 +152,7 @@ class TinyWorld:
         setup = {
             "environment": sum(1 << ENVIRONMENTS.index(e) for e in set(self.classes) - {"none"}),
             "defects": sum(1 << DEFECTS.index(d) for d in defects),
-            "frames": 2 * self.folios + tasks + 1, "rounds": self.rounds, "reads": self.reads,
+            "frames": 2 * self.folios + tasks + 1, "calls": self.calls, "rounds": self.rounds, "reads": self.reads,
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
@@ -150,7 +166,8 @@ class TinyWorld:
             costs[names.COSTS.index(name)] = 1
         kind = names.PASS_KINDS.index
         rows = [(kind("SEQ"), 1, 0, 0, 0, 1, 1, 2**62, 0, 0, 0)]
-        rows += [(kind("DONTNEED"), 0, 0, 0, j, 1, 1, 1, 0, 0, 0) for j in range(max(mm_pages))]
+        rows += [(kind(name), write, 0, 0, j, 1, stride, 1, 0, 0, 0) for j in range(max(mm_pages))
+                 for name, write, stride in (_call_pass(call, j) for call in self.calls)]
         tasks = len(task_mms)
         return World(
             nr_cpus=self.cpus, cpus_per_socket=self.cpus, pcid=self.pcid, l1_sets=1, l1_ways=8, l2_sets=1,
@@ -161,8 +178,14 @@ class TinyWorld:
             pv_flush=False, tick=10**12, tick_skew=0, slice_ticks=10**6, migrate_threshold=0, seed=0,
             costs=tuple(costs), passes=np.array(rows, dtype=PASS_DTYPE), task_mm=tuple(task_mms),
             task_cpu=(0,) * tasks, task_pinned=(False,) * tasks, task_first_pass=(0,) * tasks,
-            task_nr_passes=tuple(1 + mm_pages[i] for i in task_mms), task_loop_to=(0,) * tasks,
+            task_nr_passes=tuple(1 + mm_pages[i] * len(self.calls) for i in task_mms), task_loop_to=(0,) * tasks,
             task_restart=(False,) * tasks, mm_pages=mm_pages, mm_recency=(True,) * len(mm_pages))
+
+
+def _call_pass(call: str, page: int) -> tuple[str, int, int]:
+    """Kind, write and stride of the pass: a page moves to the free one behind it, or back."""
+    return {"zap": ("DONTNEED", 0, 1), "protect": ("MPROTECT", 0, 1), "unprotect": ("MPROTECT", 1, 1),
+            "munmap": ("MUNMAP", 0, 1), "mremap": ("MREMAP", 0, -1 if page % 2 else 1)}[call]
 
 
 def known_name(what: str, name: str, known: Iterable[str]) -> None:

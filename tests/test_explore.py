@@ -9,7 +9,7 @@ import pytest
 
 import reclaim
 from reclaim import names
-from reclaim._explore import DEFECTS, ENVIRONMENTS
+from reclaim._explore import DEFECTS, ENVIRONMENTS, MOVES
 from reclaim.cli import main
 from reclaim.counterexample import INVARIANTS, KERNEL, Counterexample, replay
 from reclaim.errors import NotModelledError, PolicyError, ReclaimError, SafetyError
@@ -49,6 +49,13 @@ PLANTED = [
     ("no-cow-flush", {"policy": "stage0", "cpus": 3, "layout": "threads", "reads": 2, "writes": 1},
      "stale access"),
     ("mask-after-generation", {"environment": "migrate", "actions": 2}, "lost write"),
+    ("no-revoke-flush", {"environment": "write-protect"}, "access after revoke"),
+    ("no-revoke-flush", {"environment": "munmap", "reads": 1}, "access after revoke"),
+    ("no-revoke-flush", {"environment": "mremap", "reads": 1}, "access after revoke"),
+    ("no-batched-pending", {"environment": "write-protect"}, "access after revoke"),
+    # of one page, the page-table page would go, too, and be flushed for
+    ("no-batched-pending", {"environment": "munmap", "folios": 2}, "access after revoke"),
+    ("no-batched-pending", {"environment": "mremap"}, "access after revoke"),
 ]
 
 # What is no defect, and why: docs/safety.md.
@@ -64,6 +71,24 @@ HARMLESS = [
 
 def small(policy="stage5", folios=1, **world):
     return TinyWorld(policy=policy, folios=folios, **world)
+
+
+def test_rights_come_back_by_the_handler_only():
+    """A write to a protected page ends in mprotect(PROT_WRITE), whoever took the right."""
+    engine = small(environment="write-protect", any_start=False).explorer(reduce=False)
+    kinds = [MOVES[m >> 8] for m in engine.enabled()]
+    engine.do(engine.enabled()[kinds.index("protect")])
+    steps = []
+    while MOVES[engine.enabled()[-1] >> 8] == "step" and len(steps) < 99:    # CPU 1 alone
+        steps += [step for _, step, _ in engine.do_traced(engine.enabled()[-1])[2]]
+    assert steps[:3] == ["V_CALL", "V_LOCK", "V_PROT"] and steps[-1] == "V_END" and "FL_LOCAL" in steps
+    write = next(m for m in engine.enabled() if MOVES[m >> 8] == "write")
+    bad, _, steps = engine.do_traced(write)
+    assert bad == 0
+    while MOVES[engine.enabled()[-1] >> 8] == "step" and len(steps) < 99:
+        steps += engine.do_traced(engine.enabled()[-1])[2]
+    names_of = [step for _, step, _ in steps]
+    assert names_of[:3] == ["TOUCH", "F_READ", "V_CALL"] and names_of[-2:] == ["V_END", "TOUCH"]
 
 
 @pytest.mark.parametrize("environment", ENVS)

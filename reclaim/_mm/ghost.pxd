@@ -16,7 +16,9 @@ from reclaim._mm.types cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport l1_of, l2_of, mask_test, tlb_find, tlb_tag
-from reclaim._mm.memory cimport zap_from, zap_to
+from reclaim._mm.memory cimport call_end, call_first, zap_from, zap_to
+from reclaim._mm.mmap cimport extent, move_from, move_to
+from reclaim._mm.program cimport task_pass
 
 cdef extern from *:
     """
@@ -45,6 +47,7 @@ cdef enum:                    # what a step did wrong, in the order of counterex
     BAD_DEADLOCK = 17
     BAD_NO_PROGRESS = 18
     BAD_STUCK = 19
+    BAD_REVOKED = 20
 
 cdef struct frame_ghost:
     uint32_t content          # a version
@@ -54,7 +57,7 @@ cdef struct frame_ghost:
 
 cdef struct reach_t:          # of a TLB entry
     uint32_t frame            # that it reaches, + 1; ZERO_PAGE
-    uint32_t life             # of the frame when the entry was filled
+    uint32_t life             # of the frame when the entry was filled; REVOKED, PROTECTED
 
 cdef struct ghost_t:
     uint32_t *latest          # [vp] the version that a load must see
@@ -68,6 +71,9 @@ cdef struct ghost_t:
 
 cdef enum:
     ZERO_PAGE = -1
+    PROTECTED = 1 << 29       # of a reach: mprotect has taken the right to write since it was filled ...
+    REVOKED = 1 << 30         # ... munmap or mremap has unmapped the page
+    LIFE = (1 << 29) - 1
 
 cdef struct seen_t:           # of the world before the step
     int step
@@ -94,6 +100,71 @@ cdef inline void ghost_filled(machine *m, ghost_t *g, int32_t c, int32_t vp) noe
         g.reach[i].life = g.frame[f].life
     else:
         g.reach[i].frame = <uint32_t>ZERO_PAGE
+        g.reach[i].life = 0
+
+cdef inline void ghost_revoke(machine *m, ghost_t *g, int32_t vp, uint32_t mark) noexcept nogil:
+    """Who still has an entry of the page may use it no more."""
+    cdef int32_t c
+    for c in range(m.w.nr_cpus):
+        g.reach[reach_at(m, c, vp)].life |= mark
+
+cdef inline bint ghost_revoked(const machine *m, uint32_t life, const task_t *t) noexcept nogil:
+    """The entry was revoked for this access, and the right did not come back."""
+    return life > LIFE and (life & REVOKED or (t.write and life & PROTECTED and m.pte[t.vp] >= PTE_RO))
+
+cdef inline bint ghost_moving(const machine *m, const task_t *t) noexcept nogil:
+    """mremap has moved entries and has not flushed their old place yet."""
+    if t.call != PASS_MREMAP:
+        return False
+    return t.step == ST_V_MOVED or (ST_FL_START <= t.step <= ST_FL_DONE and m.cpu[t.cpu].fl_ret == ST_V_MOVED)
+
+cdef inline int32_t ghost_alias(machine *m, int32_t vp) noexcept nogil:
+    """The other place of a page that is being moved: until the flush both reach it.  Or -1."""
+    cdef int32_t u, page, length
+    cdef task_t *t
+    if not m.w.moves:
+        return -1
+    for u in range(m.w.nr_tasks):
+        t = &m.task[u]
+        if not ghost_moving(m, t):
+            continue
+        page = vp - m.mm[t.mm].base
+        length = extent(m, t)
+        if 0 <= page - move_from(m, t) < length:
+            return vp + move_to(m, t) - move_from(m, t)
+        if 0 <= page - move_to(m, t) < length:
+            return vp + move_from(m, t) - move_to(m, t)
+    return -1
+
+cdef inline void ghost_latest(machine *m, ghost_t *g, int32_t vp, uint32_t version) noexcept nogil:
+    """The page holds this from here on."""
+    cdef int32_t other = ghost_alias(m, vp)
+    g.latest[vp] = version
+    if other >= 0:
+        g.latest[other] = version
+
+cdef inline void ghost_moved(machine *m, ghost_t *g, task_t *t, bint done) noexcept nogil:
+    """mremap's entries are at their new place; done: and no more at the old one."""
+    cdef int32_t i, base = m.mm[t.mm].base
+    for i in range(extent(m, t)):
+        g.latest[base + move_to(m, t) + i] = g.latest[base + move_from(m, t) + i]
+        if done:
+            g.latest[base + move_from(m, t) + i] = 0
+
+cdef inline void ghost_unmapped(machine *m, ghost_t *g, task_t *t) noexcept nogil:
+    """The range reads as zeros, and through no old entry."""
+    cdef int32_t vp, base = m.mm[t.mm].base
+    for vp in range(base + call_first(m, t), base + call_end(m, t)):
+        g.latest[vp] = 0
+        ghost_revoke(m, g, vp, REVOKED)
+
+cdef inline void ghost_returns(machine *m, ghost_t *g, task_t *t) noexcept nogil:
+    """A system call on the mm returns: what mprotect took is gone now."""
+    cdef int32_t vp, base = m.mm[t.mm].base
+    if t.call != PASS_MPROTECT or task_pass(m, t).write:
+        return
+    for vp in range(base + call_first(m, t), base + call_end(m, t)):
+        ghost_revoke(m, g, vp, PROTECTED)
 
 cdef inline bint ghost_copied(machine *m, int32_t f) noexcept nogil:
     """Folio f is clean, and no write-out that is under way has yet to take its copy."""
@@ -121,23 +192,27 @@ cdef inline bint ghost_deferred(machine *m, int32_t c) noexcept nogil:
 cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) noexcept nogil:
     """A user instruction completed on what the TLB of CPU c reaches: what is wrong with it?"""
     cdef int64_t i = reach_at(m, c, t.vp)
-    cdef uint32_t r = g.reach[i].frame
+    cdef uint32_t r = g.reach[i].frame, life = g.reach[i].life
     cdef int32_t f
+    if ghost_revoked(m, life, t):
+        g.folio = <int32_t>r - 1 if r != <uint32_t>ZERO_PAGE else -1
+        return BAD_REVOKED
     if r == <uint32_t>ZERO_PAGE:
         return BAD_STALE if g.latest[t.vp] != 0 or t.write else BAD_NOTHING
     f = <int32_t>r - 1
     g.folio = f
-    if g.frame[f].life != g.reach[i].life:
+    if g.frame[f].life != life & LIFE:
         return BAD_FREED
     if g.frame[f].content != g.latest[t.vp]:
         # The kernel's own window: a clean folio leaves the swap cache before its flush, is read back
         # into another frame and written there; docs/safety.md.  What was revoked reads as zeros.
         if not t.write and not g.strict and g.latest[t.vp] != 0 and ghost_deferred(m, c):
             return BAD_NOTHING
-        return BAD_LOST_WRITE if m.pte[t.vp] >> 8 == <uint64_t>f and pte_present(m.pte[t.vp]) else BAD_STALE
+        return BAD_LOST_WRITE if pte_index(m.pte[t.vp]) == f and pte_present(m.pte[t.vp]) else BAD_STALE
     if t.write:
         g.version[0] += t.zero == 0
-        g.frame[f].content = g.latest[t.vp] = 0 if t.zero else g.version[0]
+        g.frame[f].content = 0 if t.zero else g.version[0]
+        ghost_latest(m, g, t.vp, g.frame[f].content)
         # through an old entry, into a folio that nobody will write out again
         if pte_kind_of(m.pte[t.vp]) == PTE_SWAP and ghost_copied(m, f):
             return BAD_LOST_WRITE
@@ -245,6 +320,12 @@ cdef inline int ghost_before(machine *m, ghost_t *g, int32_t c, int step, Polici
     elif step == ST_E_UNLOCK:             # the range reads as zeros from here on
         for vp in range(zap_from(m, t, t.zap), zap_to(m, t, t.zap)):
             g.latest[vp] = 0
+    elif step == ST_V_UNMAPPED:
+        ghost_unmapped(m, g, t)
+    elif step == ST_V_MOVED:
+        ghost_moved(m, g, t, True)
+    elif step == ST_V_END:
+        ghost_returns(m, g, t)
     return BAD_NOTHING
 
 
@@ -323,4 +404,7 @@ cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) 
             g.frame[t.folio].sent = g.frame[t.folio].content
     elif step == ST_S_FREE:
         return ghost_left(m, g, x)
+    elif step == ST_V_MOVE_NEW or step == ST_V_MOVE_PTES:
+        if ghost_moving(m, t):
+            ghost_moved(m, g, t, False)
     return BAD_NOTHING
