@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 MADE = HERE / "_made"
 sys.path.insert(0, str(ROOT))
-os.environ["COLUMNS"] = "100"       # the width of --help
+os.environ["COLUMNS"] = "90"       # the width of --help
 
 import reclaim  # noqa: E402
 from reclaim.cli import _parser  # noqa: E402
@@ -34,7 +34,6 @@ myst_enable_extensions = ["colon_fence", "html_image"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
-nitpicky = False
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -50,7 +49,7 @@ html_show_sourcelink = False
 html_copy_source = False
 html_sidebars = {"index": []}
 html_theme_options = {
-    "navigation_with_keys": False, "show_toc_level": 2, "header_links_before_dropdown": 6,
+    "navigation_with_keys": False, "show_toc_level": 2, "header_links_before_dropdown": 4,
     "footer_start": ["copyright"], "footer_end": [], "secondary_sidebar_items": ["page-toc"],
     "pygments_light_style": "tango", "show_prev_next": True,
 }
@@ -125,7 +124,7 @@ def link_pages(app: Any, doctree: nodes.document) -> None:
         literal.replace_self(link)
 
 
-_FIELD = re.compile(r"(\**[a-z_]\w*(?:, [a-z_]\w*)*) : (.*)")
+_FIELD = re.compile(r"(\**[A-Za-z_][\w.]*(?:, [a-z_]\w*)*) : (.*)")
 
 
 def fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -164,9 +164,11 @@ def batch(runs: Runs) -> tuple[str, Any]:
     runs.claim(share > 0.5, "batches of 8 bring most of the gain")
     text = (f"From batches of 1 to batches of 31, shootdowns a reclaimed page fall from "
             f"{one.per_page('tlb_shootdowns'):.2f} to {last.per_page('tlb_shootdowns'):.2f}, IPIs from "
-            f"{one.per_page('function_call_ipis'):.2f} to {last.per_page('function_call_ipis'):.2f}, and the time that all "
+            f"{one.per_page('function_call_ipis'):.2f} to {last.per_page('function_call_ipis'):.2f}, and the "
+            "time that all "
             f"CPUs spend on flushes from {gain[0] / 1000:.2f} to {gain[2] / 1000:.2f} us; batches of "
-            f"{sizes[len(found) // 2]} bring {share:.0%} of what batches of 31 bring. More than 31 are not within the "
+            f"{sizes[len(found) // 2]} bring {share:.0%} of what batches of 31 bring. More than 31 are not "
+            "within the "
             "model, since a `folio_batch` holds 31.")
     return text, drawn
 
@@ -187,9 +189,12 @@ def cpus(runs: Runs) -> tuple[str, Any]:
                   if b["bogo_ops_per_s"] > 1.01 * a["bogo_ops_per_s"]), None)
     saved = [a.ns(*FLUSHES) > b.ns(*FLUSHES) for a, b in found[1:]]
     runs.claim(all(saved), "from 2 CPUs on flushes cost less after the series")
-    text = (f"With two CPUs or more, a page's flushes always cost less after the series; throughput gains 1% or more "
-            f"from {first} CPUs on ({', '.join(f'{n}: {g}' for n, g in zip(counts, gain, strict=True))}). At 128 CPUs "
-            f"waiting for the LRU lock takes {found[-1][1].share('lock_wait'):.0%} of all CPUs' time after the series "
+    text = ("With two CPUs or more, a page's flushes always cost less after the series; throughput gains 1% "
+            "or more "
+            f"from {first} CPUs on ({', '.join(f'{n}: {g}' for n, g in zip(counts, gain, strict=True))}). At "
+            "128 CPUs "
+            f"waiting for the LRU lock takes {found[-1][1].share('lock_wait'):.0%} of all CPUs' time after "
+            "the series "
             f"({found[-1][0].share('lock_wait'):.0%} before), so what the flushes spare is spent there.")
     runs.claim(found[-1][1].share("lock_wait") > 0.4, "at 128 CPUs the LRU lock takes what the flushes spare")
     return text, drawn
@@ -205,10 +210,14 @@ def threads(runs: Runs) -> tuple[str, Any]:
                                  for i, (policy, *_) in enumerate(LINES)}, label)
     (p0, p5), (t0, t5) = found.values()
     runs.claim(t0.per_page("tlb_shootdowns") > 5 * p0.per_page("tlb_shootdowns"), "threads: far more shootdowns")
-    text = (f"Pages of one process with 16 threads need {t0.per_page('tlb_shootdowns'):.1f} shootdowns each before and "
-            f"{t5.per_page('tlb_shootdowns'):.2f} after, those of 16 processes {p0.per_page('tlb_shootdowns'):.2f} and "
-            f"{p5.per_page('tlb_shootdowns'):.2f}. A batch over many mms asks all CPUs that any of them ran on, so "
-            f"its saving is smaller ({change(p0.per_page('tlb_shootdowns'), p5.per_page('tlb_shootdowns'))}) than with one "
+    text = (f"Pages of one process with 16 threads need {t0.per_page('tlb_shootdowns'):.1f} shootdowns each "
+            "before and "
+            f"{t5.per_page('tlb_shootdowns'):.2f} after, those of 16 processes "
+            f"{p0.per_page('tlb_shootdowns'):.2f} and "
+            f"{p5.per_page('tlb_shootdowns'):.2f}. A batch over many mms asks all CPUs that any of them ran "
+            "on, so "
+            f"its saving is smaller ({change(p0.per_page('tlb_shootdowns'), p5.per_page('tlb_shootdowns'))}) "
+            "than with one "
             f"mask for all ({change(t0.per_page('tlb_shootdowns'), t5.per_page('tlb_shootdowns'))}).")
     return text, drawn
 
@@ -216,9 +225,11 @@ def threads(runs: Runs) -> tuple[str, Any]:
 def footprint(runs: Runs) -> tuple[str, Any]:
     found = [runs.run({"workload.pattern": "rand"}, policy) for policy, *_ in LINES]
     walk = [r.ns("walk") * r.pages / max(1.0, r["page_touches"]) for r in found]
-    text = (f"In part: with touches at random a touch pays {walk[0]:.1f} ns of page walks before and {walk[1]:.1f} ns "
+    text = (f"In part: with touches at random a touch pays {walk[0]:.1f} ns of page walks before and "
+            f"{walk[1]:.1f} ns "
             "after, so the refills that rarer full flushes spare are at most the difference. A flush "
-            "of a batch by INVLPG instead of a full one is not within the model, nor is a task that shares nothing with "
+            "of a batch by INVLPG instead of a full one is not within the model, nor is a task that shares "
+            "nothing with "
             "reclaim but its CPU's TLB; `docs/calibration.md` measures what a refill costs on your machine.")
     return text, None
 
@@ -242,9 +253,12 @@ def dirty(runs: Runs) -> tuple[str, Any]:
               "pages written in every pass [%]", label)
     saved = [a.per_page("tlb_shootdowns") - b.per_page("tlb_shootdowns") for a, b in found]
     runs.claim(saved[0] < 0.7 * saved[-1], "fewer written pages, less gain")
-    text = (f"Only dirty folios wait in batches, so the series saves {saved[-1]:.2f} shootdowns a page if every page is "
-            f"written in every pass, {saved[len(saved) // 2]:.2f} if half of them are, and {saved[0]:.2f} if all are only read "
-            "after the first pass. Clean folios were flushed together at the end of their list before the series, too.")
+    text = (f"Only dirty folios wait in batches, so the series saves {saved[-1]:.2f} shootdowns a page if "
+            "every page is "
+            f"written in every pass, {saved[len(saved) // 2]:.2f} if half of them are, and {saved[0]:.2f} if "
+            "all are only read "
+            "after the first pass. Clean folios were flushed together at the end of their list before the "
+            "series, too.")
     return text, drawn
 
 
@@ -270,8 +284,10 @@ def waiting(runs: Runs) -> tuple[str, Any]:
     dropped = rand["putback_mapped"] / max(1.0, rand["folios_batched"])
     of = {policy: [float(np.percentile(w, q)) / 1000 for q in (50, 99)] for policy, w in waits.items()}
     runs.claim(of["stage5"][0] > 5 * of["stage0"][0], "a folio waits longer in a batch")
-    text = (f"A folio is unmapped for {of['stage0'][0]:.1f} us (median; 99th percentile {of['stage0'][1]:.0f} us) before its "
-            f"write-out without the series, and for {of['stage5'][0]:.0f} us ({of['stage5'][1]:.0f} us) while a batch of 31 fills. "
+    text = (f"A folio is unmapped for {of['stage0'][0]:.1f} us (median; 99th percentile "
+            f"{of['stage0'][1]:.0f} us) before its "
+            f"write-out without the series, and for {of['stage5'][0]:.0f} us ({of['stage5'][1]:.0f} us) "
+            "while a batch of 31 fills. "
             f"A fault on it in between finds it in the swap cache, maps it again, and the batch drops it: "
             f"{dropped:.3%} of the folios of batches with touches at random.")
     return text, drawn
@@ -304,8 +320,10 @@ def device(runs: Runs) -> tuple[str, Any]:
              f"{change(a['bogo_ops_per_s'], b['bogo_ops_per_s'])} bogo ops" for name, (a, b) in found.items()]
     runs.claim(found["NVMe"][0].per_page("tlb_shootdowns") > 5 * found["zram"][0].per_page("tlb_shootdowns"),
                "asynchronous devices have more to save")
-    text = (f"The series takes {', '.join(parts)}. Workers that wait for a device are woken on other CPUs, which lazy masks "
-            "remember, so an asynchronous device has far more shootdowns to save; what that brings depends on whether "
+    text = (f"The series takes {', '.join(parts)}. Workers that wait for a device are woken on other CPUs, "
+            "which lazy masks "
+            "remember, so an asynchronous device has far more shootdowns to save; what that brings depends "
+            "on whether "
             "the processors or the device are the bottleneck.")
     return text, drawn
 
@@ -319,10 +337,13 @@ def mask(runs: Runs) -> tuple[str, Any]:
                              for i, (policy, *_) in enumerate(LINES)}, "shootdowns per page [1/page]")
     eager, lazy = found["NVMe\neager"], found["NVMe\nlazy"]
     runs.claim(lazy[0].per_page("tlb_shootdowns") > 5 * eager[0].per_page("tlb_shootdowns"), "stale bits cost")
-    text = (f"With an NVMe device, masks that keep the bit of a CPU until a flush names the mm (6.18, 7.0) make "
-            f"{lazy[0].per_page('tlb_shootdowns'):.1f} shootdowns a page of {eager[0].per_page('tlb_shootdowns'):.2f} with masks that "
+    text = ("With an NVMe device, masks that keep the bit of a CPU until a flush names the mm (6.18, 7.0) "
+            "make "
+            f"{lazy[0].per_page('tlb_shootdowns'):.1f} shootdowns a page of "
+            f"{eager[0].per_page('tlb_shootdowns'):.2f} with masks that "
             f"drop it at switch-out (6.12); after the series {lazy[1].per_page('tlb_shootdowns'):.2f} of "
-            f"{eager[1].per_page('tlb_shootdowns'):.2f}. Where workers do not sleep and do not move, as here on zram, the two rules "
+            f"{eager[1].per_page('tlb_shootdowns'):.2f}. Where workers do not sleep and do not move, as here "
+            "on zram, the two rules "
             "are the same.")
     return text, drawn
 
@@ -338,10 +359,14 @@ def guests(runs: Runs) -> tuple[str, Any]:
     axes.set_ylim(0, 4 * axes.get_ylim()[1])
     wait = {name: [r.ns("flush_wait") / 1000 for r in pair] for name, pair in found.items()}
     runs.claim(wait["4 host CPUs"][0] > 20 * wait["own CPUs"][0], "preempted targets make senders wait")
-    text = (f"When 16 virtual CPUs share 4 host CPUs in turn, a sender waits {wait['4 host CPUs'][0]:.0f} us a reclaimed page for "
-            f"targets that are not running ({wait['own CPUs'][0]:.1f} us on CPUs of their own); the series makes that "
-            f"{wait['4 host CPUs'][1]:.0f} us, a paravirtual flush {wait['4, pv flush'][0]:.1f} us without it. In part only: host CPUs "
-            "take turns as in QEMU's round robin, and what an IPI's exit to the host costs is the cost `ipi_send_ns`.")
+    text = (f"When 16 virtual CPUs share 4 host CPUs in turn, a sender waits {wait['4 host CPUs'][0]:.0f} us "
+            "a reclaimed page for "
+            f"targets that are not running ({wait['own CPUs'][0]:.1f} us on CPUs of their own); the series "
+            "makes that "
+            f"{wait['4 host CPUs'][1]:.0f} us, a paravirtual flush {wait['4, pv flush'][0]:.1f} us without "
+            "it. In part only: host CPUs "
+            "take turns as in QEMU's round robin, and what an IPI's exit to the host costs is the cost "
+            "`ipi_send_ns`.")
     return text, drawn
 
 
@@ -355,9 +380,12 @@ def pays(runs: Runs) -> tuple[str, Any]:
          "CPU time per reclaimed page [us]")
     first, last = ([r.ns(*of) / 1000 for of in who.values()] for r in found)
     runs.claim(sum(first[:3]) > 3 * sum(last[:3]), "initiators and targets save")
-    text = (f"Before the series the initiator pays {first[0] + first[1]:.2f} us a page (half of it waiting) and its targets "
-            f"{first[2]:.2f} us; after it {last[0] + last[1]:.2f} and {last[2]:.2f} us. Bystanders pay while they wait for the LRU "
-            f"lock, {first[3]:.2f} and {last[3]:.2f} us; the page walks that flushes cause on targets are in their user time.")
+    text = (f"Before the series the initiator pays {first[0] + first[1]:.2f} us a page (half of it waiting) "
+            "and its targets "
+            f"{first[2]:.2f} us; after it {last[0] + last[1]:.2f} and {last[2]:.2f} us. Bystanders pay while "
+            "they wait for the LRU "
+            f"lock, {first[3]:.2f} and {last[3]:.2f} us; the page walks that flushes cause on targets are in "
+            "their user time.")
     return text, drawn
 
 
@@ -365,7 +393,8 @@ def patches(runs: Runs) -> tuple[str, Any]:
     found = [runs.run(None, f"stage{k}").result.digest for k in range(6)]
     if len(set(found[:5])) != 1 or found[5] == found[0]:
         raise SystemExit("questions.py: stages 0 to 4 are not alike, or stage 5 is")
-    return ("The last one alone: stages 0 to 4 only move code and end in the same digest, bit for bit; stage 5 differs. "
+    return ("The last one alone: stages 0 to 4 only move code and end in the same digest, bit for bit; stage "
+            "5 differs. "
             "`reclaim compare` of two neighbouring stages shows it for any scenario.", None)
 
 
@@ -374,9 +403,12 @@ def noise(runs: Runs) -> tuple[str, Any]:
     rows = {row.metric: row for row in table.rows}
     row, scan = rows["tlb_shootdowns_per_page"], rows["steal_per_scan"]
     low, high = row.interval_pct or (0.0, 0.0)
-    return (f"`--seeds 6` runs each side with six seeds and adds 95% intervals and an exact U-test: here shootdowns a page "
-            f"change by {row.delta_pct:.1f}% ({low:.1f}% to {high:.1f}%, p {row.p or 0:.3f}), reclaimed pages per scan by "
-            f"{scan.delta_pct:+.1f}%, verdict `{scan.verdict or '-'}`. Seeds vary what reclaim draws at random, not what two real "
+    return ("`--seeds 6` runs each side with six seeds and adds 95% intervals and an exact U-test: here "
+            "shootdowns a page "
+            f"change by {row.delta_pct:.1f}% ({low:.1f}% to {high:.1f}%, p {row.p or 0:.3f}), reclaimed "
+            "pages per scan by "
+            f"{scan.delta_pct:+.1f}%, verdict `{scan.verdict or '-'}`. Seeds vary what reclaim draws at "
+            "random, not what two real "
             "machines differ in: `docs/results.md` says what that means.", None)
 
 
@@ -384,9 +416,12 @@ def pinned(runs: Runs) -> tuple[str, Any]:
     found = [runs.run(NVME | {"workload.pin": True}, policy) for policy, *_ in LINES]
     free = [runs.run(NVME, policy) for policy, *_ in LINES]
     runs.claim(found[0].per_page("tlb_shootdowns") < 0.5 * free[0].per_page("tlb_shootdowns"), "affinity matters")
-    return (f"Yes where workers sleep: on an NVMe device pinned workers need {found[0].per_page('tlb_shootdowns'):.2f} shootdowns "
-            f"a page before and {found[1].per_page('tlb_shootdowns'):.2f} after, free ones {free[0].per_page('tlb_shootdowns'):.1f} and "
-            f"{free[1].per_page('tlb_shootdowns'):.2f}. Pinned workers leave one bit each in the masks, so say which of the two "
+    return ("Yes where workers sleep: on an NVMe device pinned workers need "
+            f"{found[0].per_page('tlb_shootdowns'):.2f} shootdowns "
+            f"a page before and {found[1].per_page('tlb_shootdowns'):.2f} after, free ones "
+            f"{free[0].per_page('tlb_shootdowns'):.1f} and "
+            f"{free[1].per_page('tlb_shootdowns'):.2f}. Pinned workers leave one bit each in the masks, so "
+            "say which of the two "
             "was measured.", None)
 
 
@@ -394,8 +429,10 @@ def loses(runs: Runs) -> tuple[str, Any]:
     one = {"machine.cpus": 1, "workload.workers": 1, "workload.bytes": "8M", "memcg.limit": "4M"}
     found = [runs.run(one, policy) for policy, *_ in LINES]
     disk = [runs.run(DISK | {"kernel.mm_cpumask": "eager"}, policy) for policy, *_ in LINES]
-    return (f"One CPU has no shootdowns to save: {found[0].per_page('tlb_shootdowns'):.2f} a page before and after, and "
-            f"{change(found[0]['bogo_ops_per_s'], found[1]['bogo_ops_per_s'])} bogo ops from local flushes alone. Where the device "
+    return (f"One CPU has no shootdowns to save: {found[0].per_page('tlb_shootdowns'):.2f} a page before and "
+            "after, and "
+            f"{change(found[0]['bogo_ops_per_s'], found[1]['bogo_ops_per_s'])} bogo ops from local flushes "
+            "alone. Where the device "
             f"is the bottleneck throughput hardly moves: on a disk with eager masks "
             f"{change(disk[0]['bogo_ops_per_s'], disk[1]['bogo_ops_per_s'])} bogo ops.", None)
 
@@ -405,16 +442,20 @@ def safe(runs: Runs) -> tuple[str, Any]:
     broken = reclaim.explore("v4:5", folios=1, defects=("no-flush-before-writeout",))
     if found.violations or not broken.violations:
         raise SystemExit("questions.py: the explorer's verdicts are not those of the page")
-    return (f"Of one folio on two CPUs all {found.states:,} states were reached and none loses a write or lets a CPU reach a "
-            f"freed page; with the flush before write-out left out the explorer finds a {broken.violations[0].invariant}. It "
-            "proves nothing beyond such bounds: `docs/series-safety.md` has what was searched for each version.", None)
+    return (f"Of one folio on two CPUs all {found.states:,} states were reached and none loses a write or "
+            "lets a CPU reach a "
+            "freed page; with the flush before write-out left out the explorer finds a "
+            f"{broken.violations[0].invariant}. It "
+            "proves nothing beyond such bounds: `docs/series-safety.md` has what was searched for each "
+            "version.", None)
 
 
 W = "docs/questions/writers.toml"
 SHORT = "     # tests: python docs/questions.py {} --quick -o ."      # docs/developing.md
 QUESTIONS = (
     Question("batch", "Batch size",
-             "What do shootdowns, IPIs and CPU time for each reclaimed page do as the batch grows, and where do the "
+             "What do shootdowns, IPIs and CPU time for each reclaimed page do as the batch grows, and where "
+             "do the "
              "returns diminish?",
              f"reclaim plot {W} --kind grid --over 'policy.flush=batch(1),batch(2),batch(8),batch(31)' \\\n"
              "    --over machine.cpus=4,16 -o batch.svg", batch),
@@ -422,9 +463,11 @@ QUESTIONS = (
              f"reclaim plot {W} --kind grid --over machine.cpus=2,4,8,16 --over policy=stage0,stage5 \\\n"
              "    --metric bogo_ops_per_s -o cpus.svg", cpus),
     Question("threads", "One process or many",
-             "What if the pages belong to one process with many threads, rather than to many processes: how large is the "
+             "What if the pages belong to one process with many threads, rather than to many processes: how "
+             "large is the "
              "union of the masks?",
-             f"reclaim plot {W} --kind grid --over workload.mode=proc,thread --over policy=stage0,stage5 -o threads.svg",
+             f"reclaim plot {W} --kind grid --over workload.mode=proc,thread --over policy=stage0,stage5 -o "
+             "threads.svg",
              threads),
     Question("footprint", "Full flush or single pages",
              "Would flushing page by page be better for a task whose working set nearly fills the TLB?",
@@ -432,47 +475,60 @@ QUESTIONS = (
     Question("dirty", "Dirty pages", "How much of the gain remains if only a part of the pages is dirty?",
              f"python docs/questions.py dirty{SHORT.format('dirty')}", dirty),
     Question("waiting", "Latency of waiting folios",
-             "How long is a page unmapped while its batch fills, and how often is it touched meanwhile, so that it drops "
+             "How long is a page unmapped while its batch fills, and how often is it touched meanwhile, so "
+             "that it drops "
              "out of the batch?",
              f"python docs/questions.py waiting{SHORT.format('waiting')}", waiting),
     Question("device", "Swap device", "Does it matter whether swap is synchronous (zram) or a device with a queue?",
-             f"reclaim plot {W} --kind grid --over swap.kind=zram,nvme --over policy=stage0,stage5 -o device.svg", device),
+             f"reclaim plot {W} --kind grid --over swap.kind=zram,nvme --over policy=stage0,stage5 -o "
+             "device.svg", device),
     Question("kswapd", "kswapd and nested limits",
-             "Is it the same in kswapd as in direct reclaim, and when a cgroup's limit and the machine's memory run out "
+             "Is it the same in kswapd as in direct reclaim, and when a cgroup's limit and the machine's "
+             "memory run out "
              "together?", "",
-             no="There is one cgroup, one node and no kswapd: the limit must fit into memory (`docs/model.md`, section 8)."),
+             no="There is one cgroup, one node and no kswapd: the limit must fit into memory "
+                "(`docs/model.md`, section 8)."),
     Question("mask", "Stale mm_cpumask", "What do bits of CPUs that an mm left long ago cost?",
-             f"reclaim plot {W} --kind grid --over kernel.mm_cpumask=eager,lazy --over swap.kind=zram,nvme \\\n"
+             f"reclaim plot {W} --kind grid --over kernel.mm_cpumask=eager,lazy --over swap.kind=zram,nvme "
+             "\\\n"
              "    --policy stage0 -o mask.svg", mask),
     Question("guests", "Virtual machines", "What if a target's virtual CPU is not running when the IPI comes?",
-             f"reclaim plot {W} --kind grid --over machine.host_cpus=0,4 --over policy=stage0,stage5 -o guests.svg",
+             f"reclaim plot {W} --kind grid --over machine.host_cpus=0,4 --over policy=stage0,stage5 -o "
+             "guests.svg",
              guests),
     Question("thp", "Huge pages", "And with transparent huge pages or larger folios?", "",
              no="Folios are of order 0; `kernel.thp = true` is refused with a sentence."),
     Question("pays", "Who pays", "Who pays for a flush: who starts it, who is interrupted, who happens to be there?",
-             f"reclaim run {W} --policy stage0 -o before.json && reclaim run {W} --policy stage5 -o after.json && \\\n"
+             f"reclaim run {W} --policy stage0 -o before.json && reclaim run {W} --policy stage5 -o "
+             "after.json && \\\n"
              "    reclaim plot before.json after.json --kind time -o pays.svg", pays),
     Question("patches", "Which patch", "What if a patch is left out: which of them brings the gain?",
              f"reclaim compare {W} --before stage0 --after stage4", patches),
     Question("noise", "Noise", "Is that more than noise?", f"reclaim compare {W} --seeds 6", noise),
-    Question("pinned", "Affinity", "Were the workers pinned, and does that matter?", f"python docs/questions.py pinned{SHORT.format('pinned')}", pinned),
+    Question("pinned", "Affinity", "Were the workers pinned, and does that matter?", f"python docs/questions.py pinned{SHORT.format('pinned')}",
+             pinned),
     Question("loses", "Nothing to gain", "Where does it bring nothing, and where could it lose?",
              f"python docs/questions.py loses{SHORT.format('loses')}", loses),
     Question("safe", "Safety", "Does some interleaving lose a write?", "reclaim explore v4:5 --folios 1", safe),
     Question("workload", "Real programs", "What does it bring to a real program?",
              "",
-             no="Only what a trace or the synthetic workloads say: `reclaim run --trace FILE` replays the references of a "
-                "program (`docs/workloads.md`), `reclaim observe` counts what the kernel does for it (`docs/observe.md`)."),
+             no="Only what a trace or the synthetic workloads say: `reclaim run --trace FILE` replays the "
+                "references of a "
+                "program (`docs/workloads.md`), `reclaim observe` counts what the kernel does for it "
+                "(`docs/observe.md`)."),
 )
 
 
 def page(answers: Mapping[str, tuple[str, bool]]) -> str:
     """The Markdown page."""
     text = ["# The questions that such a series is asked", "",
-            "Maintainers ask much the same of every series that touches reclaim or TLB flushes. Each question here has the "
+            "Maintainers ask much the same of every series that touches reclaim or TLB flushes. Each "
+            "question here has the "
             "command that answers it, and an answer from simulated runs; what the model cannot say is marked.", "",
-            "Written by `python docs/questions.py` (extra `plot`); do not edit. Unless said otherwise 16 processes on 16 CPUs "
-            "write twice the memory that they are allowed, zram, lazy masks: `docs/questions/writers.toml`, the costs those of "
+            "Written by `python docs/questions.py` (extra `plot`); do not edit. Unless said otherwise 16 "
+            "processes on 16 CPUs "
+            "write twice the memory that they are allowed, zram, lazy masks: `docs/questions/writers.toml`, "
+            "the costs those of "
             "the profile `vm16`, many of them assumed. Counts for each reclaimed page bear more than times do.", ""]
     for question in QUESTIONS:
         text += [f"## {question.title}", "", f"*{question.text}*", ""]

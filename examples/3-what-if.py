@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 3. What batch size, how many CPUs, which swap device?
 #
-# A scenario is data. `run_grid` runs it for every pair of values of two of its keys and keeps one metric; the result is a
-# table, an array, and a picture. 16 processes that write twice the memory they are allowed:
+# A scenario is data. `run_grid` runs it for every pair of values of two of its keys and keeps one metric;
+# the result is a table, an array, and a picture. 16 processes that write twice the memory they are
+# allowed:
 
 # %%
 import reclaim
@@ -16,7 +17,8 @@ writers = reclaim.Scenario.load("small").replace(
 # %% [markdown]
 # ## Batch size
 #
-# A slot of the policy is a parameter like any other. `batch(1)` flushes for every folio, `batch(31)` is the series.
+# A slot of the policy is a parameter like any other. `batch(1)` flushes for every folio, `batch(31)` is
+# the series.
 
 # %%
 sizes = [f"batch({n})" for n in (1, 2, 4, 8, 16, 31)]
@@ -25,8 +27,8 @@ grid = run_grid(writers, {"policy.flush": sizes, "machine.cpus": [4, 16]},
 grid
 
 # %% [markdown]
-# Most of the gain is there with 8 folios a batch: a batch of pages of many processes asks the CPUs of all of them, so each
-# further folio saves less.
+# Most of the gain is there with 8 folios a batch: a batch of pages of many processes asks the CPUs of all
+# of them, so each further folio saves less.
 
 # %%
 reclaim.plots.plot_grid(grid)
@@ -34,8 +36,8 @@ reclaim.plots.plot_grid(grid)
 # %% [markdown]
 # ## How many CPUs
 #
-# One writer for each CPU, and memory in proportion. A grid changes two keys at a time; where more keys must move together a
-# loop is as good.
+# One writer for each CPU, and memory in proportion. A grid changes two keys at a time; where more keys
+# must move together a loop is as good.
 
 # %%
 print(f"{'CPUs':>5} {'shootdowns a page':>24} {'bogo ops/s':>11}")
@@ -52,8 +54,9 @@ for cpus in (1, 2, 4, 8, 16, 32):
 # %% [markdown]
 # ## Which swap device
 #
-# zram compresses at once, on the CPU that reclaims. An NVMe device has a queue: workers sleep, and are woken on other CPUs.
-# With masks that keep the bit of a CPU that an mm has left (`lazy`, as kernels since 6.18 do) each flush then asks many more.
+# zram compresses at once, on the CPU that reclaims. An NVMe device has a queue: workers sleep, and are
+# woken on other CPUs. With masks that keep the bit of a CPU that an mm has left (`lazy`, as kernels since
+# 6.18 do) each flush then asks many more.
 
 # %%
 choices = {"swap.kind": ["zram", "nvme"], "kernel.mm_cpumask": ["eager", "lazy"]}

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 4. Your own machine: observe, calibrate, compare
 #
-# The simulator's costs come from a profile, and many of them are assumed. This notebook counts what your kernel does,
-# measures what things cost on your CPUs, and puts both beside the simulator. It needs no root, changes no setting, and
-# says what your machine does not let it see.
+# The simulator's costs come from a profile, and many of them are assumed. This notebook counts what your
+# kernel does, measures what things cost on your CPUs, and puts both beside the simulator. It needs no
+# root, changes no setting, and says what your machine does not let it see.
 
 # %%
 import importlib.resources
@@ -23,9 +23,10 @@ work = Path(tempfile.mkdtemp(prefix="reclaim-"))
 # %% [markdown]
 # ## Observe
 #
-# `observe` runs a command and reads `/proc/vmstat`, `/proc/interrupts` and the command's memory cgroup meanwhile. Something
-# must be short of memory: here a process that writes 96 MiB four times over, in a scope that may use 48 MiB, if your system
-# lets you make one (`systemd-run --user`). If not, it runs without a limit, and nothing is reclaimed.
+# `observe` runs a command and reads `/proc/vmstat`, `/proc/interrupts` and the command's memory cgroup
+# meanwhile. Something must be short of memory: here a process that writes 96 MiB four times over, in a
+# scope that may use 48 MiB, if your system lets you make one (`systemd-run --user`). If not, it runs
+# without a limit, and nothing is reclaimed.
 
 # %%
 WRITER = "b = bytearray(96 << 20)\nfor i in range(4): b[::4096] = bytes([i]) * (len(b) >> 12)"
@@ -54,8 +55,8 @@ except reclaim.ReclaimError as error:
 # %% [markdown]
 # ## Calibrate
 #
-# `calibrate` measures faults, TLB misses, shootdowns and switches for a few seconds and makes a profile; what it cannot
-# measure is inherited from `vm16` and marked. It needs Linux on x86 and two CPUs.
+# `calibrate` measures faults, TLB misses, shootdowns and switches for a few seconds and makes a profile;
+# what it cannot measure is inherited from `vm16` and marked. It needs Linux on x86 and two CPUs.
 
 # %%
 profile = None
@@ -70,13 +71,15 @@ except reclaim.ReclaimError as error:
     print("not calibrated:", error)
 
 # %% [markdown]
-# The whole 20 s of `reclaim calibrate -o here.toml` on a machine that does nothing else are better than these two.
+# The whole 20 s of `reclaim calibrate -o here.toml` on a machine that does nothing else are better than
+# these two.
 #
 # ## Compare
 #
-# Beside an observation `compare` counts for each reclaimed page. If nothing was reclaimed above, here is a machine that was:
-# 6.18 in a virtual machine with two CPUs, four workers of stress-ng, half of their memory allowed. Its runs are part of the
-# package, and its kernel has no series, so it stands beside `stage0`.
+# Beside an observation `compare` counts for each reclaimed page. If nothing was reclaimed above, here is
+# a machine that was: 6.18 in a virtual machine with two CPUs, four workers of stress-ng, half of their
+# memory allowed. Its runs are part of the package, and its kernel has no series, so it stands beside
+# `stage0`.
 
 # %%
 if reclaimed > 1000:
@@ -92,8 +95,8 @@ else:
 reclaim.compare(scenario, observation=observation)
 
 # %% [markdown]
-# With the costs that were measured here instead of the profile's: the counts for each page hardly move, since they follow from
-# mechanisms; times and throughput do.
+# With the costs that were measured here instead of the profile's: the counts for each page hardly move,
+# since they follow from mechanisms; times and throughput do.
 
 # %%
 if profile is not None:
@@ -109,5 +112,5 @@ shutil.rmtree(work)
 
 # %% [markdown]
 # From the command line: `reclaim observe -o real.jsonl -- COMMAND`, `reclaim calibrate -o here.toml`,
-# `reclaim compare real.jsonl --profile here.toml` (`docs/observe.md`, `docs/calibration.md`). How well the simulator does on
-# 58 measured configurations: `docs/validation.md`.
+# `reclaim compare real.jsonl --profile here.toml` (`docs/observe.md`, `docs/calibration.md`). How well
+# the simulator does on 58 measured configurations: `docs/validation.md`.

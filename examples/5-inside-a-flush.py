@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 5. Why CAL is below TLB: inside a flush
 #
-# `/proc/interrupts` of the series' test shows more TLB shootdowns (row TLB) than function-call interrupts (row CAL), 55
-# million to 34 million. How can a CPU be asked to flush without an interrupt? This notebook looks at every step of it.
+# `/proc/interrupts` of the series' test shows more TLB shootdowns (row TLB) than function-call interrupts
+# (row CAL), 55 million to 34 million. How can a CPU be asked to flush without an interrupt? This notebook
+# looks at every step of it.
 
 # %%
 from collections import Counter
@@ -23,10 +24,10 @@ print(len(log), "steps in", f"{now[-1] / 1e6:.2f} ms;", len(set(steps)), "kinds"
 # %% [markdown]
 # ## One flush
 #
-# The names are those of `docs/model.md`; the kernel's functions are beside them. A sender reads the mask (`FL_START`), puts
-# its request on the queue of each target (`FL_QUEUE`), sends interrupts (`FL_SEND`), flushes its own TLB if it must, and
-# spins until all have answered (`FL_WAIT`, `FL_DONE`). On the target: `Q_ENTRY`, `Q_TAKE` takes all that is queued, `Q_FUNC`
-# flushes, `Q_ACK` answers.
+# The names are those of `docs/model.md`; the kernel's functions are beside them. A sender reads the mask
+# (`FL_START`), puts its request on the queue of each target (`FL_QUEUE`), sends interrupts (`FL_SEND`),
+# flushes its own TLB if it must, and spins until all have answered (`FL_WAIT`, `FL_DONE`). On the target:
+# `Q_ENTRY`, `Q_TAKE` takes all that is queued, `Q_FUNC` flushes, `Q_ACK` answers.
 
 # %%
 FUNCTION = {
@@ -57,9 +58,9 @@ show(start, ends(start) + 1)
 # %% [markdown]
 # ## Two senders, one interrupt
 #
-# `llist_add` tells whether the queue was empty. If it was not, somebody has sent an interrupt that the target has not
-# served yet, and it will find the new request as well: no second interrupt is sent. Here is a target that answers several
-# senders in one interrupt:
+# `llist_add` tells whether the queue was empty. If it was not, somebody has sent an interrupt that the
+# target has not served yet, and it will find the new request as well: no second interrupt is sent. Here
+# is a target that answers several senders in one interrupt:
 
 # %%
 answered = []           # (step of Q_ENTRY, CPU, answers) of each interrupt
@@ -84,8 +85,8 @@ for i in range(first, len(steps)):
 # %% [markdown]
 # ## Counted
 #
-# The kernel counts a shootdown (TLB) for every flush function that a target runs, and an interrupt (CAL) for every one it
-# takes. So CAL / TLB is one over the mean number of answers.
+# The kernel counts a shootdown (TLB) for every flush function that a target runs, and an interrupt (CAL)
+# for every one it takes. So CAL / TLB is one over the mean number of answers.
 
 # %%
 histogram = Counter(answers for _, _, answers in answered if answers)
@@ -98,9 +99,10 @@ print(f"TLB {functions}, CAL {interrupts}: {interrupts / functions:.3f} interrup
 # %% [markdown]
 # ## And after the series
 #
-# Batches change two things. Flushes are rarer, so that two senders meet less often: the ratio rises. But each flush asks
-# more CPUs, and several senders then ask the same ones: it falls. Which wins depends on the workload. In the published
-# table it rises, from 0.615 to 0.823: there, what is saved in shootdowns is not all saved in interrupts.
+# Batches change two things. Flushes are rarer, so that two senders meet less often: the ratio rises. But
+# each flush asks more CPUs, and several senders then ask the same ones: it falls. Which wins depends on
+# the workload. In the published table it rises, from 0.615 to 0.823: there, what is saved in shootdowns
+# is not all saved in interrupts.
 
 # %%
 for name, what in (("these writers", scenario),

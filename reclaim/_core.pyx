@@ -739,6 +739,7 @@ cdef class Core:
         w.io_page = world.io_page
         w.limit = world.limit
         w.tick = world.tick
+        w.balance = world.balance
         w.migrate_threshold = world.migrate_threshold
         w.busy_threshold = world.busy_threshold
         w.moves = bool((self.passes["kind"] == PASS_MREMAP).any())
@@ -776,6 +777,7 @@ cdef class Core:
             p.irq_at = p.tick_at = p.timer_at = p.io_at = INF
             p.io_head = p.io_tail = -1
             p.rng = rng_mix(world.seed, 2, c)
+            p.balance_at = (c + 1) * m.w.balance
             for i in range(NR_ASIDS):
                 p.asid_mm[i] = -1
             p.current = p.istep = p.sstep = p.walk_line = p.push = -1

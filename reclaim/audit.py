@@ -57,7 +57,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "fl_nr": (0, _C["FLUSH_CEILING"] + 1),
         "fl_tables": (0, 2), "hosted": (0, 2), "ask": (0, 2),
         "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX),
-        "slice_ticks": (0, 1 << 30),
+        "slice_ticks": (0, 1 << 30), "balance_at": (0, _T_MAX), "balance_long": (0, 2),
+        "balance_failed": (0, 11),
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),

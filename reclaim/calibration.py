@@ -108,8 +108,8 @@ class Calibration:
     def to_dict(self) -> dict[str, Any]:
         """As ``calibrate --json`` prints it; times are nanoseconds."""
         return {"description": self.description, "parent": self.parent.name,
-                "measured": {name: {"what": q.what, "median": q.median, "p10": q.p10, "p90": q.p90, "values": q.nr}
-                             for name, q in self.measured.items()},
+                "measured": {name: {"what": q.what, "median": q.median, "p10": q.p10, "p90": q.p90,
+                                    "values": q.nr} for name, q in self.measured.items()},
                 "costs": {f"{name}_ns": value for name, (value, _) in self.costs.items()},
                 "notes": list(self.notes), "profile": self.toml}
 

@@ -719,8 +719,9 @@ def _suffix_format(args: argparse.Namespace) -> str:
     found = [name for name in names if name.lower() in suffixes]
     if len(found) != 1 or suffixes & {"gz", "xz", "zst"}:
         last = os.path.basename(args.output).rpartition(".")[2]
-        args.parser.error(f"the name {args.output!r} does not tell the format of OUTPUT: give --to {'|'.join(names)} "
-                          f"(OUTPUT is never compressed){did_you_mean(last, [n for n in names if n != last])}")
+        args.parser.error(f"the name {args.output!r} does not tell the format of OUTPUT: give "
+                          f"--to {'|'.join(names)} (OUTPUT is never compressed)"
+                          + did_you_mean(last, [name for name in names if name != last]))
     return found[0]
 
 
@@ -801,7 +802,8 @@ class _Progress:
         now = time.monotonic()
         if self._tty and now - self._last >= 0.1:
             self._last = now
-            print(f"\r\x1b[K{states:,} in {seconds:.0f} s, {states / max(seconds, 0.1):,.0f}/s", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{states:,} in {seconds:.0f} s, {states / max(seconds, 0.1):,.0f}/s", end="",
+                  file=sys.stderr, flush=True)
 
     def _simulated(self, share: float, simulated_s: float) -> None:
         self.show(share, f"{simulated_s:.3g} s simulated", simulated_s, "s")

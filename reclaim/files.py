@@ -39,6 +39,31 @@ def replacing(name: str, error: type[ReclaimError] = ReclaimError) -> Iterator[I
         raise OSError(failure.errno, failure.strerror, name) from failure
 
 
+@contextmanager
+def regular(path: str, error: type[ReclaimError], hint: str = "") -> Iterator[IO[bytes]]:
+    """The regular file at `path`, to be read.
+
+    hint : what the messages end with.
+
+    Raises
+    ------
+    error : it cannot be opened or read, or is no regular file.
+    """
+    try:
+        # A FIFO without a writer must not hang.
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        with file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise error(f"{path}: not a regular file{hint}")
+            yield file
+    except OSError as err:
+        raise error(f"{path}: {err.strerror or err}{hint}") from None
+    except ValueError as err:             # a NUL in the path
+        if isinstance(err, ReclaimError):
+            raise
+        raise error(f"{path!r}: {err}") from None
+
+
 def read_bounded(path: str, limit: int, error: type[ReclaimError], what: str) -> bytes:
     """The bytes of a regular file of at most `limit` bytes.
 
@@ -48,21 +73,11 @@ def read_bounded(path: str, limit: int, error: type[ReclaimError], what: str) ->
     ------
     error : it cannot be read, is no regular file, or is longer.
     """
-    def at_once(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)   # a FIFO without a writer must not hang
-    try:
-        with open(path, "rb", opener=at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise error(f"{path}: not a regular file; expected {what}")
-            data = file.read(limit + 1)
-    except OSError as err:
-        raise error(f"{path}: {err.strerror or err}; expected {what}") from None
-    except ValueError as err:             # a NUL in the path
-        if isinstance(err, ReclaimError):
-            raise
-        raise error(f"{path!r}: {err}") from None
+    hint = f"; expected {what}"
+    with regular(path, error, hint) as file:
+        data = file.read(limit + 1)
     if len(data) > limit:
-        raise error(f"{path}: longer than {limit:,} bytes; expected {what}")
+        raise error(f"{path}: longer than {limit:,} bytes{hint}")
     return data
 
 

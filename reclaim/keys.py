@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 
 from reclaim import units
 from reclaim.errors import NotModelledError, ScenarioError, did_you_mean
+from reclaim.files import read_bounded
 
 MAX_FILE = 1 << 20       # bytes of a scenario's or a profile's file
 
@@ -279,24 +278,12 @@ def toml_value(value: Any) -> str:
 def read_toml(path: str, what: str) -> dict[str, Any]:
     """The TOML file at `path`, a `what`; every way in which that can fail is a ScenarioError."""
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ScenarioError(f"{path}: not a regular file; a {what} is a TOML file")
-            raw = file.read(MAX_FILE + 1)
-        if len(raw) > MAX_FILE:
-            raise ScenarioError(f"{path}: longer than {MAX_FILE} bytes; a {what} is a short TOML file")
-        return tomllib.loads(raw.decode("utf-8"))
-    except OSError as err:
-        raise ScenarioError(f"{path}: {err.strerror or err}") from None
+        return tomllib.loads(read_bounded(path, MAX_FILE, ScenarioError, f"a {what}, a TOML file").decode())
     except UnicodeDecodeError as err:
         raise ScenarioError(f"{path}: not UTF-8 at byte {err.start}; a {what} is a TOML file") from None
     except (tomllib.TOMLDecodeError, RecursionError) as err:
         raise ScenarioError(f"{path}: not TOML: {err or 'nested too deeply'}") from None
     except ScenarioError:
         raise
-    except ValueError as err:   # a NUL in the path, an integer of too many digits
-        raise ScenarioError(f"{path!r}: {err}") from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)   # a FIFO without a writer must not hang
+    except ValueError as err:   # an integer of too many digits
+        raise ScenarioError(f"{path}: {err}") from None

@@ -91,7 +91,8 @@ class Scheduler(Section):
 
     hz : ticks a second and CPU.
     slice_ms : time slice [ms]; rounded to ticks, one at least.
-    migrations_per_s : moves by the load balancer, per CPU; a tick draws them.
+    migrations_per_s : moves of running tasks, per CPU, that no mechanism here makes (other tasks come and
+        go). A tick draws a push; where every CPU is busy a second move answers it: half as many pushes.
     kthread_share : how often a wake-up finds a kernel thread on its idle CPU, and goes to another idle one.
     cpus_per_socket : CPU c is on socket c // cpus_per_socket.
     skew_tick : CPU c's ticks come c / cpus of half a tick later (the boot parameter), not all at once.
@@ -116,8 +117,8 @@ class Scheduler(Section):
 
     @property
     def migrate_threshold(self) -> int:
-        """A tick migrates its task if a 64-bit draw is below it."""
-        return min(2**64 - 1, int(self.migrations_per_s * (self.tick_ps / 1e12) * 2**64))
+        """A tick pushes its task to another CPU if a 64-bit draw is below it."""
+        return min(2**64 - 1, int(self.migrations_per_s / 2 * (self.tick_ps / 1e12) * 2**64))
 
     @property
     def busy_threshold(self) -> int:

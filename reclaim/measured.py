@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import stat
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from reclaim.errors import MeasuredError, PolicyError, ScenarioError, did_you_mean
+from reclaim.files import regular
 from reclaim.scenario import Scenario
 from reclaim.units import parse_size
 
@@ -212,21 +211,11 @@ def lines(path: str | None = None) -> Iterator[bytes]:
         with resources.files("reclaim").joinpath("data", PACKAGED).open("rb") as file:
             yield from file
         return
-    try:
-        # A FIFO without a writer must not hang.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise MeasuredError(f"{path}: not a regular file")
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
-                if len(line) > MAX_LINE:
-                    raise MeasuredError(f"{path}:{number}: longer than {MAX_LINE} bytes")
-                yield line
-    except OSError as err:
-        raise MeasuredError(f"{path}: {err.strerror or err}") from None
-    except MeasuredError:
-        raise
-    except ValueError as err:       # a NUL in the path
-        raise MeasuredError(f"{path!r}: {err}") from None
+    with regular(path, MeasuredError) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+            if len(line) > MAX_LINE:
+                raise MeasuredError(f"{path}:{number}: longer than {MAX_LINE} bytes")
+            yield line
 
 
 # --- one line

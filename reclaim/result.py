@@ -68,8 +68,9 @@ class Result:
         counters["simulated_s"] = float(self.seconds)
         counters["wall_s"] = float(self.wall_s)
         counters["digest"] = self.digest
-        for name, what, values in (("counters", "counter", counters), ("times", "category of time", self.times),
-                                   ("histograms", "histogram", self.histograms)):
+        for name, what, values in (
+                ("counters", "counter", counters), ("times", "category of time", self.times),
+                ("histograms", "histogram", self.histograms)):
             object.__setattr__(self, name, Named(what, values))
 
     @property

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_SECONDS = 9000.0     # the core's clock: signed 64-bit picoseconds, less 10 bits for the CPU
 SPARE_FOLIOS = 256       # frames besides the limit's and 64 per task
+BALANCE_PS = 16 * 10**9    # busy_factor (16) times 1 ms, for each CPU of the domain: kernel/sched/fair.c get_sd_balance_interval
 
 KINDS = ("stress_ng.vm", "writer", "trace")
 
@@ -123,8 +124,8 @@ class Scenario(Section):
             return cls.from_dict(tomllib.loads(source.read_text("utf-8")), where=f"{name}.toml")
         if not name.endswith(".toml") and os.sep not in name and not os.path.exists(name):
             raise ScenarioError(
-                f"unknown scenario {show_value(name)}: neither a packaged name ({', '.join(_packaged_names())}) "
-                f"nor the path of a TOML file{did_you_mean(name, _packaged_names())}")
+                f"unknown scenario {show_value(name)}: neither a packaged name "
+                f"({', '.join(_packaged_names())}) nor the path of a TOML file{did_you_mean(name, _packaged_names())}")
         data = read_toml(name, "scenario")
         data.setdefault("name", os.path.basename(name).removesuffix(".toml"))
         scenario = cls.from_dict(data, where=name)
@@ -240,7 +241,7 @@ class Scenario(Section):
             host_cpus=self.machine.host_cpus, pv_flush=self.machine.pv_flush,
             lru=int(self.kernel.lru == "mglru"), mglru_batch=rules.mglru_batch,
             mglru_stop=rules.mglru_stop, mglru_rework=rules.mglru_rework,
-            tick=scheduler.tick_ps,
+            tick=scheduler.tick_ps, balance=BALANCE_PS,
             tick_skew=scheduler.tick_ps // 2 // self.machine.cpus if scheduler.skew_tick else 0,
             slice_ticks=scheduler.slice_ticks,
             migrate_threshold=scheduler.migrate_threshold,

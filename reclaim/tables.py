@@ -45,7 +45,8 @@ class Table:
     def __getitem__(self, column: str) -> NDArray[Any]:
         """A column."""
         if column not in self.columns:
-            raise UnknownNameError(f"table {self.name} has no column {column!r}{did_you_mean(column, self.columns)}")
+            raise UnknownNameError(f"table {self.name} has no column {column!r}"
+                                   + did_you_mean(column, self.columns))
         values: NDArray[Any] = self.array[column]
         return values
 

@@ -67,6 +67,7 @@ class World:
     mglru_stop: bool = False           # a memcg's reclaim stops at nr_to_reclaim (7.0)
     mglru_rework: bool = False         # references, tiers and aging as reworked later (7.0)
     tick: int                          # [ps]
+    balance: int = 0                   # a busy CPU balances after this for each CPU [ps]; 0: never
     tick_skew: int                     # CPU c's ticks come c * tick_skew later [ps], 0 to tick
     slice_ticks: int                   # ticks in a time slice
     migrate_threshold: int             # a tick migrates if a 64-bit draw is below it
@@ -154,6 +155,7 @@ def check(world: World) -> None:
     _int(world, "lru", 0, 1)
     _int(world, "cgroup", 1, 2)
     _int(world, "tick", 1, 10**12)
+    _int(world, "balance", 0, 10**12)
     _int(world, "tick_skew", 0, world.tick)
     _int(world, "host_cpus", 0, cpus)
     if world.pv_flush and not world.host_cpus:

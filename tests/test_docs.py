@@ -42,12 +42,12 @@ def commands(block):
         if not command.strip() or line.startswith("#"):
             continue
         told = re.search(r"tests: (none|\d+), \S|tests: (.*)", comment)
-        if told is None:
-            yield line, command.strip(), 0
-        elif told[2]:
-            yield line, told[2].strip(), 0
+        if told is None or told[2]:
+            yield line, (told[2] if told else command).strip(), 0
+        elif told[1] == "none":
+            yield line, None, 0
         else:
-            yield line, None if told[1] == "none" else command.strip(), int(told[1]) if told[1] != "none" else 0
+            yield line, command.strip(), int(told[1])
 
 
 def call(command, code):
@@ -110,6 +110,22 @@ def test_readme_is_short():
     assert len(lines) <= 110 and max(map(len, lines)) <= 130
 
 
+def test_readme_tells_the_score_of_the_page():
+    """The errors that README.md names are those of docs/validation.md, and so is the number of misses."""
+    text = " ".join((ROOT / "README.md").read_text().split())
+    rows = re.findall(r"^\| (guests|machines) \| `([^`]+)` \| (\d+) \| ([\d.]+%) \| ([\d.]+%) \| [^|]+ \| (.*) \|$",
+                      (ROOT / "docs" / "validation.md").read_text(), re.M)
+    assert len(rows) >= 8
+    told = {"shootdowns_per_page", "targets_per_flush", "ipis_per_shootdown", "steal_per_scan",
+            "shootdowns after/before"}
+    for _, metric, _, median, worst, _ in rows:
+        if metric in told:
+            assert f"{median} ({worst})" in text, f"README.md, {metric}: {median} ({worst})"
+    missed = sum(len(verdict.split(";")) for *_, verdict in rows if "MISSED" in verdict)
+    number = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")[missed]
+    assert f"{number} of {sum(int(row[2]) for row in rows)} rows miss" in text
+
+
 # --- pages that are written by a command
 
 def test_questions_page(tmp_path):
@@ -119,8 +135,8 @@ def test_questions_page(tmp_path):
     stored = (ROOT / "docs" / "questions.md").read_text()
     for question in script["QUESTIONS"]:
         assert f"## {question.title}\n" in stored and (question.command in stored)
-        assert (question.answer is None) == (stored.partition(f"## {question.title}\n")[2].partition("\n## ")[0]
-                                             .count(script["NOT_YET"]) == 1)
+        section = stored.partition(f"## {question.title}\n")[2].partition("\n## ")[0]
+        assert (question.answer is None) == (script["NOT_YET"] in section)
     assert script["main"](["--quick", "-o", str(tmp_path)]) == 0
     made = (tmp_path / "questions.md").read_text()
     kept = re.compile(r"^(#.*|```.*|!\[.*|reclaim .*|python .*|    .*)$", re.M)      # all but the answers
@@ -153,7 +169,8 @@ def test_site_builds_without_a_warning(tmp_path):
         pytest.importorskip(module)
     tree = tmp_path / "tree"
     for name in ("docs", "examples"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("_made", "_build", "__pycache__"))
+        shutil.copytree(ROOT / name, tree / name,
+                        ignore=shutil.ignore_patterns("_made", "_build", "__pycache__"))
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", str(tmp_path / "trees"),
          str(tree / "docs"), str(tmp_path / "html")], capture_output=True, text=True, timeout=300,

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import tarfile
 import threading
-import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -120,8 +119,8 @@ def test_compare_writes_both_sides(tmp_path, capsys):
 
 
 def test_an_empty_trace_is_told(tmp_path, capsys):
-    code, _, err = call(capsys, "run", "small", "--seconds", "1", "-o", f"ftrace:{tmp_path / 't'}", "--trace-from", "0",
-                        "--trace-for", "1ns")
+    code, _, err = call(capsys, "run", "small", "--seconds", "2ms", "-o", f"ftrace:{tmp_path / 't'}",
+                        "--trace-from", "0.0001", "--trace-for", "1ns")
     assert code == 0 and "the trace is empty" in err and "--trace-from" in err
 
 
@@ -161,7 +160,7 @@ def test_events_are_what_the_counters_count(traced):
     of = {name: rows[rows["event"] == i] for i, name in enumerate(names.EVENTS)}
     n = {name: len(found) for name, found in of.items()}
     flushes, functions = of["tlb_flush"]["v"], of["csd_function_entry"]
-    tasks, cpus = len(sim.world.task_mm), sim.world.nr_cpus
+    tasks = len(sim.world.task_mm)
 
     def about(told, counted, open_now):     # what is under way at the end is counted first or told first
         return 0 <= abs(told - counted) <= open_now
@@ -180,7 +179,7 @@ def test_events_are_what_the_counters_count(traced):
     targets = counter["arch_tlbbatch_flush_targets"] + counter["flush_mm_targets"]
     assert n["csd_queue_cpu"] == targets
     assert n["sched_migrate_task"] == counter["migrations"]
-    assert about(n["sched_switch"], counter["context_switches"], counter["context_switches"] / 2 + cpus)
+    assert (of["sched_switch"]["v"][:, 1] >= 0).sum() <= counter["context_switches"]    # or it picks the same
     assert n["local_timer_entry"] >= counter["ticks"]
     taken = n["call_function_entry"] + n["call_function_single_entry"]
     assert taken <= counter["function_call_ipis"] <= taken + n["sched_waking"]
@@ -210,18 +209,19 @@ def test_time_rises_on_each_cpu(traced):
         assert (np.diff(at) >= 0).all()
 
 
-def test_memory_is_bounded(tmp_path):
+def test_memory_is_bounded(tmp_path, monkeypatch):
     """A trace of any length is written in batches."""
     tracer = Tracer(Simulation(scenario())._core)
     rows, why = tracer.run(PS, events=1000)
     assert why == "budget" and 1000 < len(rows) <= 1000 + tracer.most
-    for seconds in (0.02, 0.2):
-        tracemalloc.start()
-        run(scenario(seconds=seconds), ["ftrace", "perfetto", "perf-script"], tmp_path, trace_for=seconds)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 60 << 20
-    assert (tmp_path / "ftrace").stat().st_size > 8 << 20
+    monkeypatch.setattr("reclaim.exports._session.BATCH", 1000)
+    batches = []
+    monkeypatch.setattr(FtraceSink, "events", lambda self, events: batches.append(len(events)))
+    with Exports([parse(f"{kind}:{tmp_path / kind}") for kind in ("ftrace", "perfetto")], trace_for=0.05) as exports:
+        reclaim.simulate(scenario(seconds=0.05), exports=exports)
+        sink = exports._sinks[1]
+        assert len(exports._held) == 0 and len(sink._flows) <= 2 and not any(sink._open.values())
+    assert sum(batches) == exports.nr_events > 30_000 and max(batches) <= 2 * (1000 + tracer.most)
 
 
 def test_files_do_not_depend_on_pieces(tmp_path, monkeypatch):
@@ -268,8 +268,8 @@ def real(name):
 
 
 def ours(tmp_path, kind, version, policy="stage0"):
-    run(scenario(**{"kernel.version": version, "machine.cpus": 4, "workload.workers": 4,
-                    "kernel.mm_cpumask": "lazy", "seconds": 0.06}), [kind], tmp_path, policy, trace_for=0.06)
+    world = disk(0.04).replace({"kernel.version": version, "workload.workers": 4})
+    run(world, [kind], tmp_path, policy, trace_for=0.03)
     return (tmp_path / kind).read_text().splitlines()
 
 
@@ -377,7 +377,7 @@ def postprocess():
             for member in tar:
                 if member.name.endswith(inner):
                     return tar.extractfile(member).read()
-                if "/arch/" in member.name:
+                if member.name.split("/")[1:2] == ["arch"]:
                     break
     return None
 
@@ -417,8 +417,6 @@ def packets(path):
                               reason="the package perfetto (extra test) is not installed")
     trace = pb2.Trace()
     trace.ParseFromString(path.read_bytes())
-    assert not trace.UnknownFields() if hasattr(trace, "UnknownFields") and callable(
-        getattr(trace, "UnknownFields", None)) and False else True
     return pb2, trace.packet
 
 

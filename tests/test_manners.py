@@ -99,7 +99,8 @@ def test_did_you_mean_in_files(capsys, tmp_path):
 
 def test_did_you_mean_in_python():
     result = reclaim.simulate("small", seconds=0.01)
-    for made, name, meant in ((result.counters, "tlb_shotdowns", "tlb_shootdowns"), (result.times, "flush_wiat", "flush_wait"),
+    for made, name, meant in ((result.counters, "tlb_shotdowns", "tlb_shootdowns"),
+                              (result.times, "flush_wiat", "flush_wait"),
                               (result.histograms, "targets_per_fluhs", "targets_per_flush"),
                               (result.tables()["times"], "idel", "idle")):
         with pytest.raises(UnknownNameError, match=f"did you mean '{meant}'"):

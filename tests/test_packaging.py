@@ -96,7 +96,8 @@ def test_sdist_and_wheel(tmp_path):
         held = {name.partition("/")[2] for name in tar.getnames()}
     assert sources <= held
     assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md", ".ci/run",
-            "docs/scenario.md", "tests/test_packaging.py"} <= held
+            "docs/scenario.md", "docs/conf.py", "examples/render.py", "examples/1-the-series.ipynb",
+            "tests/test_packaging.py"} <= held
     assert [name for name in held if name.endswith((".c", ".so", ".pyc"))] == []
 
     (wheel,) = (tmp_path / "dist").glob("reclaim_sim-*.whl")

@@ -332,7 +332,7 @@ def test_bad_profiles():
 
 
 def test_migration_threshold():
-    assert Scheduler(migrations_per_s=500).migrate_threshold == 2**63
+    assert Scheduler(migrations_per_s=500).migrate_threshold == 2**62
     assert Scheduler(migrations_per_s=5000).migrate_threshold == 2**64 - 1
     assert Scheduler(slice_ms=0).slice_ticks == 1
 

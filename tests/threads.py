@@ -210,7 +210,7 @@ def busy_threads(seed: int) -> World:
         cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]), pcid=pick([True, False]),
         l2_sets=pick([8, 64]), swap_sync=swap_sync, swapin_cached=swap_sync and pick([False, False, True]),
         io_depth=pick([1, 8]), io_latency=pick([80_000_000, 10**9]), host_cpus=host_cpus,
-        pv_flush=host_cpus > 0 and pick([False, True]), tick_skew=pick([0, tick // 3]),
+        pv_flush=host_cpus > 0 and pick([False, True]), tick_skew=pick([0, tick // 3]), balance=tick * (limit % 3),
         migrate_threshold=pick([0, 2**62]), seed=seed)
 
 
@@ -359,28 +359,30 @@ def writer_without_right() -> World:
 
 
 def shared_rights() -> World:
-    """A thread takes the right to write pages and gives it back, which another reads while they are written to swap:
-    from there they come without the right, and not exclusive."""
-    rows = [make_pass("SEQ", write=1, nr=100), make_pass("MPROTECT", nr=100, count=1),
-            make_pass("SEQ", first=100, nr=1, count=20, think=MS // 100),
-            make_pass("MPROTECT", write=1, nr=100, count=1),
-            make_pass("SEQ", first=100, nr=1, count=20, think=MS // 100),
-            make_pass("RAND", nr=100, count=1000, think=MS // 100),
-            make_pass("SEQ", write=1, nr=300, count=10**6, think=1000)]
-    return one_mm(*rows, threads=4, pages=300, limit=300, nr_slots=4000, mm_pages=(300, 300), mm_recency=(False, True),
-                  task_mm=(0, 0, 0, 1), task_first_pass=(0, 5, 5, 6), task_nr_passes=(5, 1, 1, 1),
-                  task_loop_to=(1, 0, 0, 0), costs=slow(zram_write=MS // 2))
+    """A thread takes the right to write a few pages and gives it back, then writes them; another reads them
+    while they are written to swap: from there they come without the right, and not exclusive."""
+    rows = [make_pass("SEQ", write=1, nr=100)]
+    for first in range(0, 100, 4):
+        rows += [make_pass("MPROTECT", first=first, nr=4, count=1),
+                 make_pass("MPROTECT", write=1, first=first, nr=4, count=1),
+                 make_pass("SEQ", write=1, first=first, nr=4)]
+    n = len(rows)
+    return one_mm(*rows, make_pass("RAND", nr=100, count=1000, think=MS // 100),
+                  make_pass("SEQ", write=1, nr=300, count=10**6, think=1000), threads=4, pages=300, limit=300,
+                  nr_slots=4000, mm_pages=(300, 300), mm_recency=(False, True), task_mm=(0, 0, 1, 1),
+                  task_first_pass=(0, n, n + 1, n + 1), task_nr_passes=(n, 1, 1, 1), task_loop_to=(1, 0, 0, 0),
+                  costs=slow(zram_write=MS // 2))
 
 
 def written_moves() -> World:
-    """A thread fills with zeros what another fills with something else and moves, while the move is flushed."""
-    rows = [make_pass("SEQ", write=1, nr=40), make_pass("MREMAP", nr=40, stride=60, count=1),
+    """A thread fills pages with zeros and with something else in turn, also while a move of them is flushed."""
+    rows = [make_pass("SEQ", first=200, nr=1, count=20, think=MS // 10), make_pass("MREMAP", nr=40, stride=60, count=1),
             make_pass("MREMAP", first=60, nr=40, stride=-60, count=1),
-            make_pass("SEQ", write=1, zero=1, nr=40, count=10**6, think=MS // 100),
-            make_pass("SEQ", write=1, nr=250, count=10**6, think=1000)]
+            *(make_pass("SEQ", write=1, zero=zero, nr=40, think=MS // 100) for zero in (1, 0)),
+            make_pass("SEQ", write=1, nr=250, count=10**6, think=MS // 5)]
     return one_mm(*rows, threads=3, pages=250, limit=250, nr_slots=4000, l2_sets=64, mm_pages=(250, 250),
-                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 3, 4), task_nr_passes=(3, 1, 1),
-                  task_loop_to=(0, 0, 0), costs=slow(flush_fixed=MS))
+                  mm_recency=(False, True), task_mm=(0, 0, 1), task_first_pass=(0, 3, 5), task_nr_passes=(3, 2, 1),
+                  costs=slow(flush_fixed=MS))
 
 
 def killed_rights() -> World:
@@ -409,15 +411,6 @@ def moved_young_table() -> World:
                   make_pass("SEQ", write=1, first=2048, nr=600, think=1000), make_pass("SEQ", nr=512, think=1000),
                   make_pass("MREMAP", nr=512, stride=1024, count=1), threads=1, nr_cpus=2, pages=2648, limit=900,
                   nr_slots=4000, l2_sets=64, lru=1, mglru_rework=True, loop=False)
-
-
-def unmapped_after_moves() -> World:
-    """As followed_moves(), but the moved pages are unmapped before who waited for their lock goes on."""
-    rows = [make_pass("SEQ", write=1, nr=500, think=1000), make_pass("MREMAP", nr=500, stride=520, count=1),
-            make_pass("MUNMAP", first=520, nr=500, count=1)]
-    return dataclasses.replace(followed_moves(), passes=make_passes([*rows, make_pass(
-        "SEQ", write=1, nr=400, count=10**6, think=1000)]), task_loop_to=(0, 0, 0), costs=slow(
-            walk_pte=MS // 50, lock_handoff=30 * MS))
 
 
 def busy_calls(seed: int) -> World:
@@ -510,6 +503,7 @@ def flushed_ranges() -> World:
 # Those of busy_calls that reach what is rare.
 RARE_CALLS = {
     70: "S_REF waits for a folio that moves away; V_MOVE_NEW and K_NEXT wait",
+    93: "S_REF keeps a young folio that moved away",
     275: "S_GEN waits for a folio that moves away",
     296: "killed while it charges a page table for a move",
 }
@@ -525,7 +519,6 @@ CALLS = {
     "moves of what is written meanwhile": (written_moves, (), 20_000),
     "who took the right to write is killed": (killed_rights, (), 40_000),
     "reclaim follows a folio that moved": (followed_moves, (), 80_000),
-    "reclaim comes too late for it": (unmapped_after_moves, (), 60_000),
     "reclaim follows a folio with generations": (followed_moves, (1,), 40_000),
     "a page table that moves": (moved_tables, (), 30_000),
     "one that moves and was young": (moved_young_table, (), 36_000),

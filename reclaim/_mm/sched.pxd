@@ -1,6 +1,6 @@
 # Run queues, wake-ups, switch_mm_irqs_off, ticks, folio locks (docs/model.md 3, 5.8, 5.9).
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t, UINT64_MAX
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
@@ -384,28 +384,94 @@ cdef inline void step_W_BACK(machine *m, cpu_t *p) noexcept nogil:
         p.sstep = ST_SW_CLEAR
 
 
+cdef inline uint64_t times(uint64_t threshold, int64_t n) noexcept nogil:
+    """The chance of n draws, rounded up: n times the threshold."""
+    if n > 1 and threshold > UINT64_MAX // <uint64_t>n:
+        return UINT64_MAX
+    return threshold * <uint64_t>n
+
+cdef inline int32_t nr_running(const machine *m, int32_t c) noexcept nogil:
+    return m.cpu[c].rq_nr + (m.cpu[c].current >= 0)
+
+cdef inline int32_t busiest(const machine *m, int32_t c) noexcept nogil:
+    """Of the other CPUs, from c + 1 on, the first of those with the most tasks."""
+    cdef int32_t i, j = c, best = -1
+    for i in range(1, m.w.nr_cpus):
+        j = j + 1 if j + 1 < m.w.nr_cpus else 0
+        if best < 0 or nr_running(m, j) > nr_running(m, best):
+            best = j
+    return best
+
+cdef inline int64_t load_imbalance(const machine *m, int32_t here, int32_t there) noexcept nogil:
+    """sched_balance_find_src_group(), calculate_imbalance(), for CPUs that run `here` and `there`
+    tasks and tasks that never sleep: each is a load of 1024."""
+    cdef int64_t average = 0
+    cdef int32_t j
+    if there < 2 or here >= there or (here > 1 and 100 * there <= 117 * here):
+        return 0
+    for j in range(m.w.nr_cpus):
+        average += nr_running(m, j)
+    average = average * 1024 // m.w.nr_cpus
+    return min(there * 1024 - average, average - here * 1024)
+
+cdef inline int32_t detach_tasks(machine *m, cpu_t *p, int32_t src, int64_t imbalance) noexcept nogil:
+    """Pull tasks, the one that waits longest first; their number, or -1 if all are pinned."""
+    cdef int32_t u = m.cpu[src].rq_head, before = -1, nxt, moved = 0
+    cdef bint pinned = True
+    while u >= 0 and imbalance > 0:
+        nxt = m.task[u].rq_next
+        if m.task[u].pinned:
+            before = u
+            u = nxt
+            continue
+        pinned = False
+        if 1024 >> p.balance_failed > imbalance:
+            break
+        rq_unlink(m, src, u, before)
+        rq_append(m, m.c, u)
+        m.task[u].cpu = m.c
+        m.counter[CN_migrations] += 1
+        imbalance -= 1024
+        moved += 1
+        u = nxt
+    return -1 if pinned else moved
+
+cdef inline void sched_balance_rq(machine *m, cpu_t *p) noexcept nogil:
+    """The periodic load balancer of a busy CPU; its domain is all of them."""
+    cdef int32_t src = busiest(m, m.c), moved = -1
+    cdef int64_t imbalance = load_imbalance(m, nr_running(m, m.c), nr_running(m, src))
+    if imbalance > 0:
+        moved = detach_tasks(m, p, src, imbalance)
+    p.balance_long = moved < 0
+    p.balance_failed = min(p.balance_failed + 1, 10) if moved == 0 else 0
+    p.balance_at = m.now + max((1 + p.balance_long) * m.w.nr_cpus * m.w.balance - m.w.tick, m.w.tick)
+
 cdef inline void step_T_TICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t j
+    cdef int64_t elapsed = 1
     m.counter[CN_ticks] += 1
     p.apic_timer_irqs += 1
     p.tick_at += m.w.tick
-    if p.tick_at <= m.now:            # those that were missed are not made up for
+    if p.tick_at <= m.now:            # those that were missed are not made up for, but their time went by
+        elapsed += 1 + (m.now - p.tick_at) // m.w.tick
         p.tick_at = next_tick(m, m.c, m.now)
     spend(m, TM_interrupt, m.w.cost[CO_tick])
     p.istep = ST_Q_EXIT
     if p.current < 0:
         return
-    p.slice_ticks += 1
+    p.slice_ticks = <int32_t>min(p.slice_ticks + elapsed, MAX_SLICE)
     if p.slice_ticks >= m.w.slice_ticks and p.rq_nr > 0:
         p.need_resched = 1
     if (m.w.migrate_threshold > 0 and m.w.nr_cpus > 1 and p.push < 0
             and not m.task[p.current].pinned):
-        if rng_draw(&p.rng) < m.w.migrate_threshold:
+        if rng_draw(&p.rng) < times(m.w.migrate_threshold, elapsed):
             j = <int32_t>rng_below(&p.rng, m.w.nr_cpus - 1)
             if j >= m.c:
                 j += 1
             p.push = j
             p.need_resched = 1
+    if m.now >= p.balance_at and m.w.balance > 0 and m.w.nr_cpus > 1:
+        sched_balance_rq(m, p)
 
 # Tasks that sleep for a time: one list, in the order in which they fell asleep.
 

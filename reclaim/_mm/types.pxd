@@ -84,6 +84,9 @@ cdef enum:
     MM_GONE = 4               # exiting
 
 cdef enum:
+    MAX_SLICE = (1 << 30) - 1  # ticks of a slice are counted up to here
+
+cdef enum:
     RECHECK_WRITEBACK = 1
     RECHECK_LRU = 2
     RECHECK_MAPPED = 4
@@ -146,6 +149,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     int64_t kicked_at         # host CPUs: up to here its timers have been heard
     int64_t on_at             # since when it runs on its host CPU
     int64_t host_left         # what was left of its step as it lost its host CPU
+    int64_t balance_at        # when the periodic load balancer looks next
     int32_t slice_ticks
     int32_t nr_lru_move_tail
     int32_t nr_lru_activate
@@ -166,7 +170,9 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint32_t irq_call_count   # meters, as of /proc/interrupts
     uint32_t irq_tlb_count
     uint32_t apic_timer_irqs
-    uint8_t pad[56]
+    uint8_t balance_long      # the balancer found nothing to do last time: it waits twice as long
+    uint8_t balance_failed    # how often in a row it found work and no task that it might move
+    uint8_t pad[46]
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
     int32_t step
@@ -455,6 +461,7 @@ cdef struct world_t:          # constants of a run
     int64_t io_page
     int64_t limit
     int64_t tick
+    int64_t balance
     uint64_t migrate_threshold
     uint64_t busy_threshold
     int64_t trace_len

@@ -239,19 +239,22 @@ class Flushing:
     def step_T_TICK(self, c, t):
         world = self.world
         self.counter["ticks"] += 1
+        elapsed = 1 + (self.now - c.tick_at) // world.tick
         c.tick_at += world.tick
         if c.tick_at <= self.now:
             c.tick_at = self.next_tick(c, self.now)
         self.spend(self.cost["tick"])
         if t is not None:
-            c.slice_ticks += 1
+            c.slice_ticks = min(c.slice_ticks + elapsed, 2**30 - 1)
             if c.slice_ticks >= world.slice_ticks and c.runqueue:
                 c.need_resched = 1
             if (world.migrate_threshold > 0 and world.nr_cpus > 1 and not t.pinned
-                    and c.push == NONE and c.draw64() < world.migrate_threshold):
+                    and c.push == NONE and c.draw64() < min(elapsed * world.migrate_threshold, 2**64 - 1)):
                 j = c.draw(world.nr_cpus - 1)
                 c.push = j + 1 if j >= c.nr else j
                 c.need_resched = 1
+            if world.nr_cpus > 1 and world.balance > 0 and self.now >= c.balance_at:
+                self.balance(c)
         c.istep = "Q_EXIT"
 
     def step_IO_ENTRY(self, c, t):

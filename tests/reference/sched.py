@@ -31,6 +31,36 @@ class Sched:
         self.counter["migrations"] += 1
         return n
 
+    def balance(self, c):
+        """The periodic load balancer of busy CPU c: it pulls tasks from the busiest other one."""
+        n = len(self.cpus)
+        running = {x: len(x.runqueue) + (x.current is not None) for x in self.cpus}
+        others = self.cpus[c.nr + 1:] + self.cpus[:c.nr]
+        src = max(others, key=running.get)                  # the first of equals
+        here, there, average = running[c], running[src], sum(running.values()) * 1024 // n
+        imbalance = min(there * 1024 - average, average - here * 1024)
+        if there < 2 or (here > 1 and 100 * there <= 117 * here):
+            imbalance = 0
+        free = [u for u in src.runqueue if not u.pinned]
+        c.balance_long = 1
+        failed, c.balance_failed = c.balance_failed, 0
+        if imbalance > 0 and free:
+            c.balance_long = 0
+            pulled = 0
+            for u in free:
+                if imbalance <= 0 or 1024 >> failed > imbalance:
+                    break
+                src.runqueue.remove(u)
+                c.runqueue.append(u)
+                u.cpu = c.nr
+                self.counter["migrations"] += 1
+                imbalance -= 1024
+                pulled += 1
+            if not pulled:
+                c.balance_failed = min(failed + 1, 10)
+        wait = (1 + c.balance_long) * n * self.world.balance - self.world.tick
+        c.balance_at = self.now + max(wait, self.world.tick)
+
     def next_tick(self, c, now):
         """The first tick of c after now."""
         tick = self.world.tick

@@ -114,7 +114,8 @@ class Cpu(Stream):
                  "lru_add", "lru_move_tail", "lru_activate", "slots", "slots_ret", "io", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_nr", "fl_tables", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted",
-                 "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left")
+                 "host", "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left",
+                 "balance_at", "balance_long", "balance_failed")
 
     def __init__(self, nr, world):
         self.nr = nr
@@ -148,6 +149,8 @@ class Cpu(Stream):
         self.rng = mix(world.seed, 2, nr)
         self.granted = None         # a Lock handed over, that the waiting step has not taken yet
         self.host = None            # HostCpu, if there are any
+        self.balance_at = (nr + 1) * world.balance
+        self.balance_long = self.balance_failed = 0
         self.hosted = self.ask = self.pv_flush = self.kicked_at = self.on_at = self.host_left = 0
 
     def t_irq(self):

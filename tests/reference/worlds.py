@@ -173,6 +173,7 @@ def build_world(pick):
         tick=tick, slice_ticks=pick([1, 3, 10]),
         migrate_threshold=pick([0, 2**62, 2**62, 2**64 - 1]), seed=pick(range(2**32)) << 20,
         busy_threshold=2**62 if limit % 2 else 0,         # not drawn: the others stay as they were
+        balance=tick * (limit % 3),
         costs=_costs(pick, tick), passes=make_passes(rows), trace=np.array(trace, dtype="<u4"),
         mm_pages=mm_pages, task_mm=tuple(task_mm),
         task_cpu=tuple(0 if one_cpu else pick(range(nr_cpus)) for _ in range(tasks)),
