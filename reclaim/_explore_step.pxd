@@ -191,6 +191,7 @@ cdef inline int make_step(tiny_t *tiny, Policies policies, int32_t c, int64_t in
         tiny.trace[tiny.traced][1] = step
         tiny.trace[tiny.traced][2] = seen_folio(m, c, step)
         tiny.traced = tiny.traced + 1
+    m.run[c].missed = 0                   # of another state
     bad = ghost_before(m, &tiny.g, c, step, policies, &seen)
     if bad:
         return bad

@@ -156,3 +156,44 @@ cdef inline int64_t end_chain(machine *m, cpu_t *p, task_t *t, Policies s, int64
         step_B_OUT(m, p, t)
         return out_chain(m, p, t, s, left - 1)
     return left
+
+
+# --- watched, each on its own (a checked run)
+
+cdef inline int64_t chain_steps(machine *m, cpu_t *p, task_t *t, Policies s, int step, int64_t budget) except -1 nogil:
+    """The step and what is chained to it; how many.  Without more than CHAIN to go, or if it is none of
+    these: the caller's mistake."""
+    cdef int64_t left = budget - 1
+    m.row_step = step
+    p.last_on = 1
+    if step == ST_F_READ:
+        step_F_READ(m, p, t)
+        left = fault_chain(m, p, t, left)
+    elif step == ST_F_SWAP_MAP:
+        step_F_SWAP_MAP(m, p, t)
+        left = done_chain(m, p, t, left)
+    elif step == ST_S_NEXT:
+        step_S_NEXT(m, p, t)
+        left = scan_chain(m, p, t, s, left)
+    elif step == ST_S_SLOT:
+        step_S_SLOT(m, p, t, s)
+        left = slot_chain(m, p, t, left)
+    elif step == ST_S_UNMAP:
+        step_S_UNMAP(m, p, t)
+        left = unmap_chain(m, p, t, left)
+    elif step == ST_S_PIN:
+        step_S_PIN(m, p, t, s)
+        left = pin_chain(m, p, t, s, left)
+    elif step == ST_P_OUT:
+        step_P_OUT(m, p, t, s)
+        left = write_chain(m, p, t, left)
+    elif step == ST_P_END:
+        step_P_END(m, p, t)
+        left = end_chain(m, p, t, s, left)
+    elif step == ST_B_LOCK:
+        step_B_LOCK(m, p, t)
+        left = relock_chain(m, p, t, left)
+    else:
+        step_B_OUT(m, p, t)
+        left = out_chain(m, p, t, s, left)
+    return budget - left

@@ -2,7 +2,9 @@
 #
 # A step is watched from outside: `ghost_before` sees the world as the step finds it, `ghost_after` as
 # the step leaves it.  No row of the model knows of this, so runs that are not checked pay nothing.
-# The explorer and checked runs share it.
+# The explorer and checked runs share it.  In a checked run what is watched may also be one of the
+# chains of chains.pxd: steps of one task with nobody else's in between, so that what lies between can be
+# told from where it began and where it ended.
 #
 # A version is a number that no other store has; 0 is a page of zeros, GARBAGE what nobody may see.
 # A request in flight is the worst a device may do: until a read ends the frame holds garbage, until
@@ -15,7 +17,7 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
-from reclaim._mm.tlb cimport l1_of, l2_of, mask_test, tlb_find, tlb_tag
+from reclaim._mm.tlb cimport mask_test
 from reclaim._mm.memory cimport call_end, call_first, zap_from, zap_to
 from reclaim._mm.mmap cimport extent, move_from, move_to
 from reclaim._mm.program cimport task_pass
@@ -74,6 +76,7 @@ cdef enum:
     PROTECTED = 1 << 29       # of a reach: mprotect has taken the right to write since it was filled ...
     REVOKED = 1 << 30         # ... munmap or mremap has unmapped the page
     LIFE = (1 << 29) - 1
+    NOT_WALKED = 2            # run_t.missed, as ghosts leave it: no tag; the walk of an access clears it
 
 cdef struct seen_t:           # of the world before the step
     int step
@@ -81,9 +84,11 @@ cdef struct seen_t:           # of the world before the step
     int32_t folio
     int32_t slot
     int32_t n
+    int32_t out               # the folio that may be written out, ...
+    int32_t out_slot
+    int out_bad               # ... and what would be wrong with that
     int32_t frames_free
     int64_t touches
-    bint hit
 
 
 cdef inline int64_t reach_at(const machine *m, int32_t c, int32_t vp) noexcept nogil:
@@ -274,40 +279,48 @@ cdef inline int ghost_put_back(machine *m, ghost_t *g, const task_t *t, int32_t 
     return BAD_COUNT if s.accounting.count(t.reclaimed_local, t.reclaimed_stat) != g.freed[u] else BAD_NOTHING
 
 
+cdef inline void ghost_may_write(machine *m, ghost_t *g, seen_t *x, int32_t f) noexcept nogil:
+    x.out = f
+    x.out_slot = m.folio[f].slot
+    x.out_bad = ghost_writeout(m, g, x.task, f)
+
+cdef inline void ghost_may_free(machine *m, seen_t *x, int32_t f) noexcept nogil:
+    x.folio = f
+    x.slot = m.folio[f].slot
+    x.n = slot_maps(m, x.slot) if x.slot >= 0 else 0
+
 cdef inline int ghost_before(machine *m, ghost_t *g, int32_t c, int step, Policies s,
                              seen_t *x) noexcept nogil:
-    """CPU c is about to make the step; what that breaks, if anything."""
+    """CPU c is about to make the step, or the chain that begins with it; what that breaks, if anything."""
     cdef cpu_t *p = &m.cpu[c]
     cdef int32_t u = p.current, vp
     cdef task_t *t = &m.task[u] if u >= 0 else NULL
-    cdef uint64_t tag
-    cdef uint64_t *e
     x.step = step
     x.task = u
     x.frames_free = m.cg.frames_free
-    x.folio = x.slot = -1
-    x.n = 0
-    x.touches = 0
-    x.hit = False
+    x.folio = x.slot = x.out = x.out_slot = -1
+    x.n = x.out_bad = x.touches = 0
     g.folio = -1
     if step == ST_TOUCH:
         x.touches = t.touches
-        if t.have:
-            tag = tlb_tag(p, t.vp)
-            e = tlb_find(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, t.vp, tag)
-            if e == NULL:
-                e = tlb_find(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, t.vp, tag)
-            x.hit = e != NULL and (not t.write or e[0] & 1)
+        if m.run[c].missed == 0:
+            m.run[c].missed = NOT_WALKED
     elif step == ST_S_PLAN:
         g.freed[u] = 0
     elif step == ST_S_FREE:
-        x.folio = t.folio
-        x.slot = m.folio[t.folio].slot
-        x.n = slot_maps(m, x.slot) if x.slot >= 0 else 0
+        ghost_may_free(m, x, t.folio)
+    elif step == ST_P_END:
+        ghost_may_free(m, x, t.folio)
+        if t.in_batch and t.b_i < t.b_w:
+            ghost_may_write(m, g, x, t.flush_folios[t.b_i])
+    elif step == ST_P_OUT or (step == ST_S_PIN and m.flush_keeps):
+        ghost_may_write(m, g, x, t.folio)
+    elif step == ST_B_OUT:
+        if t.b_i < t.b_w:
+            ghost_may_write(m, g, x, t.flush_folios[t.b_i])
     elif step == ST_P_WRITE:
-        x.folio = t.folio
-        x.slot = m.folio[t.folio].slot
-        return ghost_writeout(m, g, u, t.folio)
+        ghost_may_write(m, g, x, t.folio)
+        return x.out_bad
     elif step == ST_F_SWAP_READ or step == ST_F_RA_READ:
         x.slot = m.folio[t.f_pfn].slot
         x.folio = t.f_pfn
@@ -340,6 +353,7 @@ cdef inline void ghost_frames(machine *m, ghost_t *g, const seen_t *x) noexcept 
         f = m.task[x.task].f_pfn
         g.frame[f].life += 1
         g.frame[f].content = GARBAGE
+        g.frame[f].owner = -1
 
 cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nogil:
     """A folio left the swap cache for good: the slot must hold what it held, if a PTE names the slot."""
@@ -353,15 +367,65 @@ cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nog
         return BAD_LOST_WRITE
     return BAD_NOTHING
 
+cdef inline void ghost_faulted(machine *m, ghost_t *g, const seen_t *x, const task_t *t) noexcept nogil:
+    """A fault got this far with the frame that it took."""
+    if t.step == ST_F_SWAP_READ or t.step == ST_D_LOCK or t.step == ST_F_SUBMIT:
+        g.frame[t.f_pfn].owner = x.task
+    elif t.step == ST_F_SWAP_MAP or t.step == ST_F_LOCK:
+        g.frame[t.f_pfn].owner = x.task
+        g.frame[t.f_pfn].content = g.stored[m.folio[t.f_pfn].slot]
+
+cdef inline void ghost_scanned(machine *m, ghost_t *g, const seen_t *x, const task_t *t) noexcept nogil:
+    """shrink_folio_list got this far with the folio in hand."""
+    cdef const folio_t *q
+    if t.step != ST_S_WB and not ST_S_REF <= t.step <= ST_S_PIN:
+        return
+    g.frame[t.folio].owner = x.task
+    q = &m.folio[t.folio]
+    if t.step >= ST_S_UNMAP and q.flags & PG_dirty:       # the slot is another's, or behind
+        g.stored[q.slot] = GARBAGE
+
+cdef inline bint ghost_has_written(const seen_t *x, const task_t *t) noexcept nogil:
+    """The last step was P_WRITE of the folio that could be written out."""
+    return x.out >= 0 and t.folio == x.out and (
+        t.step == ST_P_END or t.step == ST_P_SUBMIT or t.step == ST_P_DISPATCH)
+
+cdef inline int ghost_written(machine *m, ghost_t *g, const seen_t *x, const task_t *t) noexcept nogil:
+    """P_WRITE was made."""
+    cdef int32_t s = x.out_slot
+    g.folio = x.out
+    if x.out_bad or s < 0:
+        return x.out_bad
+    if t.step == ST_P_SUBMIT:
+        g.stored[s] = GARBAGE
+        return ghost_started(m, g, x.out)
+    if t.step == ST_P_END:
+        g.stored[s] = g.frame[x.out].content
+        return ghost_started(m, g, x.out)
+    if m.slot_count[s] & SLOT_ZERO:                       # no I/O: the slot stands for zeros
+        g.stored[s] = 0 if g.frame[x.out].content == 0 else GARBAGE
+    return BAD_NOTHING
+
+cdef inline int ghost_shrunk(machine *m, ghost_t *g, const seen_t *x, const task_t *t) noexcept nogil:
+    """Steps of shrink_folio_list were made: of one folio its end, of the next one its beginning."""
+    cdef int bad = BAD_NOTHING
+    if x.folio >= 0:
+        bad = ghost_left(m, g, x)
+    if bad == BAD_NOTHING and ghost_has_written(x, t):
+        return ghost_written(m, g, x, t)
+    ghost_scanned(m, g, x, t)
+    return bad
+
 cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) noexcept nogil:
-    """The step was made; what it broke, if anything."""
+    """The step was made, or the chain that began with it; what it broke, if anything."""
     cdef int step = x.step
+    cdef int32_t i
     cdef task_t *t = &m.task[x.task] if x.task >= 0 else NULL
     if m.cg.frames_free != x.frames_free:
         ghost_frames(m, g, x)
     if step == ST_TOUCH:
         if t.touches != x.touches:
-            if not x.hit:
+            if m.run[c].missed == 0:
                 ghost_filled(m, g, c, t.vp)
             return ghost_touch(m, g, c, t)
     elif step == ST_F_FILL:
@@ -384,21 +448,19 @@ cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) 
         if t.step == ST_S_WB:
             g.frame[t.folio].owner = x.task
     elif step == ST_B_LOCK:
-        if t.b_w > x.n:
-            g.frame[t.flush_folios[t.b_w - 1]].owner = x.task
+        for i in range(x.n, t.b_w):
+            g.frame[t.flush_folios[i]].owner = x.task
     elif step == ST_P_DISPATCH:
         if t.step == ST_S_FREE:
             g.frame[t.folio].owner = x.task
     elif step == ST_P_WRITE:
-        if x.slot >= 0:
-            if t.step == ST_P_SUBMIT:
-                g.stored[x.slot] = GARBAGE
-                return ghost_started(m, g, x.folio)
-            elif t.step == ST_P_END:
-                g.stored[x.slot] = g.frame[x.folio].content
-                return ghost_started(m, g, x.folio)
-            elif m.slot_count[x.slot] & SLOT_ZERO:        # no I/O: the slot stands for zeros
-                g.stored[x.slot] = g.frame[x.folio].content if g.frame[x.folio].content == 0 else GARBAGE
+        return ghost_written(m, g, x, t)
+    elif step == ST_S_PIN or step == ST_P_OUT or step == ST_P_END or step == ST_B_OUT or step == ST_S_NEXT \
+            or step == ST_S_SLOT:
+        return ghost_shrunk(m, g, x, t)
+    elif step == ST_F_READ:
+        if m.cg.frames_free < x.frames_free:
+            ghost_faulted(m, g, x, t)
     elif step == ST_P_SUBMIT:
         if t.step == ST_P_DISPATCH:
             g.frame[t.folio].sent = g.frame[t.folio].content

@@ -135,8 +135,8 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     m.pte[t.vp] = pte
     tag |= (pte & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE)
+    m.run[m.c].missed = 0
     if e == NULL:
-        m.run[m.c].missed = 0
         tlb_insert(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
         tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
     else:                             # held, but not yet dirty
