@@ -121,8 +121,8 @@ class TinyWorld:
             raise PolicyError(f"{policy.name} has no {none} to turn off: it does not batch")
         return policies.Policy(policy.name, **{**policy.strategies, "flush": flush})
 
-    def explorer(self, *, reduce: bool = True, symmetry: bool = True) -> Explorer:
-        """The engine, at the root."""
+    def explorer(self, *, reduce: bool = True, symmetry: bool = True, whole: bool = False) -> Explorer:
+        """The engine, at the root; `whole`: it does not stop at a violation."""
         owners, task_mms = self.owners, self.task_mms
         mm_pages = tuple(max(1, len(own)) for own in owners)
         base = np.cumsum([0, *mm_pages]).tolist()
@@ -141,6 +141,7 @@ class TinyWorld:
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
             "starts": self.any_start, "strict": self.strict, "reduce": reduce, "symmetry": symmetry,
+            "whole": whole,
         }
         return Explorer(Core(self._world(task_mms, mm_pages), self.strategies().bind()), setup)
 
