@@ -93,6 +93,7 @@ cdef class Explorer:
     cdef Policies policies
     cdef tiny_t tiny
     cdef object meters
+    cdef dict places                  # table -> its offset in a state
 
     def __cinit__(self, Core core not None, dict setup):
         self.core = core
@@ -107,6 +108,7 @@ cdef class Explorer:
             self.tiny.row_of[i] = setup["calls"].index(name) if name in setup["calls"] else -1
         self.tiny.reduce = setup.get("reduce", True)
         self.tiny.symmetry = setup.get("symmetry", True)
+        self.tiny.whole = setup.get("whole", False)
         self._allocate(setup)
         self._classify()
         self._initial(setup)
@@ -154,6 +156,7 @@ cdef class Explorer:
         for name, n in sizes.items():
             places[name] = at
             at += (n + 7) // 8 * 8
+        self.places = places
         self.tiny.policy_offset = at
         self._find_policy_state()
         at += (self.tiny.policy_bytes + 7) // 8 * 8
@@ -216,6 +219,9 @@ cdef class Explorer:
             last = max(offset + n for offset, n in rows)
             self.tiny.policy_state = self.core.arena.data + <Py_ssize_t>first
             self.tiny.policy_bytes = last - first
+        if self.tiny.policy_bytes > MAX_CODE // 2:
+            raise ReclaimError(f"the strategies keep {self.tiny.policy_bytes} bytes of state: the explorer takes "
+                               f"at most {MAX_CODE // 2}")
 
     def _classify(self):
         cdef int32_t j
@@ -340,7 +346,7 @@ cdef class Explorer:
         for i in range(2):
             self.tiny.queue[i].nr = self.tiny.queue[i].states = 0
         self.tiny.at = self.tiny.level = self.tiny.transitions = self.tiny.expanded = self.tiny.index = 0
-        self.tiny.found = 0
+        self.tiny.found = self.tiny.broken = 0
         free(self.tiny.parents)
         self.tiny.parents = NULL
         self.tiny.parents_room = 0
@@ -508,6 +514,15 @@ cdef class Explorer:
         cdef uint64_t *e = held(&self.tiny, c, vp, mm_of(&self.tiny.m, vp))
         return False if e == NULL else 1 + (e[0] & 1)
 
+    def table(self, name):
+        """A copy of the rows of one of the core's tables."""
+        _, dtype, _ = self.core.tables[name]
+        at = self.places[name]
+        n = {"cpu": self.tiny.m.w.nr_cpus, "task": self.tiny.m.w.nr_tasks, "mm": self.tiny.m.w.nr_mms,
+             "folio": self.tiny.m.w.nr_folios, "region": self.tiny.m.w.nr_regions,
+             "memcg": 1, "swapdev": 1, "io": self.tiny.m.w.io_depth}[name]
+        return np.frombuffer(self.snapshot(), dtype=dtype, count=n, offset=at)
+
     def code_of(self):
         """The canonical form of the state."""
         cdef int n = canonical(&self.tiny)
@@ -537,14 +552,14 @@ cdef class Explorer:
         return list(self.policies)
 
     @property
-    def refused(self):
-        """Folios that reached pageout() and failed its refcount test, over all transitions."""
-        return int(self.tiny.m.counter[CN_putback_refcount])
-
-    @property
     def violation(self):
         """(invariant number, folio) of what was found; None if nothing was."""
         return (self.tiny.found, self.tiny.found_folio) if self.tiny.found else None
+
+    @property
+    def broken(self):
+        """The numbers of the invariants that were found broken."""
+        return [i for i in range(32) if self.tiny.broken >> i & 1]
 
     @property
     def states(self):

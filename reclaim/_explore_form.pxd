@@ -53,7 +53,7 @@ cdef inline void hash128(const uint64_t *w, int n, uint64_t *out) noexcept nogil
 
 cdef inline void put(pen_t *k, int64_t x) noexcept nogil:
     k.to[k.n] = <uint8_t>x
-    k.n += 1
+    k.n += k.n < MAX_CODE - 8         # only a defect that ties a list to itself gets there
 
 cdef inline void put_frame(pen_t *k, int32_t f) noexcept nogil:
     """A frame, by its name: frames are named in the order in which they are met."""
@@ -125,9 +125,11 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
     put_lock(tiny, &k, &m.cg.lru_lock)
     for i in range(2):
         f = m.cg.lru_head[i]
-        while f >= 0:
+        s = 0
+        while f >= 0 and s < MAX_FRAMES:
             put_frame(&k, f)
             f = m.folio[f].next
+            s += 1
         put(&k, 0)
     put_device(tiny, &k)
     put_extra(tiny, &k)
@@ -143,7 +145,7 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
     # free frames and slots that somebody still remembers, by their turn; the others are alike
     f = m.cg.frame_top
     i = 0
-    while f >= 0:
+    while f >= 0 and i < MAX_FRAMES:
         i += 1
         if k.frame[f]:
             put(&k, i)
@@ -152,7 +154,7 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
     put(&k, 0)
     s = m.cg.slot_top
     i = 0
-    while s >= 0:
+    while s >= 0 and i < MAX_SLOTS:
         i += 1
         if k.slot[s]:
             put(&k, i)

@@ -168,6 +168,8 @@ cdef struct tiny_t:           # the tiny world, and how far it is searched
     int64_t *parents          # state -> parent << 16 | move, where paths are kept
     int64_t parents_room
     int64_t index             # of the next state of this level
+    bint whole                # go on where an invariant broke, elsewhere
+    uint32_t broken           # bit i: invariant i was
     int found                 # the violation, and where
     int64_t found_at
     int found_move

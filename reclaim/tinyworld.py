@@ -138,8 +138,8 @@ class TinyWorld:
             raise PolicyError(f"{policy.name} has no {none} to turn off: it does not batch")
         return policies.Policy(policy.name, **{**policy.strategies, "flush": flush})
 
-    def explorer(self, *, reduce: bool = True, symmetry: bool = True) -> Explorer:
-        """The engine, at the root."""
+    def explorer(self, *, reduce: bool = True, symmetry: bool = True, whole: bool = False) -> Explorer:
+        """The engine, at the root; `whole`: it does not stop at a violation."""
         owners, task_mms, mm_pages = self.owners, self.task_mms, self.mm_pages
         base = np.cumsum([0, *mm_pages]).tolist()
         vp_of = {k: base[i] + j * self.spread for i, own in enumerate(owners) for j, k in enumerate(own)}
@@ -157,6 +157,7 @@ class TinyWorld:
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
             "starts": self.any_start, "strict": self.strict, "reduce": reduce, "symmetry": symmetry,
+            "whole": whole,
         }
         return Explorer(Core(self._world(task_mms, mm_pages), self.strategies().bind()), setup)
 
