@@ -70,10 +70,11 @@ cdef enum:
     MV_PROTECT = 20           # CPU a's task takes the right to write page b
     MV_UNMAP = 21             # ... unmaps it
     MV_MOVE = 22              # ... moves it
+    MV_FORK = 23              # CPU a's task forks
 
 MOVES = ("step", "ipi", "io", "timer", "read", "write", "zap", "pin", "dma", "unpin", "migrate",
          "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start",
-         "protect", "munmap", "mremap")
+         "protect", "munmap", "mremap", "fork")
 
 cdef enum:                    # classes of environment actions, as bits
     ENV_PIN = 1
@@ -86,10 +87,11 @@ cdef enum:                    # classes of environment actions, as bits
     ENV_PROTECT = 128
     ENV_UNMAP = 256
     ENV_MOVE = 512
-    ENV_CALLS = ENV_PROTECT | ENV_UNMAP | ENV_MOVE      # system calls that take the mmap_lock to write
+    ENV_FORK = 1024
+    ENV_CALLS = ENV_PROTECT | ENV_UNMAP | ENV_MOVE | ENV_FORK      # system calls that take the mmap_lock to write
 
 ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse", "write-protect", "munmap",
-                "mremap")
+                "mremap", "fork")
 
 # The passes of a program that are such calls, in the order of setup["calls"].
 cdef enum:
@@ -133,6 +135,8 @@ DEFECTS = (
     "lock-leak",
     "no-trylock",
     "no-revoke-flush",
+    "no-fork-flush",
+    "reuse-shared",
 )
 
 cdef enum:
@@ -165,6 +169,8 @@ cdef enum:
     DF_LOCK_LEAK = 1 << 26
     DF_NO_TRYLOCK = 1 << 27
     DF_NO_REVOKE_FLUSH = 1 << 28
+    DF_NO_FORK_FLUSH = 1 << 29
+    DF_REUSE_SHARED = 1 << 30
 
 cdef struct extra_t:          # of a state, beside tables and ghosts: what may still happen
     int8_t rounds[MAX_TASKS]          # shrink_folio_list calls that a reclaimer still makes
@@ -182,6 +188,7 @@ cdef struct extra_t:          # of a state, beside tables and ghosts: what may s
     int8_t slot                       # taken + 1
     int8_t frame                      # taken + 1
     int8_t moved                      # some page was to be: its new place may be accessed
+    int8_t switches                   # fork: time slices that may end while a task has something to do
     uint64_t saved_mask               # what a planted defect remembers
     uint64_t saved_pte
 
@@ -343,6 +350,7 @@ cdef class Explorer:
     cdef uint32_t defects
     cdef int rows                     # passes of each page in a program, ...
     cdef int row_of[NR_CALLS]         # ... and which of them is this call, or -1
+    cdef int fork_row                 # the pass of a fork
     cdef uint8_t owned[MAX_VPS]       # the page is mapped at the root
     cdef uint8_t private[256]         # by step: nobody else notices it
     cdef uint16_t live[256]           # by step: which fields of a task count
@@ -375,6 +383,7 @@ cdef class Explorer:
         self.defects = setup["defects"]
         self.traced = -1
         self.rows = len(setup["calls"])
+        self.fork_row = setup["fork_row"]
         for i, name in enumerate(CALLS):
             self.row_of[i] = setup["calls"].index(name) if name in setup["calls"] else -1
         self.reduce = setup.get("reduce", True)
@@ -534,6 +543,13 @@ cdef class Explorer:
             c = cpu
             p = &m.cpu[c]
             u.cpu = c
+            if u.step == ST_V_CHILD:
+                continue
+            if self.environment & ENV_FORK and not reclaims and not any(
+                    setup["pages"][m.mm[u.mm].base:m.mm[u.mm].base + m.mm[u.mm].nr_pages]):
+                u.state = TASK_DEAD             # its CPU is for the child
+                u.step = -1
+                continue
             running = p.current < 0
             if running:
                 u.state = TASK_RUNNING
@@ -592,6 +608,7 @@ cdef class Explorer:
                 u.taken = u.scanned = u.list.nr
                 m.cg.nr_isolated += u.taken
         self.x.actions = setup["actions"]
+        self.x.switches = setup["actions"]
         self.x.dma = 1
         self.x.begun = not setup["starts"]
         for t in range(m.w.nr_tasks):
@@ -659,8 +676,9 @@ cdef class Explorer:
                 n += 1
             else:
                 i = self.accesses(out, n, c, t)
-                if i == n and p.rq_nr > 0 and self.waits_for_cpu(p):
-                    out[n] = move(MV_TICK, c, 0)
+                if p.rq_nr > 0 and (i == n or (self.environment & ENV_FORK and self.x.switches > 0)) \
+                        and self.waits_for_cpu(p):
+                    out[i] = move(MV_TICK, c, 0)
                     i += 1
                 n = i
         return self.environment_moves(out, n) if self.environment else n
@@ -720,7 +738,12 @@ cdef class Explorer:
         return False
 
     cdef inline int32_t budget(self, int32_t vp) noexcept nogil:
-        """The page whose budget an access of this one spends: both places of a page that moves share one."""
+        """The page whose budget an access of this one spends: both places of a page that moves share one,
+        so do parent and child."""
+        cdef int32_t mm
+        if self.environment & ENV_FORK:
+            mm = mm_of(&self.m, vp)
+            return peer_page(&self.m, mm, vp) if self.m.mm[mm].is_child else vp
         return vp & ~1 if self.environment & ENV_MOVE else vp
 
     cdef inline int accesses(self, int16_t *out, int n, int32_t c, const task_t *t) noexcept nogil:
@@ -728,15 +751,26 @@ cdef class Explorer:
         cdef int32_t vp, b
         for vp in range(mm.base, mm.base + mm.nr_pages):
             b = self.budget(vp)
-            if self.x.reads[b] > 0 and (b == vp or self.x.moved):
+            if self.x.reads[b] > 0 and (b == vp or self.x.moved or self.environment & ENV_FORK):
                 out[n] = move(MV_READ, c, vp)
                 n += 1
-            if self.x.writes[b] > 0 and (b == vp or self.x.moved):
+            if self.x.writes[b] > 0 and (b == vp or self.x.moved or self.environment & ENV_FORK):
                 out[n] = move(MV_WRITE, c, vp)
                 n += 1
             if self.environment & (ENV_ZAP | ENV_CALLS) and self.x.actions > 0:
                 n = self.calls(out, n, c, vp)
+        if self.environment & ENV_FORK and self.x.actions > 0 and self.unborn(mm):
+            out[n] = move(MV_FORK, c, 0)
+            n += 1
         return n
+
+    cdef inline bint unborn(self, const mm_t *mm) noexcept nogil:
+        """The mm's child was not forked yet."""
+        cdef int32_t u
+        for u in range(self.m.w.nr_tasks):
+            if self.m.task[u].mm == mm.peer and self.m.task[u].step == ST_V_CHILD:
+                return True
+        return False
 
     cdef inline int calls(self, int16_t *out, int n, int32_t c, int32_t vp) noexcept nogil:
         """System calls on the page."""
@@ -1005,6 +1039,11 @@ cdef class Explorer:
         cdef int which = (CALL_ZAP if kind == MV_ZAP else CALL_PROTECT if kind == MV_PROTECT
                           else CALL_UNMAP if kind == MV_UNMAP else CALL_MOVE)
         x.actions -= 1
+        if kind == MV_FORK:
+            self.m.task[self.m.cpu[c].current].pass_no = self.fork_row
+            self.m.task[self.m.cpu[c].current].pos = 0
+            self.m.task[self.m.cpu[c].current].step = ST_V_CALL
+            return
         if x.pinned and (x.pinned_vp == (vp ^ 1 if kind == MV_MOVE else vp)) and kind != MV_PROTECT:
             x.orphan = 1
         if kind == MV_MOVE:
@@ -1048,6 +1087,8 @@ cdef class Explorer:
             self.begin(a, b)
         elif kind == MV_TICK:
             p.need_resched = 1
+            if x.switches > 0 and not self.finished(&m.task[p.current]):
+                x.switches -= 1
         elif kind == MV_SLEEP:
             x.actions -= 1
             x.asleep[p.current] = 1
@@ -1130,6 +1171,8 @@ cdef class Explorer:
             m.mm[t.mm].flushed = m.mm[t.mm].pending
         if step == ST_U_SET and d & DF_NO_TRANSFER:
             t.old_pte &= ~<uint64_t>PTE_DIRTY
+        if step == ST_F_WP and d & DF_REUSE_SHARED:
+            return self.reusing(c, t)
         if step == ST_B_LOCK:
             return self.defective_relock(d, c, t)
         act_alone(m, c, interrupt, self.policies)
@@ -1147,7 +1190,8 @@ cdef class Explorer:
                 t.step = p.fl_ret
                 return True
             if (d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET) or (d & DF_NO_REVOKE_FLUSH and t.call and (
-                    p.fl_ret == ST_V_END or p.fl_ret == ST_V_FREE or p.fl_ret == ST_V_MOVED)):
+                    p.fl_ret == ST_V_END or p.fl_ret == ST_V_FREE or p.fl_ret == ST_V_MOVED)) or (
+                    d & DF_NO_FORK_FLUSH and p.fl_ret == ST_V_FORKED):
                 t.step = p.fl_ret
                 return True
         elif step == ST_FL_LOCAL and d & DF_SKIP_OWN:
@@ -1201,6 +1245,13 @@ cdef class Explorer:
                 s = m.csd_next[c * m.w.nr_cpus + s]
         elif step == ST_P_OUT and d & DF_LOCK_LEAK and t.ret.nr > 0 and t.ret.tail == t.folio:
             m.folio[t.folio].flags |= PG_locked
+
+    cdef int reusing(self, int32_t c, const task_t *t) except -1 nogil:
+        """As if nobody shared the page."""
+        if pte_present(self.m.pte[t.vp]):
+            self.m.pte[t.vp] |= PTE_EXCL
+        act_alone(&self.m, c, INF, self.policies)
+        return 0
 
     cdef int with_refcount(self, int32_t c, int32_t f) except -1 nogil:
         """As if nobody else held the folio."""
@@ -1449,6 +1500,8 @@ cdef class Explorer:
         put(k, t.taken)
         put(k, t.in_batch | t.ubc_required << 1 | t.ubc_writable << 2)
         put(k, self.m.ubc_mask[i])
+        if self.environment & ENV_FORK:
+            put(k, t.rmap)
         put(k, t.nr_flush)
         if t.nr_flush:
             put(k, t.b_i)
@@ -1580,7 +1633,7 @@ cdef class Explorer:
             put_slot(k, x.slot - 1)
             put_frame(k, x.frame - 1)
         if self.environment & ENV_CALLS:
-            put(k, x.moved)
+            put(k, x.moved << 4 | x.switches)
         if self.defects:
             put(k, x.saved_mask)
             put(k, x.saved_pte)
@@ -1810,6 +1863,8 @@ cdef class Explorer:
             if m.cpu[c].mode == CPU_SPIN_ACK or m.cpu[c].mode == CPU_SPIN_LOCK:
                 return BAD_DEADLOCK
         for t in range(m.w.nr_tasks):
+            if m.task[t].step == ST_V_CHILD or m.task[t].state == TASK_DEAD:
+                continue
             if m.task[t].state == TASK_BLOCKED or not self.finished(&m.task[t]):
                 return BAD_DEADLOCK
         memset(refs, 0, sizeof(refs))

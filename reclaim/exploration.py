@@ -30,10 +30,13 @@ INVARIANTS = (
     "double write-out", "isolated is not freed plus returned", "rejected folio not back on the LRU",
     "reclaimed count", "pending flush dropped", "folio on two lists or on none", "refcount", "mapcount",
     "lock leaked", "deadlock", "no progress", "the model cannot go on", "access after revoke",
+    "fork isolation",
 )
 
 LAYOUTS = ("own", "threads", "self")
-NOT_MODELLED = {"fork": "folios are mapped once here"}
+# Pairs of classes that the model's fork refuses, and why.
+NOT_MODELLED = {"pin": "a fork copies pinned pages at once", "mremap": "parent and child would differ in where "
+                "their pages lie"}
 
 # The system calls that each class makes: passes of the programs, one of each kind for every page.
 CALLS = {"zap": ("zap",), "write-protect": ("protect", "unprotect"), "munmap": ("munmap",), "mremap": ("mremap",)}
@@ -85,12 +88,13 @@ KERNEL = {
     "E_PTES": "zap_pte_range",
     "E_FREE": "tlb_finish_mmu", "E_UNLOCK": "zap_pte_range: unlock", "E_DONE": "madvise returns",
     "F_PT": "__pte_alloc", "F_PT_SET": "pmd_install",
-    "V_CALL": "munmap, mprotect, mremap", "V_LOCK": "mmap_write_lock", "V_UNMAP": "vms_clear_ptes",
+    "V_CALL": "munmap, mprotect, mremap, fork", "V_LOCK": "mmap_write_lock", "V_UNMAP": "vms_clear_ptes",
     "V_MORE": "cond_resched", "V_TABLES": "free_pgtables, tlb_finish_mmu", "V_FREE": "tlb_batch_pages_flush",
     "V_FREED": "tlb_batch_pages_flush: unlock", "V_UNMAPPED": "remove_vma", "V_PROT": "change_pte_range",
     "V_PTES": "change_pte_range", "V_MOVE": "move_page_tables", "V_PT": "__pte_alloc",
     "V_MOVE_NEW": "move_ptes", "V_MOVE_PTES": "move_ptes", "V_MOVED": "move_ptes: unlock",
-    "V_END": "mmap_write_unlock",
+    "V_END": "mmap_write_unlock", "V_FORK": "copy_page_range", "V_FORK_PT": "__pte_alloc",
+    "V_FORK_PTES": "copy_pte_range", "V_FORKED": "wake_up_new_task",
 }
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +138,8 @@ class TinyWorld:
         if self.swapin_cached and self.device != "sync":
             raise ReclaimError("swapin_cached needs a synchronous device")
         for name in self.classes:
-            if name in NOT_MODELLED:
-                raise NotModelledError(f"environment {name!r} is not modelled yet: {NOT_MODELLED[name]}")
+            if name in NOT_MODELLED and "fork" in self.classes:
+                raise NotModelledError(f"environment {name!r} with 'fork' is not modelled: {NOT_MODELLED[name]}")
             _known("environment", name, ("none", *ENVIRONMENTS))
         for name in self.without:
             _known("switch", name, SWITCHES)
@@ -158,7 +162,8 @@ class TinyWorld:
 
     @property
     def mm_pages(self) -> tuple[int, ...]:
-        return tuple(max(1, len(own)) * self.spread for own in self.owners)
+        pages = tuple(max(1, len(own)) * self.spread for own in self._owners)
+        return (*pages, pages[self.parent]) if self.forks else pages
 
     def to_dict(self) -> dict[str, Any]:
         fields = asdict(self)
@@ -168,6 +173,10 @@ class TinyWorld:
     @property
     def owners(self) -> list[list[int]]:
         """For every mm the folios that it maps."""
+        return self._owners + [[]] * self.forks
+
+    @property
+    def _owners(self) -> list[list[int]]:
         writers = self.cpus - self.reclaimers
         if self.layout == "self":
             return [list(range(self.folios))]
@@ -181,6 +190,20 @@ class TinyWorld:
     @property
     def task_mms(self) -> list[int]:
         """The mm of every task; task t starts on CPU t, but that of a world without writers."""
+        own = self._task_mms
+        return own + [len(self._owners)] * self.forks
+
+    @property
+    def forks(self) -> bool:
+        return "fork" in self.classes
+
+    @property
+    def parent(self) -> int:
+        """The mm that forks: that of the first folio."""
+        return next(i for i, own in enumerate(self._owners) if 0 in own)
+
+    @property
+    def _task_mms(self) -> list[int]:
         if self.layout == "self":
             return [0] * self.cpus
         if self.layout == "threads" or self.cpus == self.reclaimers:
@@ -216,7 +239,8 @@ class TinyWorld:
         setup = {
             "environment": sum(1 << ENVIRONMENTS.index(e) for e in set(self.classes) - {"none"}),
             "defects": sum(1 << DEFECTS.index(d) for d in defects),
-            "frames": 2 * self.folios + tasks + 1, "calls": self.calls, "rounds": self.rounds, "reads": self.reads,
+            "frames": (2 + self.forks) * self.folios + tasks + 1, "calls": self.calls,
+            "fork_row": 1 + max(mm_pages) * len(self.calls), "rounds": self.rounds, "reads": self.reads,
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
@@ -232,6 +256,8 @@ class TinyWorld:
         rows = [(kind("SEQ"), 1, 0, 0, 0, 1, 1, 2**62, 0, 0, 0)]
         rows += [(kind(name), write, 0, 0, j, 1, stride, 1, 0, 0, 0) for j in range(max(mm_pages))
                  for name, write, stride in (_call_pass(call, j) for call in self.calls)]
+        if self.forks:
+            rows.append((kind("FORK"), 0, 0, 0, 0, max(mm_pages), 1, 1, 0, 0, 0))
         tasks = len(task_mms)
         return World(
             nr_cpus=self.cpus, cpus_per_socket=self.cpus, pcid=self.pcid, l1_sets=1, l1_ways=8, l2_sets=1,
@@ -242,7 +268,10 @@ class TinyWorld:
             pv_flush=False, tick=10**12, tick_skew=0, slice_ticks=10**6, migrate_threshold=0, seed=0,
             costs=tuple(costs), passes=np.array(rows, dtype=PASS_DTYPE), task_mm=tuple(task_mms),
             task_cpu=(0,) * tasks, task_pinned=(False,) * tasks, task_first_pass=(0,) * tasks,
-            task_nr_passes=tuple(1 + mm_pages[i] * len(self.calls) for i in task_mms), task_loop_to=(0,) * tasks,
+            mm_child=tuple(len(mm_pages) - 1 if i == self.parent else -1 for i in range(len(mm_pages)))
+            if self.forks else (),
+            task_nr_passes=tuple(1 + mm_pages[i] * len(self.calls) + (self.forks and i == self.parent)
+                                 for i in task_mms), task_loop_to=(0,) * tasks,
             task_restart=(False,) * tasks, mm_pages=mm_pages, mm_recency=(True,) * len(mm_pages))
 
 
@@ -379,6 +408,8 @@ def _describe(move: int) -> dict[str, Any]:
         return {"cpu": a, "does": f"{kind}s page {b}"}
     if kind in SYSTEM_CALLS:
         return {"cpu": a, "does": f"{SYSTEM_CALLS[kind]} page {b}"}
+    if kind == "fork":
+        return {"cpu": a, "does": "fork"}
     if kind == "tick":
         return {"cpu": a, "does": "time slice over"}
     if kind == "start":

@@ -54,6 +54,9 @@ PLANTED = [
     # of one page, the page-table page would go, too, and be flushed for
     ("no-batched-pending", {"environment": "munmap", "folios": 2}, "access after revoke"),
     ("no-batched-pending", {"environment": "mremap"}, "access after revoke"),
+    ("no-fork-flush", {"environment": "fork"}, "fork isolation"),
+    ("no-fork-flush", {"environment": "fork", "policy": "stage0"}, "fork isolation"),
+    ("reuse-shared", {"environment": "fork"}, "fork isolation"),
 ]
 
 # What is no defect, and why: docs/safety.md.
@@ -272,8 +275,8 @@ def test_python_policies():
 # --- what people see
 
 def test_errors():
-    with pytest.raises(NotModelledError, match="fork.*not modelled yet"):
-        explore(environment="fork")
+    with pytest.raises(NotModelledError, match="'pin' with 'fork' is not modelled"):
+        explore(environment="fork+pin")
     for bad in ({"environment": "pins"}, {"cpus": 9}, {"layout": "x"}, {"defects": ("x",)},
                 {"without": ("x",)},
                 {"slots": 99}, {"reclaimers": 3}):
@@ -311,7 +314,7 @@ def test_command_line(tmp_path, capsys):
     capsys.readouterr()
     assert main(["replay", path]) == 1
     assert "no progress" in capsys.readouterr().out
-    assert main(["explore", "v4:5", "--environment", "fork"]) == 3
+    assert main(["explore", "v4:5", "--environment", "fork+mremap"]) == 3
     capsys.readouterr()
     assert main(["ablate", "v4", "--folios", "1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["rows"]) > 20
