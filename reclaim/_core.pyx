@@ -752,6 +752,7 @@ cdef class Core:
         w.migrate_threshold = world.migrate_threshold
         w.busy_threshold = world.busy_threshold
         w.moves = bool((self.passes["kind"] == PASS_MREMAP).any())
+        w.forks = any(child >= 0 for child in world.mm_child)
         w.trace_len = len(self.trace)
         for i in range(CO_NR):
             w.cost[i] = world.costs[i]
@@ -806,8 +807,14 @@ cdef class Core:
             ra_reset(&m.mm[i])
             m.mm[i].lru_gen = MM_FRESH if m.w.lru else 0
             m.mm[i].recency = bool(world.mm_recency[i])
+            m.mm[i].peer = -1
             base += m.mm[i].nr_pages
             region += m.mm[i].nr_regions
+        for i, child in enumerate(world.mm_child):
+            if child >= 0:
+                m.mm[i].peer = child
+                m.mm[<int32_t>child].peer = i
+                m.mm[<int32_t>child].is_child = 1
         for i in range(m.w.nr_regions):
             m.region[i].ptl.holder = m.region[i].ptl.head = m.region[i].ptl.tail = -1
         for i in range(m.w.nr_folios):
@@ -857,7 +864,11 @@ cdef class Core:
             m.mm[u.mm].locks |= changes[u.first_pass + u.nr_passes] > changes[u.first_pass]
             u.clean.head = u.clean.tail = u.g_mm = -1
             u.plug_head = u.plug_tail = -1
-            rq_append(m, u.cpu, t)
+            if m.mm[u.mm].is_child:
+                u.step = ST_V_CHILD
+                u.state = TASK_BLOCKED
+            else:
+                rq_append(m, u.cpu, t)
         for i in range(m.w.nr_mms):
             m.mm[i].locks &= m.mm[i].shared
         for c in range(m.w.nr_cpus):

@@ -35,10 +35,10 @@ from reclaim.errors import ReclaimError
 
 MOVES = ("step", "ipi", "io", "timer", "read", "write", "zap", "pin", "dma", "unpin", "migrate",
          "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start",
-         "protect", "munmap", "mremap")
+         "protect", "munmap", "mremap", "fork")
 
 ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse", "write-protect", "munmap",
-                "mremap")
+                "mremap", "fork")
 
 # The passes of a program that are system calls, in the order of setup["calls"].
 CALLS = ("zap", "protect", "unprotect", "munmap", "mremap")
@@ -74,6 +74,8 @@ DEFECTS = (
     "lock-leak",
     "no-trylock",
     "no-revoke-flush",
+    "no-fork-flush",
+    "reuse-shared",
 )
 
 
@@ -104,6 +106,7 @@ cdef class Explorer:
         self.tiny.defects = setup["defects"]
         self.tiny.traced = -1
         self.tiny.rows = len(setup["calls"])
+        self.tiny.fork_row = setup["fork_row"]
         for i, name in enumerate(CALLS):
             self.tiny.row_of[i] = setup["calls"].index(name) if name in setup["calls"] else -1
         self.tiny.reduce = setup.get("reduce", True)
@@ -268,6 +271,13 @@ cdef class Explorer:
             c = cpu
             p = &m.cpu[c]
             u.cpu = c
+            if u.step == ST_V_CHILD:
+                continue
+            if self.tiny.environment & ENV_FORK and not reclaims and not any(
+                    setup["pages"][m.mm[u.mm].base:m.mm[u.mm].base + m.mm[u.mm].nr_pages]):
+                u.state = TASK_DEAD             # its CPU is for the child
+                u.step = -1
+                continue
             running = p.current < 0
             if running:
                 u.state = TASK_RUNNING
@@ -326,6 +336,7 @@ cdef class Explorer:
                 u.taken = u.scanned = u.list.nr
                 m.cg.nr_isolated += u.taken
         self.tiny.x.actions = setup["actions"]
+        self.tiny.x.switches = setup["actions"]
         self.tiny.x.dma = 1
         self.tiny.x.begun = not setup["starts"]
         for t in range(m.w.nr_tasks):

@@ -141,6 +141,11 @@ cdef inline void system_call(tiny_t *tiny, int kind, int32_t c, int32_t vp) noex
     cdef int which = (CALL_ZAP if kind == MV_ZAP else CALL_PROTECT if kind == MV_PROTECT
                       else CALL_UNMAP if kind == MV_UNMAP else CALL_MOVE)
     x.actions -= 1
+    if kind == MV_FORK:
+        tiny.m.task[tiny.m.cpu[c].current].pass_no = tiny.fork_row
+        tiny.m.task[tiny.m.cpu[c].current].pos = 0
+        tiny.m.task[tiny.m.cpu[c].current].step = ST_V_CALL
+        return
     if x.pinned and (x.pinned_vp == (vp ^ 1 if kind == MV_MOVE else vp)) and kind != MV_PROTECT:
         x.orphan = 1
     if kind == MV_MOVE:
@@ -184,6 +189,8 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
         begin(tiny, a, b)
     elif kind == MV_TICK:
         p.need_resched = 1
+        if x.switches > 0 and not finished(tiny, &m.task[p.current]):
+            x.switches -= 1
     elif kind == MV_SLEEP:
         x.actions -= 1
         x.asleep[p.current] = 1

@@ -274,6 +274,8 @@ cdef inline void put_reclaim(tiny_t *tiny, pen_t *k, int32_t i, task_t *t, int l
     put(k, t.taken)
     put(k, t.in_batch | t.ubc_required << 1 | t.ubc_writable << 2)
     put(k, tiny.m.ubc_mask[i])
+    if tiny.environment & ENV_FORK:
+        put(k, t.rmap)
     put(k, t.nr_flush)
     if t.nr_flush:
         put(k, t.b_i)
@@ -405,7 +407,7 @@ cdef inline void put_extra(tiny_t *tiny, pen_t *k) noexcept nogil:
         put_slot(k, x.slot - 1)
         put_frame(k, x.frame - 1)
     if tiny.environment & ENV_CALLS:
-        put(k, x.moved)
+        put(k, x.moved << 4 | x.switches)
     if tiny.defects:
         put(k, x.saved_mask)
         put(k, x.saved_pte)

@@ -199,6 +199,8 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
         if m.cpu[c].mode == CPU_SPIN_ACK or m.cpu[c].mode == CPU_SPIN_LOCK:
             return BAD_DEADLOCK
     for t in range(m.w.nr_tasks):
+        if m.task[t].step == ST_V_CHILD or m.task[t].state == TASK_DEAD:
+            continue
         if m.task[t].state == TASK_BLOCKED or not finished(tiny, &m.task[t]):
             return BAD_DEADLOCK
     memset(refs, 0, sizeof(refs))

@@ -63,8 +63,9 @@ cdef inline int find_moves(tiny_t *tiny, int16_t *out) noexcept nogil:
             n += 1
         else:
             i = accesses(tiny, out, n, c, t)
-            if i == n and p.rq_nr > 0 and waits_for_cpu(tiny, p):
-                out[n] = move(MV_TICK, c, 0)
+            if p.rq_nr > 0 and (i == n or (tiny.environment & ENV_FORK and tiny.x.switches > 0)) \
+                    and waits_for_cpu(tiny, p):
+                out[i] = move(MV_TICK, c, 0)
                 i += 1
             n = i
     return environment_moves(tiny, out, n) if tiny.environment else n

@@ -13,7 +13,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
-from reclaim._mm.pte cimport pte_kind_of
+from reclaim._mm.pte cimport peer_page, pte_kind_of
 from reclaim._mm.tlb cimport l1_of, l2_of, tlb_fill, tlb_find, tlb_tag
 from reclaim._mm.ghost cimport ghost_filled, ghost_t
 
@@ -54,6 +54,7 @@ cdef enum:
     MV_PROTECT = 20           # CPU a's task takes the right to write page b
     MV_UNMAP = 21             # ... unmaps it
     MV_MOVE = 22              # ... moves it
+    MV_FORK = 23              # CPU a's task forks
 
 cdef enum:                    # classes of environment actions, as bits
     ENV_PIN = 1
@@ -66,7 +67,8 @@ cdef enum:                    # classes of environment actions, as bits
     ENV_PROTECT = 128
     ENV_UNMAP = 256
     ENV_MOVE = 512
-    ENV_CALLS = ENV_PROTECT | ENV_UNMAP | ENV_MOVE      # system calls that take the mmap_lock to write
+    ENV_FORK = 1024
+    ENV_CALLS = ENV_PROTECT | ENV_UNMAP | ENV_MOVE | ENV_FORK      # system calls that take the mmap_lock to write
 
 # The passes of a program that are such calls, in the order of setup["calls"].  _explore.CALLS names them.
 cdef enum:
@@ -108,6 +110,8 @@ cdef enum:
     DF_LOCK_LEAK = 1 << 26
     DF_NO_TRYLOCK = 1 << 27
     DF_NO_REVOKE_FLUSH = 1 << 28
+    DF_NO_FORK_FLUSH = 1 << 29
+    DF_REUSE_SHARED = 1 << 30
 
 cdef struct extra_t:          # of a state, beside tables and ghosts: what may still happen
     int8_t rounds[MAX_TASKS]          # shrink_folio_list calls that a reclaimer still makes
@@ -125,6 +129,7 @@ cdef struct extra_t:          # of a state, beside tables and ghosts: what may s
     int8_t slot                       # taken + 1
     int8_t frame                      # taken + 1
     int8_t moved                      # some page was to be: its new place may be accessed
+    int8_t switches                   # fork: time slices that may end while a task has something to do
     uint64_t saved_mask               # what a planted defect remembers
     uint64_t saved_pte
 
@@ -155,6 +160,7 @@ cdef struct tiny_t:           # the tiny world, and how far it is searched
     uint32_t defects
     int rows                  # passes of each page in a program, ...
     int row_of[NR_CALLS]      # ... and which of them is this call, or -1
+    int fork_row              # the pass of a fork
     uint8_t owned[MAX_VPS]    # the page is mapped at the root
     uint8_t private[256]      # by step: nobody else notices it
     uint16_t live[256]        # by step: which fields of a task count
@@ -228,7 +234,12 @@ cdef inline bint waits_for_cpu(tiny_t *tiny, const cpu_t *p) noexcept nogil:
     return False
 
 cdef inline int32_t budget(tiny_t *tiny, int32_t vp) noexcept nogil:
-    """The page whose budget an access of this one spends: both places of a page that moves share one."""
+    """The page whose budget an access of this one spends: both places of a page that moves share one,
+    so do parent and child."""
+    cdef int32_t mm
+    if tiny.environment & ENV_FORK:
+        mm = mm_of(&tiny.m, vp)
+        return peer_page(&tiny.m, mm, vp) if tiny.m.mm[mm].is_child else vp
     return vp & ~1 if tiny.environment & ENV_MOVE else vp
 
 cdef inline int accesses(tiny_t *tiny, int16_t *out, int n, int32_t c, const task_t *t) noexcept nogil:
@@ -236,15 +247,26 @@ cdef inline int accesses(tiny_t *tiny, int16_t *out, int n, int32_t c, const tas
     cdef int32_t vp, b
     for vp in range(mm.base, mm.base + mm.nr_pages):
         b = budget(tiny, vp)
-        if tiny.x.reads[b] > 0 and (b == vp or tiny.x.moved):
+        if tiny.x.reads[b] > 0 and (b == vp or tiny.x.moved or tiny.environment & ENV_FORK):
             out[n] = move(MV_READ, c, vp)
             n += 1
-        if tiny.x.writes[b] > 0 and (b == vp or tiny.x.moved):
+        if tiny.x.writes[b] > 0 and (b == vp or tiny.x.moved or tiny.environment & ENV_FORK):
             out[n] = move(MV_WRITE, c, vp)
             n += 1
         if tiny.environment & (ENV_ZAP | ENV_CALLS) and tiny.x.actions > 0:
             n = calls(tiny, out, n, c, vp)
+    if tiny.environment & ENV_FORK and tiny.x.actions > 0 and unborn(tiny, mm):
+        out[n] = move(MV_FORK, c, 0)
+        n += 1
     return n
+
+cdef inline bint unborn(tiny_t *tiny, const mm_t *mm) noexcept nogil:
+    """The mm's child was not forked yet."""
+    cdef int32_t u
+    for u in range(tiny.m.w.nr_tasks):
+        if tiny.m.task[u].mm == mm.peer and tiny.m.task[u].step == ST_V_CHILD:
+            return True
+    return False
 
 cdef inline int calls(tiny_t *tiny, int16_t *out, int n, int32_t c, int32_t vp) noexcept nogil:
     """System calls on the page."""

@@ -295,8 +295,8 @@ def _add_explore(commands: Any) -> None:
         "explore", help="search the interleavings of a tiny world for lost writes and stale accesses",
         description="Make all interleavings of micro-steps of a tiny world, and check every one.",
         epilog="exit codes: 0 clean, 1 a violation was found\n"
-               "environments: none, pin, migrate, idle, zap, speculative, slots, reuse; several joined by +;\n"
-               "  pairs: random schedules of each pair, --schedules in all\n"
+               "environments: none, pin, migrate, idle, zap, speculative, slots, reuse, write-protect, munmap,\n"
+               "  mremap, fork; several joined by +; pairs: random schedules of each pair, --schedules in all\n"
                "examples:\n  reclaim explore v4:5\n  reclaim explore v4:5 --environment migrate --cpus 3\n"
                "  reclaim explore stage5 --folios 1 --defect no-flush-before-writeout\n"
                "  reclaim explore v2:5 --environment pin+migrate --random --schedules 1000000")

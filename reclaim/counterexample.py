@@ -20,6 +20,7 @@ INVARIANTS = (
     "double write-out", "isolated is not freed plus returned", "rejected folio not back on the LRU",
     "reclaimed count", "pending flush dropped", "folio on two lists or on none", "refcount", "mapcount",
     "lock leaked", "deadlock", "no progress", "the model cannot go on", "access after revoke",
+    "fork isolation",
 )
 
 SYSTEM_CALLS = {"zap": "madvise(MADV_DONTNEED)", "protect": "mprotect(PROT_READ)", "munmap": "munmap",
@@ -62,12 +63,13 @@ KERNEL = {
     "E_PTES": "zap_pte_range",
     "E_FREE": "tlb_finish_mmu", "E_UNLOCK": "zap_pte_range: unlock", "E_DONE": "madvise returns",
     "F_PT": "__pte_alloc", "F_PT_SET": "pmd_install",
-    "V_CALL": "munmap, mprotect, mremap", "V_LOCK": "mmap_write_lock", "V_UNMAP": "vms_clear_ptes",
+    "V_CALL": "munmap, mprotect, mremap, fork", "V_LOCK": "mmap_write_lock", "V_UNMAP": "vms_clear_ptes",
     "V_MORE": "cond_resched", "V_TABLES": "free_pgtables, tlb_finish_mmu", "V_FREE": "tlb_batch_pages_flush",
     "V_FREED": "tlb_batch_pages_flush: unlock", "V_UNMAPPED": "remove_vma", "V_PROT": "change_pte_range",
     "V_PTES": "change_pte_range", "V_MOVE": "move_page_tables", "V_PT": "__pte_alloc",
     "V_MOVE_NEW": "move_ptes", "V_MOVE_PTES": "move_ptes", "V_MOVED": "move_ptes: unlock",
-    "V_END": "mmap_write_unlock",
+    "V_END": "mmap_write_unlock", "V_FORK": "copy_page_range", "V_FORK_PT": "__pte_alloc",
+    "V_FORK_PTES": "copy_pte_range", "V_FORKED": "wake_up_new_task",
 }
 
 
@@ -189,6 +191,8 @@ def _describe(move: int) -> dict[str, Any]:
         return {"cpu": a, "does": f"{kind}s page {b}"}
     if kind in SYSTEM_CALLS:
         return {"cpu": a, "does": f"{SYSTEM_CALLS[kind]} page {b}"}
+    if kind == "fork":
+        return {"cpu": a, "does": "fork"}
     if kind == "tick":
         return {"cpu": a, "does": "time slice over"}
     if kind == "start":

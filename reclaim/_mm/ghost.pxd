@@ -50,6 +50,7 @@ cdef enum:                    # what a step did wrong, in the order of counterex
     BAD_NO_PROGRESS = 18
     BAD_STUCK = 19
     BAD_REVOKED = 20
+    BAD_FORK = 21
 
 cdef struct frame_ghost:
     uint32_t content          # a version
@@ -141,6 +142,44 @@ cdef inline int32_t ghost_alias(machine *m, int32_t vp) noexcept nogil:
             return vp + move_from(m, t) - move_to(m, t)
     return -1
 
+cdef inline bint ghost_forking(const machine *m, int32_t mm) noexcept nogil:
+    """A fork of the mm has not flushed its TLBs yet: what is written still goes to both."""
+    cdef int32_t u
+    for u in range(m.w.nr_tasks):
+        if m.task[u].mm == mm and m.task[u].call == PASS_FORK and m.task[u].step != ST_V_END:
+            return True
+    return False
+
+cdef inline bint ghost_holds(machine *m, int32_t vp, int32_t f) noexcept nogil:
+    """The frame is that of the page: mapped, in the swap cache, or on the way from one to the other."""
+    cdef uint64_t pte = m.pte[vp]
+    cdef const task_t *t
+    cdef int32_t u
+    if pte_kind_of(pte) != PTE_NONE:
+        return pte_maps(m, vp, f) or (pte_kind_of(pte) == PTE_SWAP and swap_cache_folio(m, pte_index(pte)) == f)
+    for u in range(m.w.nr_tasks):
+        t = &m.task[u]
+        if (t.folio == f and unmap_page(m, t) == vp and (ST_U_GEN <= t.step <= ST_U_SET or (
+                ST_FL_START <= t.step <= ST_FL_DONE and m.cpu[t.cpu].fl_ret == ST_U_SET))):
+            return True
+    return False
+
+cdef inline int ghost_shared(machine *m, ghost_t *g, int32_t mm, int32_t vp, int32_t f) noexcept nogil:
+    """The page was written in frame f: does another process see that, whose page it is, too?"""
+    cdef int32_t other = peer_page(m, mm, vp)
+    if other < 0 or not ghost_holds(m, other, f):
+        return BAD_NOTHING
+    if ghost_forking(m, mm):
+        g.latest[other] = g.latest[vp]
+        return BAD_NOTHING
+    return BAD_FORK
+
+cdef inline void ghost_copied_ptes(machine *m, ghost_t *g, const task_t *t) noexcept nogil:
+    """fork copied a page-table page."""
+    cdef int32_t vp
+    for vp in range(zap_from(m, t, t.zap - 1), zap_to(m, t, t.zap - 1)):
+        g.latest[peer_page(m, t.mm, vp)] = g.latest[vp]
+
 cdef inline void ghost_latest(machine *m, ghost_t *g, int32_t vp, uint32_t version) noexcept nogil:
     """The page holds this from here on."""
     cdef int32_t other = ghost_alias(m, vp)
@@ -218,6 +257,8 @@ cdef inline int ghost_touch(machine *m, ghost_t *g, int32_t c, const task_t *t) 
         g.version[0] += t.zero == 0
         g.frame[f].content = 0 if t.zero else g.version[0]
         ghost_latest(m, g, t.vp, g.frame[f].content)
+        if m.w.forks and ghost_shared(m, g, t.mm, t.vp, f):
+            return BAD_FORK
         # through an old entry, into a folio that nobody will write out again
         if pte_kind_of(m.pte[t.vp]) == PTE_SWAP and ghost_copied(m, f):
             return BAD_LOST_WRITE
@@ -358,11 +399,18 @@ cdef inline void ghost_frames(machine *m, ghost_t *g, const seen_t *x) noexcept 
 cdef inline int ghost_left(machine *m, ghost_t *g, const seen_t *x) noexcept nogil:
     """A folio left the swap cache for good: the slot must hold what it held, if a PTE names the slot."""
     cdef const folio_t *q = &m.folio[x.folio]
+    cdef int32_t vp
+    cdef int i
     if q.flags & PG_swapcache or q.refcount:
         return BAD_NOTHING
     g.freed[x.task] += 1
     g.folio = x.folio
-    if x.n > 0 and q.vp >= 0 and g.frame[x.folio].content == g.latest[q.vp] \
+    for i in range(2 if m.w.forks and q.vp >= 0 else 0):
+        vp = rmap_page(m, q, i)
+        if vp >= 0 and pte_kind_of(m.pte[vp]) == PTE_SWAP and pte_index(m.pte[vp]) == x.slot \
+                and g.frame[x.folio].content == g.latest[vp] and g.stored[x.slot] != g.latest[vp]:
+            return BAD_LOST_WRITE
+    if x.n > 0 and not m.w.forks and q.vp >= 0 and g.frame[x.folio].content == g.latest[q.vp] \
             and g.stored[x.slot] != g.frame[x.folio].content:
         return BAD_LOST_WRITE
     return BAD_NOTHING
@@ -469,4 +517,7 @@ cdef inline int ghost_after(machine *m, ghost_t *g, int32_t c, const seen_t *x) 
     elif step == ST_V_MOVE_NEW or step == ST_V_MOVE_PTES:
         if ghost_moving(m, t):
             ghost_moved(m, g, t, False)
+    elif step == ST_V_FORK_PTES:
+        if t.step == ST_V_MORE:
+            ghost_copied_ptes(m, g, t)
     return BAD_NOTHING
