@@ -232,7 +232,7 @@ FORM = {
     "io": "slot next",
 }
 UNREAD = {
-    "cpu": "fl_n walk_line lock_at next_asid fl_nr rng",
+    "cpu": "fl_n walk_line lock_at next_asid fl_nr rng irq_call_count irq_tlb_count",
     "task": "freed_ret nr_pageout nr_activate rng wake_at touches c_nr c_batch c_retries sc_reclaimed r_loop "
             "scanned call",
     "mm": "rss swapents ra_page ra_win ra_hits",
@@ -254,7 +254,8 @@ def test_every_field_that_changes_is_known():
         assert len(known) == len({*known}) and {*known} <= {*DTYPES[table].names}, table
     rng = random.Random(1)
     for environment in ENVS:
-        for world in ({"layout": "threads", "reads": 1}, {"device": "async", "rounds": 2}, {"reclaimers": 2, "cpus": 3}):
+        for world in ({"layout": "threads", "reads": 1, "cpus": 3}, {"device": "async", "rounds": 2},
+                      {"reclaimers": 2, "cpus": 3}):
             engine = TinyWorld(policy="v2:5", environment=environment, **world).explorer(reduce=False)
             first = {table: engine.table(table) for table in FORM}
             for step in range(200):
