@@ -351,8 +351,7 @@ cdef inline void put_cpu(tiny_t *tiny, pen_t *k, int32_t c) noexcept nogil:
         put(k, p.fl_ret)
         put(k, p.fl_mm)
         put(k, p.fl_vp)
-        if tiny.environment & ENV_CALLS:
-            put(k, p.fl_nr << 1 | p.fl_tables)
+        put(k, p.fl_nr | p.fl_tables << 7)
         if step != ST_FL_START:
             put(k, p.acks)
             put(k, p.fl_scan)

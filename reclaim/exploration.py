@@ -156,7 +156,9 @@ def _search(tiny: TinyWorld, engine: Explorer, depth: int | None, seconds: float
             wall = time.perf_counter() - started
             if progress is not None:
                 progress(engine.states, wall)
-            if stop or (seconds is not None and wall >= seconds) or (states is not None and engine.states >= states):
+            if stop or (seconds is not None and wall >= seconds):
+                break
+            if states is not None and engine.states >= states:
                 break
     except KeyboardInterrupt:
         interrupted = True
@@ -212,10 +214,6 @@ class Pairs:
         return all(one.clean for one in self.found)
 
     @property
-    def interrupted(self) -> bool:
-        return any(one.interrupted for one in self.found)
-
-    @property
     def schedules(self) -> int:
         return sum(one.schedules for one in self.found)
 
@@ -268,7 +266,8 @@ def explore_pairs(policy: Any = "stage5", *, schedules: int = 10_000_000, seed: 
 # What a timed run counts of a batch: its folios, those that the re-check sends back, those that pageout()
 # refuses then, and those that it writes.
 WORK = {"batched": ("folios_batched",),
-        "sent back": ("putback_locked", "putback_writeback", "putback_lru", "putback_mapped", "putback_pinned"),
+        "sent back": ("putback_locked", "putback_writeback", "putback_lru", "putback_mapped",
+                      "putback_pinned"),
         "refused": ("putback_refcount",), "written": ("nr_vmscan_write",), "scanned": ("pgscan_anon",)}
 # Where folios are faulted in while they wait in a batch: 8 threads that write pages drawn of all of 12M.
 CONTENDED = {"machine.cpus": 8, "workload.workers": 8, "workload.mode": "thread", "workload.pattern": "rand",
@@ -327,9 +326,9 @@ class Ablation:
                 verdict = "clean as far as visited"
             lines.append(["+".join(off) or "none", found.world.environment, verdict,
                           f"{found.states:,}", self._saved(off)])
-        base = self.work.get((), {})
-        return "\n".join([f"{self.version}, switches off in turn and in pairs; work: of a timed run whose folios "
-                          "return, " + ", ".join(f"{n:,} {what}" for what, n in base.items()),
+        base = ", ".join(f"{n:,} {what}" for what, n in self.work.get((), {}).items())
+        return "\n".join([f"{self.version}, switches off in turn and in pairs",
+                          f"work: more or less of what a timed run whose folios return counts: {base}",
                           *table(["off", "environment", "verdict", "states", "work"], lines)])
 
     __repr__ = __str__
