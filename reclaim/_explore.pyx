@@ -1070,7 +1070,9 @@ cdef class Explorer:
             self.g.version[0] = self.g.version[0] + 1
             f = x.pinned - 1
             self.g.frame[f].content = self.g.version[0]
-            if not x.orphan or (pte_present(m.pte[x.pinned_vp]) and pte_index(m.pte[x.pinned_vp]) == f):
+            # the call that unmaps it has not done so yet; or what is zapped is reached through old entries
+            if not x.orphan or ghost_holds(m, x.pinned_vp, f) or (
+                    pte_kind_of(m.pte[x.pinned_vp]) == PTE_ZAPPED and pte_index(m.pte[x.pinned_vp]) == f):
                 ghost_latest(m, &self.g, x.pinned_vp, self.g.version[0])
         elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
             f = x.pinned - 1
@@ -1101,7 +1103,7 @@ cdef class Explorer:
         elif kind == MV_SPECULATE:
             x.actions -= 1
             m.pte[b] |= PTE_YOUNG
-            self._fill(a, b, (m.pte[b] & PTE_DIRTY) != 0)
+            self._fill(a, b, (m.pte[b] & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE))
         elif kind == MV_SLOT_TAKE:
             x.actions -= 1
             x.slot = <int8_t>(take_slot(m) + 1)

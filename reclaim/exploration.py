@@ -39,7 +39,8 @@ NOT_MODELLED = {"pin": "a fork copies pinned pages at once", "mremap": "parent a
                 "their pages lie"}
 
 # The system calls that each class makes: passes of the programs, one of each kind for every page.
-CALLS = {"zap": ("zap",), "write-protect": ("protect", "unprotect"), "munmap": ("munmap",), "mremap": ("mremap",)}
+CALLS = {"zap": ("zap",), "write-protect": ("protect", "unprotect"), "munmap": ("munmap",),
+         "mremap": ("mremap",)}
 
 SYSTEM_CALLS = {"zap": "madvise(MADV_DONTNEED)", "protect": "mprotect(PROT_READ)", "munmap": "munmap",
                 "mremap": "mremap"}
