@@ -9,7 +9,7 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport l1_of, l2_of, tlb_find, tlb_tag
 from reclaim._mm.sched cimport block, wake_task
-from reclaim._mm.ghost cimport GARBAGE, ghost_latest
+from reclaim._mm.ghost cimport GARBAGE, ghost_holds, ghost_latest
 
 cdef inline int32_t take_slot(machine *m) noexcept nogil:
     """A slot for somebody else, mapped there."""
@@ -172,7 +172,9 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
         tiny.g.version[0] = tiny.g.version[0] + 1
         f = x.pinned - 1
         tiny.g.frame[f].content = tiny.g.version[0]
-        if not x.orphan or (pte_present(m.pte[x.pinned_vp]) and pte_index(m.pte[x.pinned_vp]) == f):
+        # the call that unmaps it has not done so yet; or what is zapped is reached through old entries
+        if not x.orphan or ghost_holds(m, x.pinned_vp, f) or (
+                pte_kind_of(m.pte[x.pinned_vp]) == PTE_ZAPPED and pte_index(m.pte[x.pinned_vp]) == f):
             ghost_latest(m, &tiny.g, x.pinned_vp, tiny.g.version[0])
     elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
         f = x.pinned - 1
@@ -203,7 +205,7 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
     elif kind == MV_SPECULATE:
         x.actions -= 1
         m.pte[b] |= PTE_YOUNG
-        fill_tlb(tiny, a, b, (m.pte[b] & PTE_DIRTY) != 0)
+        fill_tlb(tiny, a, b, (m.pte[b] & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE))
     elif kind == MV_SLOT_TAKE:
         x.actions -= 1
         x.slot = <int8_t>(take_slot(m) + 1)

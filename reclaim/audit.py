@@ -119,7 +119,8 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
 
 # Where a step that waits for something else may go on, by the field that says so.
 _RETURNS = {
-    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "V_PT", "V_FORK_PT"}, "k_ret": {"R_LIST", "R_END"},
+    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "V_PT", "V_FORK_PT"},
+    "k_ret": {"R_LIST", "R_END"},
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
     "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
               "I_LOCK", "K_LOCK", "G_NEXT", "S_LOOK", "E_ZAP"},

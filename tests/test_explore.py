@@ -320,6 +320,16 @@ def test_random_schedules_find_a_defect():
     assert clean.clean and not clean.exhausted and clean.schedules == 3000
 
 
+@pytest.mark.parametrize("environment, world", [
+    ("speculative+write-protect", {}), ("speculative+fork", {}), ("write-protect+munmap", {}),
+    ("pin+munmap", {"cpus": 3, "layout": "threads", "reads": 1}),
+    ("pin+mremap", {"cpus": 3, "layout": "threads", "reads": 1}),
+    ("migrate+fork", {"cpus": 3}), ("munmap+fork", {"cpus": 3, "layout": "threads", "reads": 1})])
+def test_pairs_of_classes_are_clean(environment, world):
+    found = explore(tiny=small("v4:5", environment=environment, folios=2, actions=2, **world), schedules=2000)
+    assert found.clean, found
+
+
 def test_depth_and_states_bound_the_search():
     assert explore(folios=1, depth=5).depth <= 5
     assert not explore(folios=1, depth=5).exhausted

@@ -28,7 +28,8 @@ def fork_world(*, pages=600, limit=900, threads=1, loop=0, sync=True, seed=0, be
     cpus = threads + 1
     return small_world(**{
         "nr_cpus": cpus, "limit": limit, "nr_folios": limit + 64 * cpus + 256, "nr_slots": 4 * pages,
-        "passes": make_passes([*parent, *child, *helper]), "mm_pages": (pages, pages), "mm_recency": (True, True),
+        "passes": make_passes([*parent, *child, *helper]), "mm_pages": (pages, pages),
+        "mm_recency": (True, True),
         "mm_child": (1, -1), "task_mm": (0,) * threads + (1,), "task_cpu": (*range(threads), 0),
         "task_pinned": (False,) * cpus,
         "task_first_pass": (0, *(len(parent) + 1,) * (threads - 1), len(parent)),
@@ -141,8 +142,8 @@ def test_a_range_that_is_not_the_whole():
 
 
 @pytest.mark.parametrize("wrong", [
-    {"mm_child": (1,)}, {"mm_child": (0, -1)}, {"mm_child": (1, 0)}, {"mm_child": (-1, -1)}, {"mm_child": (2, -1)},
-    {"mm_child": 3}, {"mm_pages": (600, 500)}, {"task_restart": (False, True)}, {"lru": 1}], ids=str)
+    {"mm_child": (1,)}, {"mm_child": (0, -1)}, {"mm_child": (1, 0)}, {"mm_child": (-1, -1)},
+    {"mm_child": (2, -1)}, {"mm_child": 3}, {"mm_pages": (600, 500)}, {"task_restart": (False, True)}, {"lru": 1}], ids=str)
 def test_worlds_that_cannot_fork(wrong):
     with pytest.raises(WorldError):
         check(dataclasses.replace(fork_world(), **wrong))
