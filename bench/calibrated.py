@@ -4,8 +4,9 @@
     python bench/calibrated.py RUNS.jsonl here.toml [--match host-] [--seconds 8] [--seeds 3] [--packaged vm16]
 
 RUNS is a file of measured runs (docs/measured.md); each case whose name holds what `--match` says runs with its own
-scenario.  Prints a table in Markdown: for each reclaimed page, and reclaimed pages a second; medians over repeats
-and seeds.
+scenario: its counts to the work that was measured (stress-ng's methods differ, and with dearer costs a run of equal
+time gets less far in them), its speed for `--seconds`.  Prints a table in Markdown: for each reclaimed page, and
+reclaimed pages a second; medians over repeats and seeds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 from reclaim.comparison import simulate
 from reclaim.measured import Case, Observation, load
 from reclaim.result import ratio
+from reclaim.validation import predict
 
 COLUMNS = {"shootdowns": "tlb_shootdowns", "scans": "pgscan_anon", "major faults": "pgmajfault"}
 
@@ -27,11 +29,12 @@ def measured(case: Case) -> list[float | None]:
 
 
 def simulated(case: Case, args: argparse.Namespace, profile: str) -> list[float | None]:
-    scenario = case.load_scenario().replace({"machine.profile": profile}, seconds=args.seconds)
-    runs = [simulate(scenario, case.policy, seed=seed).counters for seed in range(1, args.seeds + 1)]
-    found = [[ratio(run[name], run["pgsteal_anon"]) for name in COLUMNS.values()]
-             + [run["pgsteal_anon"] / args.seconds] for run in runs]
-    return [statistics.median(values) for values in zip(*found, strict=True)]
+    seeds = range(1, args.seeds + 1)
+    runs = [run for seed in seeds for run in predict(case, seed, profile=profile)]
+    found = [[ratio(run[name], run["pgsteal_anon"]) for name in COLUMNS.values()] for run in runs]
+    scenario = case.load_scenario(profile).replace(seconds=args.seconds)
+    rates = [simulate(scenario, case.policy, seed=seed).counters["pgsteal_anon"] / args.seconds for seed in seeds]
+    return [*(statistics.median(values) for values in zip(*found, strict=True)), statistics.median(rates)]
 
 
 def show(value: float | None) -> str:

@@ -1,8 +1,8 @@
 """Sphinx: `python -m sphinx -W -b html docs OUT` from the project's root, with the extra `docs`.
 
-The pages are the files beside this one.  Three things are made while it runs, below `_made/`: the
-reference of the command line from its own --help, the notebooks from `examples/*.ipynb`, and the list of
-what is in the packaged profiles.  A name such as `docs/model.md` in a page becomes a link to that page.
+The pages are the files beside this one.  Two things are made while it runs, below `_made/`: the reference
+of the command line from its own --help, and the notebooks from `examples/*.ipynb`.  A name such as
+`docs/model.md` in a page becomes a link to that page.
 """
 
 from __future__ import annotations

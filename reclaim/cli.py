@@ -175,7 +175,7 @@ def _add_exports(command: argparse.ArgumentParser) -> None:
                          help="write this too, any number of times; NAME.json alone is the result; "
                               "-o help lists the kinds (docs/timeline.md)")
     command.add_argument("--trace-from", type=_seconds, metavar="S",
-                         help="when a trace begins, simulated: 1.5, 30ms (default: so that it ends with the run)")
+                         help="when a trace begins, simulated: 1.5, 30ms (default: it ends with the run)")
     command.add_argument("--trace-for", type=_seconds, metavar="S", help="how long it is (default: 20ms)")
     command.add_argument("--every", type=_seconds, metavar="S",
                          help="between two rows or snapshots of csv, vmstat and interrupts")

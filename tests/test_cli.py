@@ -18,7 +18,7 @@ from reclaim.cli import main
 
 FAKE = "import fake_simulation; fake_simulation.install(); "
 MAIN = "import sys; from reclaim.cli import main; sys.exit(main(sys.argv[1:]))"
-ENV = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+ENV = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "TERM": "xterm"}
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 import json
 import os
 import runpy
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -60,3 +62,15 @@ def test_a_stale_notebook_is_told(tmp_path):
     assert RENDER["in_step"](source)
     source.write_text(source.read_text() + "print(2)\n")
     assert not RENDER["in_step"](source)
+
+
+@pytest.mark.slow
+def test_your_machine_says_what_it_lacks(tmp_path):
+    """On one CPU nothing can be calibrated, without systemd-run nothing limited: it goes on, and says so."""
+    pinned = f"import os, runpy; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); "
+    done = subprocess.run([sys.executable, "-c", pinned + f"runpy.run_path({str(SOURCES[3])!r})"], text=True,
+                          capture_output=True, timeout=300, env=os.environ | {
+                              "PATH": "", "TMPDIR": str(tmp_path), "PYTHONPATH": str(EXAMPLES.parent)})
+    assert done.returncode == 0, done.stderr
+    assert "no user scopes here" in done.stdout and "not calibrated: calibrate needs two CPUs" in done.stdout
+    assert list(tmp_path.iterdir()) == []       # it tidies up

@@ -215,6 +215,27 @@ def test_scans_are_compared_up_to_a_sweep(scans, lru, error):
     assert row.error == pytest.approx(error) and row.ratio == pytest.approx(10_000 / scans)
 
 
+def test_what_rests_on_a_sweep_is_marked():
+    def row(scans, **more):
+        made = rows(prediction([{"pgscan_anon": scans}], [{}], **more))
+        return next(row for row in made if row.metric == "steal_per_scan")
+    assert row(12_048).told == "ok (sweep)" and row(10_500).told == "ok" and row(12_048, lru="mglru").told == "near"
+    score = validation.Score.of("x", validation.METRICS[3], [row(12_048), row(10_500), row(10_500)])
+    assert (score.swept, score.met) == (1, 0) and score.plain == pytest.approx(1 - 10_000 / 10_500)
+    assert score.told() == "ok, of which 1 by a sweep (median without it 4.8%)"
+    assert score.to_dict()["by_sweep"] == 1
+    assert validation.Score.of("x", PAIR, []) is None
+
+
+def test_cases_whose_pattern_was_chosen_are_scored_apart(write, real):
+    """Two groups: with them and without."""
+    mix = SCENARIO | {"workload": SCENARIO["workload"] | {"pattern": "mix"}}
+    both = [line(case="m", scenario=mix, counters={"pgsteal_anon": 5000}), *lines(real)]
+    groups = {score.group: score.nr for score in validate(write(*both), seeds=1).scores
+              if score.metric == "steal_per_scan"}
+    assert groups == {"machines": 3, "machines but mix": 2}
+
+
 def targets(got, want, **more):
     def counters(values):
         return [{"arch_tlbbatch_flush_targets": round(4000 * v), "arch_tlbbatch_flush_remote": 4000}

@@ -1,4 +1,4 @@
-"""Protocol buffers, so far as a trace for Perfetto needs them: writing (protobuf.dev/programming-guides/encoding).
+"""Writing protocol buffers, so far as a trace for Perfetto needs them (protobuf.dev, "Encoding").
 
 A field is its number and wire type, then the value: numbers as varints or 8 bytes, all else with its length.
 """

@@ -86,13 +86,13 @@ class Exports:
         if isinstance(scenario, Scenario):
             comm, kernel = comm_of(scenario.workload.kind), scenario.kernel.version
         self.about = About(
-            title=f"{getattr(scenario, 'name', 'a world')}, {simulation.policy.name}, seed {simulation.seed}, "
-                  "simulated by reclaim",
+            title=f"{getattr(scenario, 'name', 'a world')}, {simulation.policy.name}, "
+                  f"seed {simulation.seed}, simulated by reclaim",
             comm=comm, kernel=kernel, nr_cpus=world.nr_cpus,
             task_mm=tuple(int(mm) for mm in world.task_mm), start=start, stop=min(start + length, end),
             every=0 if self._every is None else max(1, round(self._every * PS_PER_S)), end=end)
         self._sinks = [self._stack.enter_context(kind.open(path, self.about)) for kind, path in self.wanted]
-        self._plan = [[_NEVER, 1] if (plan := sink.sampling()) is None else list(plan) for sink in self._sinks]
+        self._plan = [list(sink.sampling() or (_NEVER, 1)) for sink in self._sinks]
         self._traced = any(sink.wants_events for sink in self._sinks)
         self._tracer: Tracer | None = None
         self._held: NDArray[Any] = np.zeros(0, dtype=EVENT_DTYPE)

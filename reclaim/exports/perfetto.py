@@ -1,9 +1,9 @@
 """``perfetto``: TrackEvents (perfetto.dev/docs/reference/trace-packet-proto).
 
-Tracks: each CPU, with the task that runs there, its interrupts and the functions called in them; each task,
-with its faults, reclaims, lists, flushes and waits; counters.  A flow leads from csd_queue_cpu to the function
-that the target runs.  Slices of a track nest: what is open at the end is closed there, and ends of what began
-before the trace are left out.
+Tracks: each CPU, with the task that runs there, its interrupts and the functions called in them; each
+task, with its faults, reclaims, lists, flushes and waits; counters.  A flow leads from csd_queue_cpu to the
+function that the target runs.  Slices of a track nest: what is open at the end is closed there, and ends of
+what began before the trace are left out.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _begin(event: Event) -> Slice | None:
 
 
 # The end of a task's slice: which it is, and what its value is called.
-_ENDS = {"fault_end": ("handle_mm_fault", ""), "mm_vmscan_memcg_reclaim_end": ("try_to_free_mem_cgroup_pages", "nr_reclaimed"),
+_ENDS = {"fault_end": ("handle_mm_fault", ""),
+         "mm_vmscan_memcg_reclaim_end": ("try_to_free_mem_cgroup_pages", "nr_reclaimed"),
          "shrink_folio_list_end": ("shrink_folio_list", "nr_reclaimed"), "flush_end": ("", "targets"),
          "flush_wait_end": ("smp_call_function_many_cond: wait", ""),
          "lock_wait_end": ("queued_spin_lock_slowpath", "")}

@@ -17,7 +17,7 @@ class Traced(Reference):
     def __init__(self, world, policy):
         super().__init__(world, policy)
         self.told, self.who = [], None
-        # of a task: its list's counts, its fault, folios moved; of a CPU: the IPI on its way, its interrupt, ...
+        # of a task: its list's counts, its fault, folios moved; of a CPU: the IPI on its way, ...
         self.lists, self.faulting, self.moved, self.ipis, self.irq, self.prev = {}, {}, {}, {}, {}, {}
         self.spinning, self.flushing, self.waiting, self.many = set(), set(), set(), set()
         self.activating = False
