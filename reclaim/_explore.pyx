@@ -26,6 +26,7 @@ from reclaim._mm.tlb cimport *
 from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.sched cimport block, folio_unlock, rq_append, wake_task
 from reclaim._mm.smp cimport flush, irq_entry_step
+from reclaim._mm.memory cimport call_end, call_first
 from reclaim._mm.mmap cimport move_from
 from reclaim._mm.ghost cimport *
 from reclaim._mm.rng cimport rng_below, rng_draw, rng_mix
@@ -1003,6 +1004,8 @@ cdef class Explorer:
         else:
             act_alone(m, c, interrupt, self.policies)
         after = ghost_after(m, &self.g, c, &seen)
+        if (step == ST_E_ZAP or step == ST_E_PTES) and self.x.pinned:
+            self.zapped_pinned(&m.task[seen.task], step)
         if step == ST_F_READ and m.task[seen.task].step == ST_TOUCH:
             # SIGSEGV: the program's handler gives the right to write back
             self.call(&m.task[seen.task], CALL_UNPROTECT, m.task[seen.task].vp)
@@ -1013,6 +1016,14 @@ cdef class Explorer:
         if after == BAD_NOTHING and m.dev.in_flight > 0:
             return self.requests()
         return after
+
+    cdef void zapped_pinned(self, const task_t *t, int step) noexcept nogil:
+        """The pinned page may have been zapped: what the device writes is nobody's then."""
+        cdef machine *m = &self.m
+        cdef int32_t page = self.x.pinned_vp - m.mm[t.mm].base
+        if t.step != step and call_first(m, t) <= page < call_end(m, t) \
+                and not ghost_holds(m, self.x.pinned_vp, self.x.pinned - 1):
+            self.x.orphan = 1
 
     cdef int requests(self) noexcept nogil:
         """The device works on slots of folios that wait for it."""
@@ -1044,8 +1055,6 @@ cdef class Explorer:
             self.m.task[self.m.cpu[c].current].pos = 0
             self.m.task[self.m.cpu[c].current].step = ST_V_CALL
             return
-        if x.pinned and (x.pinned_vp == (vp ^ 1 if kind == MV_MOVE else vp)) and kind != MV_PROTECT:
-            x.orphan = 1
         if kind == MV_MOVE:
             x.moved = 1
         self.call(&self.m.task[self.m.cpu[c].current], which, vp)
@@ -1070,8 +1079,8 @@ cdef class Explorer:
             self.g.version[0] = self.g.version[0] + 1
             f = x.pinned - 1
             self.g.frame[f].content = self.g.version[0]
-            # the call that unmaps it has not done so yet; or what is zapped is reached through old entries
-            if not x.orphan or ghost_holds(m, x.pinned_vp, f) or (
+            # what is zapped can be reached through old entries until the flush
+            if not x.orphan or (
                     pte_kind_of(m.pte[x.pinned_vp]) == PTE_ZAPPED and pte_index(m.pte[x.pinned_vp]) == f):
                 ghost_latest(m, &self.g, x.pinned_vp, self.g.version[0])
         elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
