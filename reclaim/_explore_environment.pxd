@@ -9,7 +9,7 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport l1_of, l2_of, tlb_find, tlb_tag
 from reclaim._mm.sched cimport block, wake_task
-from reclaim._mm.ghost cimport GARBAGE, ghost_holds, ghost_latest
+from reclaim._mm.ghost cimport GARBAGE, ghost_latest
 
 cdef inline int32_t take_slot(machine *m) noexcept nogil:
     """A slot for somebody else, mapped there."""
@@ -146,8 +146,6 @@ cdef inline void system_call(tiny_t *tiny, int kind, int32_t c, int32_t vp) noex
         tiny.m.task[tiny.m.cpu[c].current].pos = 0
         tiny.m.task[tiny.m.cpu[c].current].step = ST_V_CALL
         return
-    if x.pinned and (x.pinned_vp == (vp ^ 1 if kind == MV_MOVE else vp)) and kind != MV_PROTECT:
-        x.orphan = 1
     if kind == MV_MOVE:
         x.moved = 1
     call(tiny, &tiny.m.task[tiny.m.cpu[c].current], which, vp)
@@ -172,8 +170,8 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
         tiny.g.version[0] = tiny.g.version[0] + 1
         f = x.pinned - 1
         tiny.g.frame[f].content = tiny.g.version[0]
-        # the call that unmaps it has not done so yet; or what is zapped is reached through old entries
-        if not x.orphan or ghost_holds(m, x.pinned_vp, f) or (
+        # what is zapped can be reached through old entries until the flush
+        if not x.orphan or (
                 pte_kind_of(m.pte[x.pinned_vp]) == PTE_ZAPPED and pte_index(m.pte[x.pinned_vp]) == f):
             ghost_latest(m, &tiny.g, x.pinned_vp, tiny.g.version[0])
     elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock

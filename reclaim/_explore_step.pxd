@@ -11,6 +11,7 @@ from reclaim._policy cimport Policies
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.folio cimport swap_cache_folio
+from reclaim._mm.memory cimport call_end, call_first
 from reclaim._mm.mmap cimport move_from
 from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.smp cimport irq_entry_step
@@ -204,6 +205,8 @@ cdef inline int make_step(tiny_t *tiny, Policies policies, int32_t c, int64_t in
     else:
         act_alone(m, c, interrupt, policies)
     after = ghost_after(m, &tiny.g, c, &seen)
+    if (step == ST_E_ZAP or step == ST_E_PTES) and tiny.x.pinned:
+        zapped_pinned(tiny, &m.task[seen.task], step)
     if step == ST_F_READ and m.task[seen.task].step == ST_TOUCH:
         # SIGSEGV: the program's handler gives the right to write back
         call(tiny, &m.task[seen.task], CALL_UNPROTECT, m.task[seen.task].vp)
@@ -214,6 +217,14 @@ cdef inline int make_step(tiny_t *tiny, Policies policies, int32_t c, int64_t in
     if after == BAD_NOTHING and m.dev.in_flight > 0:
         return requests(tiny)
     return after
+
+cdef inline void zapped_pinned(tiny_t *tiny, const task_t *t, int step) noexcept nogil:
+    """The pinned page may have been zapped: what the device writes is nobody's then."""
+    cdef machine *m = &tiny.m
+    cdef int32_t page = tiny.x.pinned_vp - m.mm[t.mm].base
+    if t.step != step and call_first(m, t) <= page < call_end(m, t) \
+            and not ghost_holds(m, tiny.x.pinned_vp, tiny.x.pinned - 1):
+        tiny.x.orphan = 1
 
 cdef inline int requests(tiny_t *tiny) noexcept nogil:
     """The device works on slots of folios that wait for it."""
