@@ -623,6 +623,33 @@ cdef int64_t cpu_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except 
         return 1
     return task_steps(m, p, s, budget)
 
+cdef int64_t chain_steps(machine *m, cpu_t *p, Policies s, int step, int64_t budget) except -1 nogil:
+    """The next step of the CPU's task, one of CHAINED_STEPS, and what is chained to it; how many.
+    (The step itself through task_steps: were it named twice, gcc would call it there, too.)"""
+    cdef task_t *t = &m.task[p.current]
+    cdef int64_t left = budget - task_steps(m, p, s, 1)
+    if step == ST_F_READ:
+        left = fault_chain(m, p, t, left)
+    elif step == ST_F_SWAP_MAP:
+        left = done_chain(m, p, t, left)
+    elif step == ST_S_NEXT:
+        left = scan_chain(m, p, t, s, left)
+    elif step == ST_S_SLOT:
+        left = slot_chain(m, p, t, left)
+    elif step == ST_S_UNMAP:
+        left = unmap_chain(m, p, t, left)
+    elif step == ST_S_PIN:
+        left = pin_chain(m, p, t, s, left)
+    elif step == ST_P_OUT:
+        left = write_chain(m, p, t, left)
+    elif step == ST_P_END:
+        left = end_chain(m, p, t, s, left)
+    elif step == ST_B_LOCK:
+        left = relock_chain(m, p, t, left)
+    else:
+        left = out_chain(m, p, t, s, left)
+    return budget - left
+
 cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil:
     """One action of CPU c, whatever the clocks say: the interrupt pending at that time, or, if it
     is INF, the CPU's next step.  The explorer chooses who acts, and has no hints (run_t) of another state."""
@@ -1039,7 +1066,7 @@ cdef class Core:
         self.violated = ghost_before(m, &self.ghost, m.c, step, self.policies, &seen)
         if self.violated == 0:
             if room > CHAIN and self.watched[step] == WATCH_CHAIN:
-                made = chain_steps(m, p, &m.task[p.current], self.policies, step, room)
+                made = chain_steps(m, p, self.policies, step, room)
             else:
                 made = cpu_steps(m, p, self.policies, 1)
             self.violated = ghost_after(m, &self.ghost, m.c, &seen)
