@@ -1,9 +1,9 @@
 # What other Cython modules may use of the core: the machine and one action of it.
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from reclaim._policy cimport Policies
-from reclaim._mm.types cimport machine
+from reclaim._mm.types cimport cpu_t, machine
 from reclaim._mm.ghost cimport ghost_t
 
 cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil
@@ -37,9 +37,12 @@ cdef class Core:
     cdef int64_t tracked
     cdef int violated         # and by which CPU: m.c
     cdef void *_ghosts(self, int64_t n) except NULL
-    cdef unsigned char quiet[256]
-    cdef void remember(self, int32_t c, int step) noexcept nogil
+    cdef unsigned char watched[256]
+    cdef void remember(self, int32_t c, int step, int64_t made) noexcept nogil
+    cdef void fetch_slot(self, uint64_t pte) noexcept nogil
     cdef void fetch(self, int32_t c, int step) noexcept nogil
+    cdef int64_t unwatched(self, cpu_t *p, int step, int kind, int64_t budget) except -1 nogil
+    cdef int64_t watch_steps(self, cpu_t *p, int step, int64_t room) except -1 nogil
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil
     cdef int32_t _row_other(self, int32_t c, int32_t hand, int32_t called)
     cdef int metered_step(self) except -1 nogil

@@ -64,17 +64,19 @@ cdef enum:
     STOP_VIOLATION = 5
 
 STOPS = ("budget", "end", "stuck", "touches", "finished", "violation")
-TRACK = 64                # actions that a checked run remembers
 
-# Steps that no ghost cares for: a checked run makes them as any other run does.
+# What a checked run does with a step: most are watched one by one.  No ghost cares for these, ...
 QUIET_STEPS = frozenset((
-    "POPULATE", "DONTNEED", "F_READ", "F_PT", "F_ZERO", "F_MAP", "F_CACHE", "F_RA_WIN", "F_CL_WIN", "F_DONE",
-    "C_TRY", "C_AFTER", "R_START", "R_PRIO", "R_LIST", "R_AGE", "R_END", "I_START", "I_LOCK", "I_UNLOCK",
-    "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT_UNLOCK", "S_NEXT", "S_WB", "S_REF", "S_SLOT",
-    "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_PIN", "S_DIRTY", "S_TAIL",
-    "S_END", "P_OUT", "B_START", "B_OUT", "D_UNLOCK", "FL_START", "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT",
-    "FL_DONE", "M_BATCHED", "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY",
-    "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK"))
+    "POPULATE", "DONTNEED", "F_PT", "F_ZERO", "F_MAP", "F_CACHE", "F_RA_WIN", "F_CL_WIN", "F_DONE", "C_TRY",
+    "C_AFTER", "R_START", "R_PRIO", "R_LIST", "R_AGE", "R_END", "I_START", "I_LOCK", "I_UNLOCK",
+    "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_NEXT", "K_PUT_UNLOCK", "S_WB", "S_REF", "U_DEFER", "U_CLEAR",
+    "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_DIRTY", "S_TAIL", "S_END", "B_START", "D_UNLOCK", "FL_START",
+    "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE", "M_BATCHED", "Q_ENTRY", "Q_TAKE", "Q_FUNC",
+    "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3",
+    "W_DRAIN", "W_BACK"))
+# ... and with these begins a chain (chains.pxd), watched as one.
+CHAINED_STEPS = frozenset(("F_READ", "F_SWAP_MAP", "S_NEXT", "S_SLOT", "S_UNMAP", "S_PIN", "P_OUT", "P_END",
+                           "B_LOCK", "B_OUT"))
 
 IRQ_OFF_STEPS = frozenset((
     "I_LOCK", "I_UNLOCK", "I_PUT", "I_PUT_UNLOCK", "K_LOCK", "K_UNLOCK", "K_PUT", "K_PUT_UNLOCK",
@@ -129,16 +131,24 @@ DTYPES = _dtypes()
 assert PASS_DTYPE.itemsize == sizeof(pass_t)
 
 
-cdef struct track_t:           # TRACK_DTYPE
-    int64_t now
-    uint16_t cpu
-    uint16_t step
-    int32_t folio
-
-TRACK_DTYPE = np.dtype([("now", "<i8"), ("cpu", "<u2"), ("step", "<u2"), ("folio", "<i4")])
-
 cdef enum:
-    TRACK_NR = 64             # TRACK
+    TRACK_NR = 64             # runs of steps that a checked run remembers: a power of two
+    WATCH_ONE = 0             # Core.watched
+    WATCH_NONE = 1
+    WATCH_CHAIN = 2
+
+cdef struct track_t:          # a step, or several that its CPU made at once
+    int64_t now
+    int32_t folio
+    uint16_t cpu
+    uint8_t step
+    uint8_t made
+
+cdef object _track_dtype():
+    cdef track_t row
+    return np.asarray(<track_t[:1]>&row).dtype
+
+TRACK_DTYPE = _track_dtype()
 
 
 cdef class Arena:
@@ -621,11 +631,37 @@ cdef int64_t cpu_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except 
         return 1
     return task_steps(m, p, s, budget)
 
+cdef int64_t chain_steps(machine *m, cpu_t *p, Policies s, int step, int64_t budget) except -1 nogil:
+    """The next step of the CPU's task, one of CHAINED_STEPS, and what is chained to it; how many.
+    (The step itself through task_steps: were it named twice, gcc would call it there, too.)"""
+    cdef task_t *t = &m.task[p.current]
+    cdef int64_t left = budget - task_steps(m, p, s, 1)
+    if step == ST_F_READ:
+        left = fault_chain(m, p, t, left)
+    elif step == ST_F_SWAP_MAP:
+        left = done_chain(m, p, t, left)
+    elif step == ST_S_NEXT:
+        left = scan_chain(m, p, t, s, left)
+    elif step == ST_S_SLOT:
+        left = slot_chain(m, p, t, left)
+    elif step == ST_S_UNMAP:
+        left = unmap_chain(m, p, t, left)
+    elif step == ST_S_PIN:
+        left = pin_chain(m, p, t, s, left)
+    elif step == ST_P_OUT:
+        left = write_chain(m, p, t, left)
+    elif step == ST_P_END:
+        left = end_chain(m, p, t, s, left)
+    elif step == ST_B_LOCK:
+        left = relock_chain(m, p, t, left)
+    else:
+        left = out_chain(m, p, t, s, left)
+    return budget - left
+
 cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil:
     """One action of CPU c, whatever the clocks say: the interrupt pending at that time, or, if it
-    is INF, the CPU's next step.  The explorer chooses who acts."""
+    is INF, the CPU's next step.  The explorer chooses who acts, and has no hints (run_t) of another state."""
     cdef cpu_t *p = begin_turn(m, c)
-    m.run[c].missed = 0               # of another state
     if interrupt < INF:
         enter_irq(m, p, m.now, interrupt)
     return <int>cpu_steps(m, p, s, 1)
@@ -758,6 +794,7 @@ cdef class Core:
         w.migrate_threshold = world.migrate_threshold
         w.busy_threshold = world.busy_threshold
         w.moves = bool((self.passes["kind"] == PASS_MREMAP).any())
+        w.forks = any(child >= 0 for child in world.mm_child)
         w.trace_len = len(self.trace)
         for i in range(CO_NR):
             w.cost[i] = world.costs[i]
@@ -816,8 +853,14 @@ cdef class Core:
             ra_reset(&m.mm[i])
             m.mm[i].lru_gen = MM_FRESH if m.w.lru else 0
             m.mm[i].recency = bool(world.mm_recency[i])
+            m.mm[i].peer = -1
             base += m.mm[i].nr_pages
             region += m.mm[i].nr_regions
+        for i, child in enumerate(world.mm_child):
+            if child >= 0:
+                m.mm[i].peer = child
+                m.mm[<int32_t>child].peer = i
+                m.mm[<int32_t>child].is_child = 1
         for i in range(m.w.nr_regions):
             m.region[i].ptl.holder = m.region[i].ptl.head = m.region[i].ptl.tail = -1
         for i in range(m.w.nr_folios):
@@ -869,7 +912,11 @@ cdef class Core:
             m.mm[u.mm].locks |= changes[u.first_pass + u.nr_passes] > changes[u.first_pass]
             u.clean.head = u.clean.tail = u.g_mm = -1
             u.plug_head = u.plug_tail = -1
-            rq_append(m, u.cpu, t)
+            if m.mm[u.mm].is_child:
+                u.step = ST_V_CHILD
+                u.state = TASK_BLOCKED
+            else:
+                rq_append(m, u.cpu, t)
         for i in range(m.w.nr_mms):
             m.mm[i].locks &= m.mm[i].shared
         for c in range(m.w.nr_cpus):
@@ -994,8 +1041,9 @@ cdef class Core:
         self.ghost.freed = <int32_t *>self._ghosts(m.w.nr_tasks)
         self.ghost.version = <uint32_t *>self._ghosts(1)
         for i, name in enumerate(names.STEPS):
-            self.quiet[i] = name in QUIET_STEPS and not (name == "S_SLOT" and m.w.rotational)
-        self.track = np.zeros(TRACK, dtype=TRACK_DTYPE)
+            self.watched[i] = (WATCH_NONE if name in QUIET_STEPS else
+                               WATCH_CHAIN if name in CHAINED_STEPS else WATCH_ONE)
+        self.track = np.zeros(TRACK_NR, dtype=TRACK_DTYPE)
         self.track_rows = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.track)
         self.checked = True
 
@@ -1005,45 +1053,65 @@ cdef class Core:
         self.ghosts.append(array)
         return cnp.PyArray_DATA(<cnp.ndarray>array)
 
-    cdef inline void remember(self, int32_t c, int step) noexcept nogil:
-        """Into the ring of the actions made last; the folio is that of the task, whatever the step."""
+    cdef inline void remember(self, int32_t c, int step, int64_t made) noexcept nogil:
+        """Into the ring of what was done last; the folio is that of the task, whatever the step."""
         cdef track_t *row = <track_t *>self.track_rows + (self.tracked & (TRACK_NR - 1))
         cdef int32_t u = self.m.cpu[c].current
         row.now = self.m.now
         row.cpu = <uint16_t>c
-        row.step = <uint16_t>step
+        row.step = <uint8_t>step
+        row.made = <uint8_t>min(made, 255)
         row.folio = -1
         if u >= 0 and step < ST_FL_START:
             row.folio = self.m.task[u].f_pfn if step <= ST_F_DONE else self.m.task[u].folio
         self.tracked = self.tracked + 1         # += needs the GIL in a debug build
 
+    cdef inline void fetch_slot(self, uint64_t pte) noexcept nogil:
+        if pte_kind_of(pte) == PTE_SWAP:
+            prefetch(&self.ghost.stored[pte_index(pte)])
+
     cdef inline void fetch(self, int32_t c, int step) noexcept nogil:
         """What the ghosts of the steps to come look at: tables larger than the cache, in no order."""
         cdef machine *m = &self.m
         cdef const task_t *t
-        cdef uint64_t pte
-        if step == ST_S_NEXT:
+        if step == ST_S_PIN:
             t = &m.task[m.cpu[c].current]
             if t.list.head >= 0 and m.folio[t.list.head].next >= 0:
                 prefetch(&self.ghost.frame[m.folio[t.list.head].next])
-        elif step == ST_F_READ:
+        elif step == ST_F_READ:           # most programs go on with the next page
             t = &m.task[m.cpu[c].current]
-            pte = m.pte[t.vp]
-            if pte_kind_of(pte) == PTE_SWAP:
-                prefetch(&self.ghost.stored[pte_index(pte)])
+            self.fetch_slot(m.pte[t.vp])
+            self.fetch_slot(m.pte[t.vp + 1 if t.vp + 1 < m.w.nr_vps else t.vp])
             if m.cg.frame_top >= 0:
                 prefetch(&self.ghost.frame[m.cg.frame_top])
 
+    cdef int64_t unwatched(self, cpu_t *p, int step, int kind, int64_t budget) except -1 nogil:
+        """Steps that no ghost cares for: one, or all that take no time where nothing else can follow."""
+        cdef bint more = step != ST_IO_ENTRY if kind == 2 else step == ST_FL_QUEUE and irq_time(p) > self.m.now
+        return cpu_steps(&self.m, p, self.policies, budget if more else 1)
+
+    cdef int64_t watch_steps(self, cpu_t *p, int step, int64_t room) except -1 nogil:
+        """A step that is watched, or a chain of at most that many; how many were made."""
+        cdef machine *m = &self.m
+        cdef seen_t seen
+        cdef int64_t made = 0
+        self.violated = ghost_before(m, &self.ghost, m.c, step, self.policies, &seen)
+        if self.violated == 0:
+            if room > CHAIN and self.watched[step] == WATCH_CHAIN:
+                made = chain_steps(m, p, self.policies, step, room)
+            else:
+                made = cpu_steps(m, p, self.policies, 1)
+            self.violated = ghost_after(m, &self.ghost, m.c, &seen)
+        return made
+
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil:
-        """As `loop`, one step at a time, each watched, or metered."""
+        """As `loop`, watched step by step, or chain by chain; or metered, step by step."""
         cdef machine *m = &self.m
         cdef int64_t limit = end << CPU_BITS
-        cdef int64_t leaf, at
+        cdef int64_t leaf, at, made
         cdef int32_t c
         cdef cpu_t *p
-        cdef seen_t seen
         cdef int step, kind
-        cdef int64_t room
         m.runs = 0
         while budget > 0:
             leaf = m.tree[1]
@@ -1072,22 +1140,13 @@ cdef class Core:
             kind = 2 if p.in_irq else 1 if p.sstep >= 0 else 0
             while True:
                 step = p.istep if kind == 2 else p.sstep if kind == 1 else m.task[p.current].step
-                self.remember(c, step)
                 self.fetch(c, step)
-                if self.quiet[step]:
-                    # the whole of a chain, or of an interrupt but for what the device brings
-                    room = 1
-                    if kind == 0 and at > m.now and (step == ST_S_UNMAP or step == ST_S_SLOT):
-                        room = CHAIN + 2
-                    elif step == ST_FL_START and at > m.now or kind == 2 and step != ST_IO_ENTRY:
-                        room = budget
-                    budget -= cpu_steps(m, p, self.policies, room)
+                if self.watched[step] == WATCH_NONE:
+                    made = self.unwatched(p, step, kind, budget)
                 else:
-                    self.violated = ghost_before(m, &self.ghost, c, step, self.policies, &seen)
-                    if self.violated == 0:
-                        cpu_steps(m, p, self.policies, 1)
-                        self.violated = ghost_after(m, &self.ghost, c, &seen)
-                    budget -= 1
+                    made = self.watch_steps(p, step, budget if at > m.now else 1)
+                self.remember(c, step, made)
+                budget -= made
                 if m.turn or budget <= 0 or self.violated or kind == 1 or (kind == 0 and at <= m.now):
                     break
             tree_set(m, c, leaf_of(m, c))
@@ -1098,9 +1157,9 @@ cdef class Core:
         return STOP_BUDGET
 
     def tracked_steps(self):
-        """The actions that a checked run made last, in order (TRACK_DTYPE)."""
-        n = min(self.tracked, TRACK)
-        rows = self.track[[(self.tracked - n + i) % TRACK for i in range(n)]]
+        """What a checked run did last, in order (TRACK_DTYPE)."""
+        n = min(self.tracked, TRACK_NR)
+        rows = self.track[[(self.tracked - n + i) % TRACK_NR for i in range(n)]]
         return rows
 
     @property
@@ -1169,7 +1228,7 @@ cdef class Core:
         self.running = True
         try:
             while made < actions:
-                c = <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1)) if m.tree[1] != LEAF_INF else 0   # nobody's
+                c = next_cpu(m)
                 hand = m.cpu[c].hand
                 called = m.cpu[c].fl_n
                 why = self.loop_checked(end, 1) if self.checked or m.detail else self.loop(end, 1)

@@ -34,9 +34,14 @@ from reclaim import names
 from reclaim.errors import ReclaimError
 
 MOVES = ("step", "ipi", "io", "timer", "read", "write", "zap", "pin", "dma", "unpin", "migrate",
-         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start")
+         "sleep", "wake", "speculate", "slot_take", "slot_give", "frame_take", "frame_give", "tick", "start",
+         "protect", "munmap", "mremap", "fork")
 
-ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse")
+ENVIRONMENTS = ("pin", "migrate", "idle", "zap", "speculative", "slots", "reuse", "write-protect", "munmap",
+                "mremap", "fork")
+
+# The passes of a program that are system calls, in the order of setup["calls"].
+CALLS = ("zap", "protect", "unprotect", "munmap", "mremap")
 
 # Defects that can be planted: what a broken kernel does in place of a row.  Bits, in this order.
 DEFECTS = (
@@ -68,6 +73,9 @@ DEFECTS = (
     "no-recheck-in-fault",
     "lock-leak",
     "no-trylock",
+    "no-revoke-flush",
+    "no-fork-flush",
+    "reuse-shared",
 )
 
 
@@ -87,6 +95,7 @@ cdef class Explorer:
     cdef Policies policies
     cdef tiny_t tiny
     cdef object meters
+    cdef dict places                  # table -> its offset in a state
 
     def __cinit__(self, Core core not None, dict setup):
         self.core = core
@@ -96,8 +105,13 @@ cdef class Explorer:
         self.tiny.g.strict = setup["strict"]
         self.tiny.defects = setup["defects"]
         self.tiny.traced = -1
+        self.tiny.rows = len(setup["calls"])
+        self.tiny.fork_row = setup["fork_row"]
+        for i, name in enumerate(CALLS):
+            self.tiny.row_of[i] = setup["calls"].index(name) if name in setup["calls"] else -1
         self.tiny.reduce = setup.get("reduce", True)
         self.tiny.symmetry = setup.get("symmetry", True)
+        self.tiny.whole = setup.get("whole", False)
         self._allocate(setup)
         self._classify()
         self._initial(setup)
@@ -145,6 +159,7 @@ cdef class Explorer:
         for name, n in sizes.items():
             places[name] = at
             at += (n + 7) // 8 * 8
+        self.places = places
         self.tiny.policy_offset = at
         self._find_policy_state()
         at += (self.tiny.policy_bytes + 7) // 8 * 8
@@ -212,8 +227,12 @@ cdef class Explorer:
             last = max(offset + n for offset, n in rows)
             self.tiny.policy_state = self.core.arena.data + <Py_ssize_t>first
             self.tiny.policy_bytes = last - first
+        if self.tiny.policy_bytes > MAX_CODE // 2:
+            raise ReclaimError(f"the strategies keep {self.tiny.policy_bytes} bytes of state: the explorer takes "
+                               f"at most {MAX_CODE // 2}")
 
     def _classify(self):
+        cdef int32_t j
         for i, name in enumerate(names.STEPS):
             self.tiny.live[i] = _LIVE.get(name, 0)
             self.tiny.private[i] = name in _PRIVATE
@@ -221,11 +240,14 @@ cdef class Explorer:
         if self.core.in_python:                 # it may look at flags
             self.tiny.private[steps["S_PLAN"]] = 0
         if self.tiny.environment & ENV_MIGRATE:      # need_resched is set from outside
-            self.tiny.private[steps["S_NEXT"]] = 0
+            self.tiny.private[steps["S_NEXT"]] = self.tiny.private[steps["V_MORE"]] = 0
         if self.tiny.environment & ENV_PIN:
             self.tiny.private[steps["S_PIN"]] = 0
         if not self.tiny.m.w.swap_sync:              # completions end write-back
             self.tiny.private[steps["S_WB"]] = 0
+        for j in range(self.tiny.m.w.nr_mms):
+            if self.tiny.m.mm[j].locks:              # faults give the mmap_lock back
+                self.tiny.private[steps["F_DONE"]] = 0
 
     def _initial(self, setup):
         """Everything mapped and in the TLBs, the reclaimers about to plan their lists.
@@ -254,6 +276,13 @@ cdef class Explorer:
             c = cpu
             p = &m.cpu[c]
             u.cpu = c
+            if u.step == ST_V_CHILD:
+                continue
+            if self.tiny.environment & ENV_FORK and not reclaims and not any(
+                    setup["pages"][m.mm[u.mm].base:m.mm[u.mm].base + m.mm[u.mm].nr_pages]):
+                u.state = TASK_DEAD             # its CPU is for the child
+                u.step = -1
+                continue
             running = p.current < 0
             if running:
                 u.state = TASK_RUNNING
@@ -278,6 +307,7 @@ cdef class Explorer:
             self.tiny.g.frame[f].content = GARBAGE
         for vp, page in enumerate(setup["pages"]):
             self.tiny.x.reads[vp] = self.tiny.x.writes[vp] = 0
+            self.tiny.owned[vp] = page
             if not page:
                 continue
             self.tiny.x.reads[vp] = setup["reads"]
@@ -311,6 +341,7 @@ cdef class Explorer:
                 u.taken = u.scanned = u.list.nr
                 m.cg.nr_isolated += u.taken
         self.tiny.x.actions = setup["actions"]
+        self.tiny.x.switches = setup["actions"]
         self.tiny.x.dma = 1
         self.tiny.x.begun = not setup["starts"]
         for t in range(m.w.nr_tasks):
@@ -331,7 +362,7 @@ cdef class Explorer:
         for i in range(2):
             self.tiny.queue[i].nr = self.tiny.queue[i].states = 0
         self.tiny.at = self.tiny.level = self.tiny.transitions = self.tiny.expanded = self.tiny.index = 0
-        self.tiny.found = 0
+        self.tiny.found = self.tiny.broken = 0
         free(self.tiny.parents)
         self.tiny.parents = NULL
         self.tiny.parents_room = 0
@@ -499,6 +530,15 @@ cdef class Explorer:
         cdef uint64_t *e = held(&self.tiny, c, vp, mm_of(&self.tiny.m, vp))
         return False if e == NULL else 1 + (e[0] & 1)
 
+    def table(self, name):
+        """A copy of the rows of one of the core's tables."""
+        _, dtype, _ = self.core.tables[name]
+        at = self.places[name]
+        n = {"cpu": self.tiny.m.w.nr_cpus, "task": self.tiny.m.w.nr_tasks, "mm": self.tiny.m.w.nr_mms,
+             "folio": self.tiny.m.w.nr_folios, "region": self.tiny.m.w.nr_regions,
+             "memcg": 1, "swapdev": 1, "io": self.tiny.m.w.io_depth}[name]
+        return np.frombuffer(self.snapshot(), dtype=dtype, count=n, offset=at)
+
     def code_of(self):
         """The canonical form of the state."""
         cdef int n = canonical(&self.tiny)
@@ -528,14 +568,14 @@ cdef class Explorer:
         return list(self.policies)
 
     @property
-    def refused(self):
-        """Folios that reached pageout() and failed its refcount test, over all transitions."""
-        return int(self.tiny.m.counter[CN_putback_refcount])
-
-    @property
     def violation(self):
         """(invariant number, folio) of what was found; None if nothing was."""
         return (self.tiny.found, self.tiny.found_folio) if self.tiny.found else None
+
+    @property
+    def broken(self):
+        """The numbers of the invariants that were found broken."""
+        return [i for i in range(32) if self.tiny.broken >> i & 1]
 
     @property
     def states(self):
@@ -581,7 +621,7 @@ def _live_fields():
             bits = LIVE_FLUSH
         elif name == "M_BATCHED":
             bits = LIVE_BATCHED
-        elif name.startswith("E_") or name == "DONTNEED":
+        elif name.startswith(("E_", "V_")) or name == "DONTNEED":
             bits = LIVE_ZAP
         elif name.startswith("U_"):
             bits = LIVE_FOLIO | LIVE_UNMAP
@@ -596,7 +636,7 @@ _LIVE = _live_fields()
 # Steps that read and write what is their task's or CPU's alone, or what nobody reads: counters, and
 # charges where the limit is never met.  B_START and S_END only choose the next step.
 _PRIVATE = frozenset(("S_PLAN", "S_NEXT", "S_WB", "S_PIN", "S_TAIL", "S_END", "B_START", "B_OUT", "FL_DONE",
-                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY"))
+                      "F_CHARGED", "C_TRY", "F_DONE", "Q_EXIT", "IO_ENTRY", "V_MORE"))
 
 
 def core_tables(Core core):

@@ -7,6 +7,7 @@ from reclaim._explore_world cimport *
 from reclaim._policy cimport Policies
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
+from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport *
 from reclaim._mm.sched cimport folio_unlock
@@ -41,10 +42,12 @@ cdef inline int defective_step(tiny_t *tiny, Policies policies, int32_t c, int64
         p.is_lazy = 0
     if step == ST_U_DEFER and d & DF_DIRTY_EARLY:
         tiny.x.saved_pte = m.pte[m.folio[t.folio].vp] & PTE_DIRTY
-    if step == ST_E_ZAP and d & DF_NO_BATCHED:
+    if d & DF_NO_BATCHED and (step == ST_E_ZAP or step == ST_V_PROT or step == ST_V_MOVE_NEW):
         m.mm[t.mm].flushed = m.mm[t.mm].pending
     if step == ST_U_SET and d & DF_NO_TRANSFER:
         t.old_pte &= ~<uint64_t>PTE_DIRTY
+    if step == ST_F_WP and d & DF_REUSE_SHARED:
+        return reusing(tiny, policies, c, t)
     if step == ST_B_LOCK:
         return defective_relock(tiny, policies, d, c, t)
     act_alone(m, c, interrupt, policies)
@@ -61,7 +64,9 @@ cdef inline bint skipped(tiny_t *tiny, uint32_t d, int32_t c, cpu_t *p, task_t *
         if d & DF_FREE_FIRST and (p.fl_ret == ST_S_END_FLUSHED or p.fl_ret == ST_S_FREE_FLUSHED):
             t.step = p.fl_ret
             return True
-        if d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET:
+        if (d & DF_NO_COW_FLUSH and p.fl_ret == ST_F_WP_SET) or (d & DF_NO_REVOKE_FLUSH and t.call and (
+                p.fl_ret == ST_V_END or p.fl_ret == ST_V_FREE or p.fl_ret == ST_V_MOVED)) or (
+                d & DF_NO_FORK_FLUSH and p.fl_ret == ST_V_FORKED):
             t.step = p.fl_ret
             return True
     elif step == ST_FL_LOCAL and d & DF_SKIP_OWN:
@@ -115,6 +120,13 @@ cdef inline void spoil(tiny_t *tiny, uint32_t d, int32_t c, cpu_t *p, task_t *t,
             s = m.csd_next[c * m.w.nr_cpus + s]
     elif step == ST_P_OUT and d & DF_LOCK_LEAK and t.ret.nr > 0 and t.ret.tail == t.folio:
         m.folio[t.folio].flags |= PG_locked
+
+cdef inline int reusing(tiny_t *tiny, Policies policies, int32_t c, const task_t *t) except -1 nogil:
+    """As if nobody shared the page."""
+    if pte_present(tiny.m.pte[t.vp]):
+        tiny.m.pte[t.vp] |= PTE_EXCL
+    act_alone(&tiny.m, c, INF, policies)
+    return 0
 
 cdef inline int with_refcount(tiny_t *tiny, Policies policies, int32_t c, int32_t f) except -1 nogil:
     """As if nobody else held the folio."""

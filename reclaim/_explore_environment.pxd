@@ -9,7 +9,7 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport l1_of, l2_of, tlb_find, tlb_tag
 from reclaim._mm.sched cimport block, wake_task
-from reclaim._mm.ghost cimport GARBAGE
+from reclaim._mm.ghost cimport GARBAGE, ghost_latest
 
 cdef inline int32_t take_slot(machine *m) noexcept nogil:
     """A slot for somebody else, mapped there."""
@@ -130,21 +130,33 @@ cdef inline int environment_moves(tiny_t *tiny, int16_t *out, int n) noexcept no
             n += 1
     return n
 
+cdef inline void call(tiny_t *tiny, task_t *t, int which, int32_t vp) noexcept nogil:
+    """The task makes a system call on the page: that pass of its program."""
+    t.pass_no = 1 + (vp - tiny.m.mm[t.mm].base) * tiny.rows + tiny.row_of[which]
+    t.pos = 0
+    t.step = ST_DONTNEED if which == CALL_ZAP else ST_V_CALL
+
+cdef inline void system_call(tiny_t *tiny, int kind, int32_t c, int32_t vp) noexcept nogil:
+    cdef extra_t *x = tiny.x
+    cdef int which = (CALL_ZAP if kind == MV_ZAP else CALL_PROTECT if kind == MV_PROTECT
+                      else CALL_UNMAP if kind == MV_UNMAP else CALL_MOVE)
+    x.actions -= 1
+    if kind == MV_FORK:
+        tiny.m.task[tiny.m.cpu[c].current].pass_no = tiny.fork_row
+        tiny.m.task[tiny.m.cpu[c].current].pos = 0
+        tiny.m.task[tiny.m.cpu[c].current].step = ST_V_CALL
+        return
+    if kind == MV_MOVE:
+        x.moved = 1
+    call(tiny, &tiny.m.task[tiny.m.cpu[c].current], which, vp)
+
 cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 nogil:
     cdef machine *m = &tiny.m
     cdef extra_t *x = tiny.x
     cdef cpu_t *p = &m.cpu[a]
-    cdef task_t *t
-    cdef folio_t *q
     cdef int32_t f
-    if kind == MV_ZAP:
-        t = &m.task[p.current]
-        x.actions -= 1
-        if x.pinned and x.pinned_vp == b:
-            x.orphan = 1
-        t.pass_no = 1 + b - m.mm[t.mm].base
-        t.pos = 0
-        t.step = ST_DONTNEED
+    if kind == MV_ZAP or kind > MV_START:
+        system_call(tiny, kind, a, b)
     elif kind == MV_PIN:                   # gup_fast with FOLL_PIN, or with FOLL_GET
         x.actions -= 1
         f = pte_index(m.pte[b])
@@ -158,8 +170,10 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
         tiny.g.version[0] = tiny.g.version[0] + 1
         f = x.pinned - 1
         tiny.g.frame[f].content = tiny.g.version[0]
-        if not x.orphan or (pte_present(m.pte[x.pinned_vp]) and pte_index(m.pte[x.pinned_vp]) == f):
-            tiny.g.latest[x.pinned_vp] = tiny.g.version[0]
+        # what is zapped can be reached through old entries until the flush
+        if not x.orphan or (
+                pte_kind_of(m.pte[x.pinned_vp]) == PTE_ZAPPED and pte_index(m.pte[x.pinned_vp]) == f):
+            ghost_latest(m, &tiny.g, x.pinned_vp, tiny.g.version[0])
     elif kind == MV_UNPIN:                 # unpin_user_pages_dirty_lock
         f = x.pinned - 1
         x.pinned = 0
@@ -175,6 +189,8 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
         begin(tiny, a, b)
     elif kind == MV_TICK:
         p.need_resched = 1
+        if x.switches > 0 and not finished(tiny, &m.task[p.current]):
+            x.switches -= 1
     elif kind == MV_SLEEP:
         x.actions -= 1
         x.asleep[p.current] = 1
@@ -187,7 +203,7 @@ cdef inline int environment_act(tiny_t *tiny, int kind, int a, int b) except -1 
     elif kind == MV_SPECULATE:
         x.actions -= 1
         m.pte[b] |= PTE_YOUNG
-        fill_tlb(tiny, a, b, (m.pte[b] & PTE_DIRTY) != 0)
+        fill_tlb(tiny, a, b, (m.pte[b] & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE))
     elif kind == MV_SLOT_TAKE:
         x.actions -= 1
         x.slot = <int8_t>(take_slot(m) + 1)

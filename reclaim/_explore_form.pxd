@@ -53,7 +53,7 @@ cdef inline void hash128(const uint64_t *w, int n, uint64_t *out) noexcept nogil
 
 cdef inline void put(pen_t *k, int64_t x) noexcept nogil:
     k.to[k.n] = <uint8_t>x
-    k.n += 1
+    k.n += k.n < MAX_CODE - 8         # only a defect that ties a list to itself gets there
 
 cdef inline void put_frame(pen_t *k, int32_t f) noexcept nogil:
     """A frame, by its name: frames are named in the order in which they are met."""
@@ -110,6 +110,8 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
     for i in range(m.w.nr_vps):
         put_pte(&k, m.pte[i])
         put(&k, tiny.x.reads[i] << 4 | tiny.x.writes[i])
+        if tiny.environment & ENV_CALLS:
+            put(&k, (m.pte[i] >= PTE_RO) << 4 | holds(tiny, tiny.g.latest[i]))
     for i in range(m.w.nr_mms):
         put_mm(tiny, &k, i)
     for t in range(m.w.nr_tasks):
@@ -118,12 +120,16 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
         put_cpu(tiny, &k, c)
     for i in range(m.w.nr_regions):
         put_lock(tiny, &k, &m.region[i].ptl)
+        if tiny.environment & ENV_CALLS:
+            put(&k, m.region[i].present)
     put_lock(tiny, &k, &m.cg.lru_lock)
     for i in range(2):
         f = m.cg.lru_head[i]
-        while f >= 0:
+        s = 0
+        while f >= 0 and s < MAX_FRAMES:
             put_frame(&k, f)
             f = m.folio[f].next
+            s += 1
         put(&k, 0)
     put_device(tiny, &k)
     put_extra(tiny, &k)
@@ -139,7 +145,7 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
     # free frames and slots that somebody still remembers, by their turn; the others are alike
     f = m.cg.frame_top
     i = 0
-    while f >= 0:
+    while f >= 0 and i < MAX_FRAMES:
         i += 1
         if k.frame[f]:
             put(&k, i)
@@ -148,7 +154,7 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
     put(&k, 0)
     s = m.cg.slot_top
     i = 0
-    while s >= 0:
+    while s >= 0 and i < MAX_SLOTS:
         i += 1
         if k.slot[s]:
             put(&k, i)
@@ -167,9 +173,17 @@ cdef inline int canonical(tiny_t *tiny) noexcept nogil:
 cdef inline void put_mm(tiny_t *tiny, pen_t *k, int32_t i) noexcept nogil:
     cdef machine *m = &tiny.m
     cdef mm_t *mm = &m.mm[i]
+    cdef int32_t u = mm.wait_head
     put(k, m.mm_cpumask[i])
-    if tiny.environment & ENV_ZAP:
+    if tiny.environment & (ENV_ZAP | ENV_CALLS):
         put(k, mm.pending == mm.flushed)
+    if mm.locks:
+        put(k, mm.readers)
+        put(k, mm.writer + 1)
+        while u >= 0:
+            put(k, u + 1)
+            u = m.task[u].wait_next
+        put(k, 0)
 
 cdef inline void put_fifo(tiny_t *tiny, pen_t *k, const fifo *l) noexcept nogil:
     cdef int32_t f = l.head, n = 0
@@ -216,6 +230,8 @@ cdef inline void put_task(tiny_t *tiny, pen_t *k, int32_t i) noexcept nogil:
     if live & LIVE_ZAP:
         put(k, t.pass_no)
         put(k, t.zap)
+    if tiny.environment & ENV_CALLS:
+        put_call(tiny, k, t)
     if tiny.x.reclaims[i]:
         put_reclaim(tiny, k, i, t, live)
     if t.plug_nr:
@@ -224,6 +240,22 @@ cdef inline void put_task(tiny_t *tiny, pen_t *k, int32_t i) noexcept nogil:
             put_slot(k, m.io[j].slot)
             j = m.io[j].next
         put(k, 0)
+
+cdef inline void put_call(tiny_t *tiny, pen_t *k, task_t *t) noexcept nogil:
+    """The system call on its mm that it is in."""
+    put(k, t.call | t.mmap << 4)
+    if t.call == 0:
+        return
+    put(k, t.pass_no)
+    put(k, t.zap)
+    put(k, t.phase | t.v_last << 2)
+    put(k, t.v_at)
+    put(k, t.v_lo)
+    put(k, t.v_hi)
+    put(k, t.v_nr)
+    put(k, t.v_tables)
+    if t.step == ST_V_MORE:
+        put(k, t.v_next)
 
 cdef inline void put_reclaim(tiny_t *tiny, pen_t *k, int32_t i, task_t *t, int live) noexcept nogil:
     cdef int32_t j
@@ -242,6 +274,8 @@ cdef inline void put_reclaim(tiny_t *tiny, pen_t *k, int32_t i, task_t *t, int l
     put(k, t.taken)
     put(k, t.in_batch | t.ubc_required << 1 | t.ubc_writable << 2)
     put(k, tiny.m.ubc_mask[i])
+    if tiny.environment & ENV_FORK:
+        put(k, t.rmap)
     put(k, t.nr_flush)
     if t.nr_flush:
         put(k, t.b_i)
@@ -284,9 +318,11 @@ cdef inline void put_cpu(tiny_t *tiny, pen_t *k, int32_t c) noexcept nogil:
             continue
         put(k, 1 + <int>(e[0] & 1))
         i = <int32_t>tiny.g.reach[reach_at(m, c, vp)].frame
+        if tiny.environment & ENV_CALLS:
+            put(k, tiny.g.reach[reach_at(m, c, vp)].life >> 29)
         if i == ZERO_PAGE:
             put(k, 0xff)
-        elif tiny.g.frame[i - 1].life != tiny.g.reach[reach_at(m, c, vp)].life:
+        elif tiny.g.frame[i - 1].life != tiny.g.reach[reach_at(m, c, vp)].life & LIFE:
             put(k, 0xfe)                    # a frame that is another's by now
         else:
             put_frame(k, i - 1)
@@ -315,6 +351,7 @@ cdef inline void put_cpu(tiny_t *tiny, pen_t *k, int32_t c) noexcept nogil:
         put(k, p.fl_ret)
         put(k, p.fl_mm)
         put(k, p.fl_vp)
+        put(k, p.fl_nr | p.fl_tables << 7)
         if step != ST_FL_START:
             put(k, p.acks)
             put(k, p.fl_scan)
@@ -368,6 +405,8 @@ cdef inline void put_extra(tiny_t *tiny, pen_t *k) noexcept nogil:
         put(k, x.pinned_vp << 3 | x.orphan << 2 | x.got << 1 | x.dma)
         put_slot(k, x.slot - 1)
         put_frame(k, x.frame - 1)
+    if tiny.environment & ENV_CALLS:
+        put(k, x.moved << 4 | x.switches)
     if tiny.defects:
         put(k, x.saved_mask)
         put(k, x.saved_pte)

@@ -11,7 +11,7 @@ from reclaim._mm.rng cimport rng_below, rng_draw, rng_mix
 
 cdef inline int actor_of(int mv) noexcept nogil:
     cdef int kind = mv >> 8, a = mv >> 4 & 15
-    if kind == MV_STEP or kind == MV_READ or kind == MV_WRITE or kind == MV_ZAP or kind == MV_TICK:
+    if kind == MV_STEP or kind == MV_READ or kind == MV_WRITE or kind == MV_ZAP or kind >= MV_TICK and kind != MV_START:
         return a
     if kind == MV_IPI or kind == MV_IO or kind == MV_TIMER:
         return MAX_CPUS + a

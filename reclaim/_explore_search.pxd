@@ -135,7 +135,9 @@ cdef inline int expand_one(tiny_t *tiny, Policies policies, queue_t *following) 
         tiny.transitions = tiny.transitions + 1
         if bad:
             report(tiny, bad, moves[i])
-            break
+            if tiny.found:
+                break
+            continue
         fingerprint(tiny, h)
         if visited_add(&tiny.visited, h[0], h[1]):
             pack_state(tiny, following)
@@ -143,7 +145,8 @@ cdef inline int expand_one(tiny_t *tiny, Policies policies, queue_t *following) 
                 remember(tiny, moves[i])
         elif n == 1 and loops(tiny, policies, h):
             report(tiny, BAD_NO_PROGRESS, moves[i])
-            break
+            if tiny.found:
+                break
     tiny.index = tiny.index + 1
     return 0
 
@@ -174,6 +177,9 @@ cdef inline int remember(tiny_t *tiny, int mv) except -1 nogil:
     return 0
 
 cdef inline void report(tiny_t *tiny, int bad, int mv) noexcept nogil:
+    tiny.broken |= <uint32_t>1 << bad
+    if tiny.whole:
+        return
     tiny.found = bad
     tiny.found_at = tiny.index
     tiny.found_move = mv
@@ -193,6 +199,8 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
         if m.cpu[c].mode == CPU_SPIN_ACK or m.cpu[c].mode == CPU_SPIN_LOCK:
             return BAD_DEADLOCK
     for t in range(m.w.nr_tasks):
+        if m.task[t].step == ST_V_CHILD or m.task[t].state == TASK_DEAD:
+            continue
         if m.task[t].state == TASK_BLOCKED or not finished(tiny, &m.task[t]):
             return BAD_DEADLOCK
     memset(refs, 0, sizeof(refs))
@@ -208,6 +216,9 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
         f = m.cg.lru_head[i]
         n = 0
         while f >= 0 and n < 2 * MAX_FRAMES:
+            if not m.folio[f].flags & PG_lru:
+                tiny.g.folio = f
+                return BAD_NOT_BACK
             lists[f] += 1
             n += 1
             f = m.folio[f].next
@@ -230,8 +241,6 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
             return BAD_LOCK_LEAKED
         if lists[f] != 1:
             return BAD_LISTS
-        if (q.flags & PG_lru) != 0 and refs[f] == 0 and q.flags & PG_lru == 0:
-            return BAD_NOT_BACK
         if q.mapcount != maps[f]:
             return BAD_MAPCOUNT
         if q.refcount != refs[f] + maps[f] + ((q.flags & PG_swapcache) != 0):
@@ -248,6 +257,9 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
     for i in range(m.w.nr_regions):
         if m.region[i].ptl.holder >= 0:
             return BAD_LOCK_LEAKED
+    for i in range(m.w.nr_mms):
+        if m.mm[i].writer >= 0 or m.mm[i].readers > 0:
+            return BAD_LOCK_LEAKED
     # every page can still be read back
     for vp in range(m.w.nr_vps):
         if pte_present(m.pte[vp]):
@@ -261,4 +273,6 @@ cdef inline int end_check(tiny_t *tiny) noexcept nogil:
             if (tiny.g.frame[f].content if f >= 0 else tiny.g.stored[s]) != tiny.g.latest[vp]:
                 tiny.g.folio = f
                 return BAD_LOST_WRITE
+        elif tiny.g.latest[vp] != 0:
+            return BAD_LOST_WRITE
     return BAD_NOTHING

@@ -5,12 +5,14 @@ from libc.string cimport memcpy
 
 from reclaim._core cimport act_alone
 from reclaim._explore_defects cimport defective_step
-from reclaim._explore_environment cimport environment_act, environment_moves, starts
+from reclaim._explore_environment cimport call, environment_act, environment_moves, starts
 from reclaim._explore_world cimport *
 from reclaim._policy cimport Policies
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.folio cimport swap_cache_folio
+from reclaim._mm.memory cimport call_end, call_first
+from reclaim._mm.mmap cimport move_from
 from reclaim._mm.readahead cimport ra_reset
 from reclaim._mm.smp cimport irq_entry_step
 from reclaim._mm.ghost cimport *
@@ -62,8 +64,9 @@ cdef inline int find_moves(tiny_t *tiny, int16_t *out) noexcept nogil:
             n += 1
         else:
             i = accesses(tiny, out, n, c, t)
-            if i == n and p.rq_nr > 0 and waits_for_cpu(tiny, p):
-                out[n] = move(MV_TICK, c, 0)
+            if p.rq_nr > 0 and (i == n or (tiny.environment & ENV_FORK and tiny.x.switches > 0)) \
+                    and waits_for_cpu(tiny, p):
+                out[i] = move(MV_TICK, c, 0)
                 i += 1
             n = i
     return environment_moves(tiny, out, n) if tiny.environment else n
@@ -126,10 +129,11 @@ cdef inline int private_steps(tiny_t *tiny, Policies policies) except -1 nogil:
 
 cdef inline int make_access(tiny_t *tiny, Policies policies, int32_t c, int32_t vp, bint write) except -1 nogil:
     cdef task_t *t = &tiny.m.task[tiny.m.cpu[c].current]
+    cdef int32_t b = budget(tiny, vp)
     if write:
-        tiny.x.writes[vp] = tiny.x.writes[vp] - 1
+        tiny.x.writes[b] = tiny.x.writes[b] - 1
     else:
-        tiny.x.reads[vp] = tiny.x.reads[vp] - 1
+        tiny.x.reads[b] = tiny.x.reads[b] - 1
     t.have = 1
     t.vp = vp
     t.write = write
@@ -150,7 +154,7 @@ cdef inline void settle(tiny_t *tiny) noexcept nogil:
     for t in range(m.w.nr_tasks):
         u = &m.task[t]
         u.fl_cause = 0                      # of the meters
-        if u.step == ST_TOUCH and not u.have:
+        if u.step == ST_TOUCH:
             u.pass_no = 0
             u.pos = 0
         elif tiny.x.reclaims[t] and (u.step == ST_R_LIST or u.step == ST_R_END):
@@ -190,14 +194,23 @@ cdef inline int make_step(tiny_t *tiny, Policies policies, int32_t c, int64_t in
         tiny.trace[tiny.traced][1] = step
         tiny.trace[tiny.traced][2] = seen_folio(m, c, step)
         tiny.traced = tiny.traced + 1
+    m.run[c].missed = 0                   # of another state
     bad = ghost_before(m, &tiny.g, c, step, policies, &seen)
     if bad:
         return bad
+    if step == ST_V_MOVED and tiny.x.pinned and not tiny.x.orphan:
+        if tiny.x.pinned_vp == m.mm[m.task[seen.task].mm].base + move_from(m, &m.task[seen.task]):
+            tiny.x.pinned_vp = <int8_t>(tiny.x.pinned_vp ^ 1)
     if tiny.defects:
         defective_step(tiny, policies, c, interrupt, step)
     else:
         act_alone(m, c, interrupt, policies)
     after = ghost_after(m, &tiny.g, c, &seen)
+    if (step == ST_E_ZAP or step == ST_E_PTES) and tiny.x.pinned:
+        zapped_pinned(tiny, &m.task[seen.task], step)
+    if step == ST_F_READ and m.task[seen.task].step == ST_TOUCH:
+        # SIGSEGV: the program's handler gives the right to write back
+        call(tiny, &m.task[seen.task], CALL_UNPROTECT, m.task[seen.task].vp)
     if m.bad:
         after = BAD_SLOT if m.bad == 2 else BAD_STUCK
         m.bad = 0
@@ -205,6 +218,14 @@ cdef inline int make_step(tiny_t *tiny, Policies policies, int32_t c, int64_t in
     if after == BAD_NOTHING and m.dev.in_flight > 0:
         return requests(tiny)
     return after
+
+cdef inline void zapped_pinned(tiny_t *tiny, const task_t *t, int step) noexcept nogil:
+    """The pinned page may have been zapped: what the device writes is nobody's then."""
+    cdef machine *m = &tiny.m
+    cdef int32_t page = tiny.x.pinned_vp - m.mm[t.mm].base
+    if t.step != step and call_first(m, t) <= page < call_end(m, t) \
+            and not ghost_holds(m, tiny.x.pinned_vp, tiny.x.pinned - 1):
+        tiny.x.orphan = 1
 
 cdef inline int requests(tiny_t *tiny) noexcept nogil:
     """The device works on slots of folios that wait for it."""

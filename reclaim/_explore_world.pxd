@@ -13,6 +13,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
+from reclaim._mm.pte cimport peer_page, pte_kind_of
 from reclaim._mm.tlb cimport l1_of, l2_of, tlb_fill, tlb_find, tlb_tag
 from reclaim._mm.ghost cimport ghost_filled, ghost_t
 
@@ -50,6 +51,10 @@ cdef enum:
     MV_FRAME_GIVE = 17
     MV_START = 19             # the start: a: pages that the slots hold too; b: that no TLB holds
     MV_TICK = 18              # CPU a's task, which has nothing left to do, gives way to one that has
+    MV_PROTECT = 20           # CPU a's task takes the right to write page b
+    MV_UNMAP = 21             # ... unmaps it
+    MV_MOVE = 22              # ... moves it
+    MV_FORK = 23              # CPU a's task forks
 
 cdef enum:                    # classes of environment actions, as bits
     ENV_PIN = 1
@@ -59,6 +64,20 @@ cdef enum:                    # classes of environment actions, as bits
     ENV_SPECULATE = 16
     ENV_SLOTS = 32
     ENV_REUSE = 64
+    ENV_PROTECT = 128
+    ENV_UNMAP = 256
+    ENV_MOVE = 512
+    ENV_FORK = 1024
+    ENV_CALLS = ENV_PROTECT | ENV_UNMAP | ENV_MOVE | ENV_FORK      # system calls that take the mmap_lock to write
+
+# The passes of a program that are such calls, in the order of setup["calls"].  _explore.CALLS names them.
+cdef enum:
+    CALL_ZAP = 0
+    CALL_PROTECT = 1
+    CALL_UNPROTECT = 2
+    CALL_UNMAP = 3
+    CALL_MOVE = 4
+    NR_CALLS = 5
 
 # Defects that can be planted: what a broken kernel does in place of a row.  _explore.DEFECTS names them.
 cdef enum:
@@ -90,6 +109,9 @@ cdef enum:
     DF_NO_FAULT_RECHECK = 1 << 25
     DF_LOCK_LEAK = 1 << 26
     DF_NO_TRYLOCK = 1 << 27
+    DF_NO_REVOKE_FLUSH = 1 << 28
+    DF_NO_FORK_FLUSH = 1 << 29
+    DF_REUSE_SHARED = 1 << 30
 
 cdef struct extra_t:          # of a state, beside tables and ghosts: what may still happen
     int8_t rounds[MAX_TASKS]          # shrink_folio_list calls that a reclaimer still makes
@@ -106,6 +128,8 @@ cdef struct extra_t:          # of a state, beside tables and ghosts: what may s
     int8_t pinned_vp
     int8_t slot                       # taken + 1
     int8_t frame                      # taken + 1
+    int8_t moved                      # some page was to be: its new place may be accessed
+    int8_t switches                   # fork: time slices that may end while a task has something to do
     uint64_t saved_mask               # what a planted defect remembers
     uint64_t saved_pte
 
@@ -134,6 +158,10 @@ cdef struct tiny_t:           # the tiny world, and how far it is searched
     Py_ssize_t policy_bytes
     uint32_t environment
     uint32_t defects
+    int rows                  # passes of each page in a program, ...
+    int row_of[NR_CALLS]      # ... and which of them is this call, or -1
+    int fork_row              # the pass of a fork
+    uint8_t owned[MAX_VPS]    # the page is mapped at the root
     uint8_t private[256]      # by step: nobody else notices it
     uint16_t live[256]        # by step: which fields of a task count
     uint64_t code[128]        # MAX_CODE bytes
@@ -146,6 +174,8 @@ cdef struct tiny_t:           # the tiny world, and how far it is searched
     int64_t *parents          # state -> parent << 16 | move, where paths are kept
     int64_t parents_room
     int64_t index             # of the next state of this level
+    bint whole                # go on where an invariant broke, elsewhere
+    uint32_t broken           # bit i: invariant i was
     int found                 # the violation, and where
     int64_t found_at
     int found_move
@@ -191,7 +221,7 @@ cdef inline bint must_give_way(tiny_t *tiny, const cpu_t *p) noexcept nogil:
 
 cdef inline bint finished(tiny_t *tiny, const task_t *t) noexcept nogil:
     """In user mode, with nothing left to do."""
-    cdef int16_t moves[2 * MAX_VPS + MAX_VPS]
+    cdef int16_t moves[6 * MAX_VPS]
     return t.step == ST_TOUCH and not t.have and accesses(tiny, moves, 0, 0, t) == 0
 
 cdef inline bint waits_for_cpu(tiny_t *tiny, const cpu_t *p) noexcept nogil:
@@ -203,19 +233,58 @@ cdef inline bint waits_for_cpu(tiny_t *tiny, const cpu_t *p) noexcept nogil:
         u = tiny.m.task[u].rq_next
     return False
 
+cdef inline int32_t budget(tiny_t *tiny, int32_t vp) noexcept nogil:
+    """The page whose budget an access of this one spends: both places of a page that moves share one,
+    so do parent and child."""
+    cdef int32_t mm
+    if tiny.environment & ENV_FORK:
+        mm = mm_of(&tiny.m, vp)
+        return peer_page(&tiny.m, mm, vp) if tiny.m.mm[mm].is_child else vp
+    return vp & ~1 if tiny.environment & ENV_MOVE else vp
+
 cdef inline int accesses(tiny_t *tiny, int16_t *out, int n, int32_t c, const task_t *t) noexcept nogil:
     cdef const mm_t *mm = &tiny.m.mm[t.mm]
-    cdef int32_t vp
+    cdef int32_t vp, b
     for vp in range(mm.base, mm.base + mm.nr_pages):
-        if tiny.x.reads[vp] > 0:
+        b = budget(tiny, vp)
+        if tiny.x.reads[b] > 0 and (b == vp or tiny.x.moved or tiny.environment & ENV_FORK):
             out[n] = move(MV_READ, c, vp)
             n += 1
-        if tiny.x.writes[vp] > 0:
+        if tiny.x.writes[b] > 0 and (b == vp or tiny.x.moved or tiny.environment & ENV_FORK):
             out[n] = move(MV_WRITE, c, vp)
             n += 1
-        if tiny.environment & ENV_ZAP and tiny.x.actions > 0:
-            out[n] = move(MV_ZAP, c, vp)
-            n += 1
+        if tiny.environment & (ENV_ZAP | ENV_CALLS) and tiny.x.actions > 0:
+            n = calls(tiny, out, n, c, vp)
+    if tiny.environment & ENV_FORK and tiny.x.actions > 0 and unborn(tiny, mm):
+        out[n] = move(MV_FORK, c, 0)
+        n += 1
+    return n
+
+cdef inline bint unborn(tiny_t *tiny, const mm_t *mm) noexcept nogil:
+    """The mm's child was not forked yet."""
+    cdef int32_t u
+    for u in range(tiny.m.w.nr_tasks):
+        if tiny.m.task[u].mm == mm.peer and tiny.m.task[u].step == ST_V_CHILD:
+            return True
+    return False
+
+cdef inline int calls(tiny_t *tiny, int16_t *out, int n, int32_t c, int32_t vp) noexcept nogil:
+    """System calls on the page."""
+    cdef uint32_t env = tiny.environment
+    if env & ENV_ZAP:
+        out[n] = move(MV_ZAP, c, vp)
+        n += 1
+    if not env & ENV_CALLS or not (tiny.owned[vp] or pte_kind_of(tiny.m.pte[vp]) != PTE_NONE):
+        return n
+    if env & ENV_PROTECT and not tiny.m.pte[vp] & PTE_RO:
+        out[n] = move(MV_PROTECT, c, vp)
+        n += 1
+    if env & ENV_UNMAP:
+        out[n] = move(MV_UNMAP, c, vp)
+        n += 1
+    if env & ENV_MOVE:
+        out[n] = move(MV_MOVE, c, vp)
+        n += 1
     return n
 
 cdef inline uint64_t *held(tiny_t *tiny, int32_t c, int32_t vp, int32_t mm) noexcept nogil:

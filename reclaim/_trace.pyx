@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, int64_t
 from reclaim._core cimport Core
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
-from reclaim._mm.clock cimport CPU_BITS
+from reclaim._mm.clock cimport next_cpu
 from reclaim._mm.trace cimport (TR_HARDIRQ, TR_NEED_RESCHED, event_t, trace_after, trace_before, traced_cpu,
                                 traced_task, tracer_t)
 
@@ -89,7 +89,7 @@ cdef class Tracer:
         try:
             with nogil:
                 while left > 0 and self.x.n <= room and not m.bad:
-                    trace_before(m, &self.x, <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1)))
+                    trace_before(m, &self.x, next_cpu(m))
                     why = core.loop_checked(end, 1) if core.checked else core.loop(end, 1)
                     if why != STOP_BUDGET:
                         break

@@ -20,6 +20,7 @@ from reclaim.errors import SnapshotError
 
 if TYPE_CHECKING:
     from reclaim.simulation import Simulation
+    from reclaim.world import World
 
 _C = constants()
 _ST = {name: i for i, name in enumerate(names.STEPS)}
@@ -77,7 +78,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "scanned": (0, 65), "index": (0, 65), "ordinal": (0, 65),
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
-        "f_kind": (0, 3), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
+        "f_kind": (0, 4), "rmap": (0, 8), "f_cached": (0, 2), "r_visit": (0, 3), "stalled": (0, 2),
         "batched_ret": (-1, len(_ST)), "sleep_on": (0, 2), "call": (0, len(names.PASS_KINDS)),
         "phase": (0, 3), "mmap": (0, 5), "v_last": (0, 2), "v_at": (0, 1 << 30), "v_lo": (0, "pte+1"),
         "v_hi": (0, "pte+1"), "v_nr": (0, _C["GATHER_PAGES"] + 1), "v_next": (-1, len(_ST)),
@@ -88,7 +89,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "in_batch": (0, 2), "d_which": (0, 8), "wait_bit": (0, 2), "ubc_required": (0, 2), "ubc_writable": (0, 2),
     },
     "folio": {
-        "flags": (0, 1 << len(_FL)), "refcount": (0, 1 << 30), "mapcount": (0, 2),
+        "flags": (0, 1 << len(_FL)), "refcount": (0, 1 << 30), "mapcount": (0, 3),
         "vp": (-1, "pte"), "mm": (-1, "mm"), "slot": (-1, "slot_entry"), "prev": (-1, "folio"),
         "next": (-1, "folio"), "wait_head": (-1, "task"), "gen": (0, 128),
     },
@@ -121,13 +122,15 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
 
 # Where a step that waits for something else may go on, by the field that says so.
 _RETURNS = {
-    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "V_PT"}, "k_ret": {"R_LIST", "R_END"},
+    "c_ret": {"F_PT_SET", "F_CHARGED", "F_RA_CHARGED", "F_CL_CHARGED", "V_PT", "V_FORK_PT"},
+    "k_ret": {"R_LIST", "R_END"},
     "b_ret": {"S_NEXT", "S_END"}, "freed_ret": {"S_NEXT", "B_OUT"},
     "d_ret": {"TOUCH", "F_DONE", "F_WP_REUSE", "F_SWAP_READ", "F_SWAP_MAP", "F_RA_READ", "F_TARGET",
               "I_LOCK", "K_LOCK", "G_NEXT", "S_LOOK", "E_ZAP"},
     "fl_ret": {"F_WP_SET", "U_SET", "P_OUT", "B_OUT", "S_FREE_FLUSHED", "S_END_FLUSHED",
-               "M_BATCHED", "E_FREE", "V_FULL", "V_TABLES", "V_FREE", "V_MOVED", "V_END"},
-    "batched_ret": {"E_PTES", "V_PTES", "V_MOVE_PTES"}, "v_next": {"E_ZAP", "V_FREE", "V_PROT", "V_MOVE"},
+               "M_BATCHED", "E_FREE", "V_FULL", "V_TABLES", "V_FREE", "V_MOVED", "V_FORKED", "V_END"},
+    "batched_ret": {"E_PTES", "V_PTES", "V_MOVE_PTES"}, "v_next": {"E_ZAP", "V_FREE", "V_PROT", "V_MOVE",
+                                                                            "V_FORK"},
 }
 _UNMAPPING = {"U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 # A folio is in hand, on no list; it is locked but before the first and after the write.
@@ -150,7 +153,7 @@ _CLEARED = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}         # the PTE of the foli
 _PTL_OF_VP = {"F_WP_REUSE", "F_WP_SET"}
 _LRU_LOCKED = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
                "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK", "V_FREED"}
-_FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]})    # of f_kind
+_FAULTS = ({_PTE["NONE"]}, {_PTE["PRESENT"], _PTE["ZERO"]}, {_PTE["SWAP"]}, {_PTE["SWAP"]})    # of f_kind
 _ZAPPING = {"E_PTES", "E_FREE", "E_UNLOCK"}       # with the page-table lock of region `zap`
 _ZAPS = _ZAPPING | {"E_ZAP", "E_DONE"}
 _CALL = {kind: i for i, kind in enumerate(names.PASS_KINDS)}
@@ -159,7 +162,9 @@ _IN_CALL = {                                      # the rows of a system call on
     0: _ZAPS, _CALL["DONTNEED"]: _ZAPS,
     _CALL["MUNMAP"]: {"V_LOCK", *_UNMAPS, "V_END"},
     _CALL["MPROTECT"]: {"V_LOCK", "V_PROT", "V_PTES", "V_END"},
-    _CALL["MREMAP"]: {"V_LOCK", *_UNMAPS, "V_MOVE", "V_PT", "V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED", "V_END"}}
+    _CALL["MREMAP"]: {"V_LOCK", *_UNMAPS, "V_MOVE", "V_PT", "V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED", "V_END"},
+    _CALL["FORK"]: {"V_LOCK", "V_FORK", "V_FORK_PT", "V_FORK_PTES", "V_FORKED", "V_END"}}
+_FORKING = _IN_CALL[_CALL["FORK"]] - {"V_LOCK", "V_END"}
 _PTL_OF_ZAP = _ZAPPING | {"V_PTES", "V_FULL"}
 _MOVING = {"V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED"}        # with the lock of the old page-table page
 _GUARDED = {"TOUCH", "POPULATE", "DONTNEED", "V_CALL", "V_MORE", "K_NEXT", "S_NEXT", "R_LIST",
@@ -264,6 +269,36 @@ def _locking(w: Any) -> NDArray[np.bool_]:
     return found & (np.bincount(w.task_mm, weights=changes, minlength=len(w.mm_pages)) > 0)
 
 
+def _peers(w: World) -> NDArray[np.int64]:
+    """The mm that each one shares folios with: its child, or its parent; -1: none."""
+    peers = np.full(len(w.mm_pages), -1)
+    for i, child in enumerate(w.mm_child):
+        if child >= 0:
+            peers[i], peers[child] = child, i
+    return peers
+
+
+def _peer_pages(s: _State) -> NDArray[np.int64]:
+    """The same page of the peer, for every page; -1: none."""
+    mms = s["mm"]
+    owner = np.repeat(np.arange(len(mms)), mms["nr_pages"])
+    peer = mms["peer"][owner]
+    there = np.arange(len(owner)) - mms["base"][owner] + mms["base"][np.maximum(peer, 0)]
+    found: NDArray[np.int64] = np.where(peer >= 0, there, -1)
+    return found
+
+
+def _unmap_page(s: _State, u: Any, where: str) -> int:
+    """The page whose PTE a task unmaps: the folio's, or that of a mm that shares it."""
+    f = s["folio"][u["folio"]]
+    mm, i = s["mm"][f["mm"]], int(u["rmap"]) & 3
+    if i > (mm["peer"] >= 0):
+        _fail(f"{where}: a folio has no such mapping")
+    if mm["peer"] < 0 or mm["is_child"] == i:
+        return int(f["vp"])
+    return int(f["vp"] - mm["base"] + s["mm"]["base"][mm["peer"]])
+
+
 def _constants(s: _State) -> None:
     """What a run never changes is as the world says."""
     w, task, mm = s.world, s["task"], s["mm"]
@@ -275,6 +310,7 @@ def _constants(s: _State) -> None:
         ("task", "mm"): w.task_mm, ("task", "first_pass"): w.task_first_pass,
         ("task", "nr_passes"): w.task_nr_passes, ("task", "loop_to"): w.task_loop_to,
         ("mm", "shared"): np.bincount(w.task_mm, minlength=len(pages)) > 1,
+        ("mm", "peer"): _peers(w), ("mm", "is_child"): [i in w.mm_child for i in range(len(pages))],
         ("mm", "locks"): _locking(w), ("task", "pinned"): w.task_pinned, ("task", "restart"): w.task_restart,
     }
     for (table, field), values in want.items():
@@ -587,6 +623,9 @@ def _task(s: _State, t: int, u: Any) -> None:
     where = f"task {t} at {step or u['step']}"
     if not step or _ST[step] in _IRQ or _ST[step] in _SCHED:
         _fail(f"{where}: not a step of a task")
+    if step == "V_CHILD":
+        _child(s, u, where)
+        return
     if step == "E_LEFT":
         if u["state"] != _STATE["BLOCKED"] or not u["dying"]:
             _fail(f"{where}: it is neither gone nor killed")
@@ -694,6 +733,21 @@ def _plans(u: Any, at: str, where: str) -> None:
         _fail(f"{where}: the batch's indices are beyond it")
 
 
+def _child(s: _State, u: Any, where: str) -> None:
+    """A task that was not forked yet has not run; its mm holds what a fork has copied so far."""
+    own = s["mm"][u["mm"]]
+    if u["state"] != _STATE["BLOCKED"] or not own["is_child"] or u["dying"] or u["pass_no"] or u["call"] \
+            or u["mmap"] or u["have"]:
+        _fail(f"{where}: it is no child that was not forked yet")
+    page = own["base"]
+    for p in s["task"]:
+        if p["mm"] == own["peer"] and p["call"] == _CALL["FORK"]:
+            page += min(int(p["zap"]) * _C["PTRS_PER_PTE"], int(own["nr_pages"]))
+    kinds = s["pte"][page:own["base"] + own["nr_pages"]] & np.uint64(7)
+    if np.isin(kinds, [_PTE["PRESENT"], _PTE["SWAP"], _PTE["ZAPPED"]]).any():
+        _fail(f"{where}: it has pages that nobody copied")
+
+
 def _program(s: _State, u: Any, at: str, where: str) -> None:
     own = s["mm"][u["mm"]]
     if u["vp"] >= 0 and not own["base"] <= u["vp"] < own["base"] + own["nr_pages"]:
@@ -728,7 +782,7 @@ def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
         step = _returns(u["v_next"], "v_next", where)
     elif at[:2] in ("C_", *_RECLAIMING):
         cause = _returns(u["c_ret"], "c_ret", where)
-        step = cause if call or cause == "V_PT" else at
+        step = cause if call or cause in ("V_PT", "V_FORK_PT") else at
     if call and (call != kind or call not in _IN_CALL) or call and step not in _IN_CALL[call] or \
             not call and (step[:2] == "V_" and step != "V_CALL" or at == "V_MORE"):
         _fail(f"{where}: not in such a call")
@@ -746,6 +800,8 @@ def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
     at_zap = step in _UNMAPS and step != "V_UNMAP"         # which sets it first of all
     if step in _PTL_OF_ZAP and not low <= u["zap"] < high or at_zap and not low <= u["zap"] <= high:
         _fail(f"{where}: zap is out of its range")
+    if step in _FORKING:
+        _forking(s, u, step, low, high, where)
     if step in ("V_FREE", "V_FREED") and not low <= u["v_at"] <= high - (step == "V_FREED"):
         _fail(f"{where}: it frees what is out of its range")
     moves = step in ("V_MOVE", "V_PT") or step in _MOVING
@@ -754,6 +810,15 @@ def _call(s: _State, u: Any, at: str, kind: int, where: str) -> None:
     spread = step in _UNMAPS | {"V_PROT", "V_PTES"} and u["v_hi"]
     if spread and not low * _C["PTRS_PER_PTE"] <= u["v_lo"] < u["v_hi"] <= end:
         _fail(f"{where}: it flushes what is out of its range")
+
+
+def _forking(s: _State, u: Any, step: str, low: int, high: int, where: str) -> None:
+    """A fork has a child to make, and copies page-table pages of its range."""
+    waiting = (s["task"]["mm"] == s["mm"]["peer"][u["mm"]]) & (s["task"]["step"] == _ST["V_CHILD"])
+    if s["mm"]["is_child"][u["mm"]] or not waiting.any():
+        _fail(f"{where}: it forks nobody")
+    if not low <= u["zap"] <= high - (step in ("V_FORK_PT", "V_FORK_PTES")):
+        _fail(f"{where}: it copies what is out of its range")
 
 
 def _locked(u: Any, at: str) -> int:
@@ -836,7 +901,7 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
         if at in _UNMAPPING:
             if u["index"] < 1 or f["slot"] < 0 or not f["flags"] & _FL["SWAPCACHE"]:
                 _fail(f"{where}: nothing to unmap")
-            cleared = int(pte[f["vp"]]) & 7 == _PTE["NONE"]
+            cleared = int(pte[_unmap_page(s, u, where)]) & 7 == _PTE["NONE"]
             if cleared != (at in _CLEARED) or not f["mapcount"]:
                 _fail(f"{where}: the PTE is not as the step expects")
     if at in _FRESH | _SHARED and u["f_pfn"] < 0:
@@ -849,7 +914,8 @@ def _needs(s: _State, u: Any, at: str, where: str) -> None:
         if f["slot"] != int(u["f_orig"]) >> 8:
             _fail(f"{where}: the frame in hand is of another slot")
         same = (int(pte[u["vp"]]) ^ int(u["f_orig"])) & ~_PTE_PAGE == 0
-        if same and (vp != u["vp"] or f["mapcount"]):       # else the fault gives up
+        shared = s["mm"]["peer"][u["mm"]] >= 0 and vp in (u["vp"], _peer_pages(s)[u["vp"]])
+        if same and not shared and (vp != u["vp"] or f["mapcount"]):       # else the fault gives up
             _fail(f"{where}: the frame in hand is of another page")
         if not s.world.swapin_cached and bool(f["flags"] & _FL["SWAPCACHE"]) != u["f_cached"]:
             _fail(f"{where}: f_cached is wrong")
@@ -869,9 +935,11 @@ def _holds(s: _State, u: Any, step: str, at: str, where: str) -> None:
     if at in _PTL_OF_VP:
         wanted.append(region[own["first_region"] + (u["vp"] - own["base"]) // _C["PTRS_PER_PTE"]])
     if at in _UNMAPPING or at == "S_LOOK":
-        f = s["folio"][u["folio"]]
-        mm = s["mm"][f["mm"]]
-        wanted.append(region[mm["first_region"] + (f["vp"] - mm["base"]) // _C["PTRS_PER_PTE"]])
+        page = _unmap_page(s, u, where)
+        mm = s["mm"][np.searchsorted(s["mm"]["base"], page, side="right") - 1]
+        wanted.append(region[mm["first_region"] + (page - mm["base"]) // _C["PTRS_PER_PTE"]])
+    if at == "V_FORK_PTES":
+        wanted.append(region[s["mm"]["first_region"][own["peer"]] + u["zap"]])
     if at in _PTL_OF_ZAP and not (at in ("E_FREE", "E_UNLOCK") and u["call"] > _CALL["DONTNEED"]):
         wanted.append(region[own["first_region"] + u["zap"]])
     if at in _MOVING:
@@ -925,9 +993,12 @@ def _frames(s: _State) -> None:
     present = kind == _PTE["PRESENT"]
     maps = np.bincount(index[present], minlength=nr)
     zapped = np.bincount(index[kind == _PTE["ZAPPED"]], minlength=nr)
-    if (folio["vp"][index[present]] != np.flatnonzero(present)).any():
+    owner = np.repeat(np.arange(len(s["mm"])), s["mm"]["nr_pages"])
+    home, pages = folio["vp"][index[present]], np.flatnonzero(present)
+    if ((home != pages) & ((home < 0) | (home != _peer_pages(s)[pages]))).any():
         _fail("a PTE maps a folio of another page")
     cleared, refs, place = np.zeros((3, nr), dtype=np.int64)
+    half_mapped: list[int] = []             # mms: a page's PTE is cleared, the folio's mapcount not yet
     locked: list[int] = []
     zapping = np.zeros(len(pte), dtype=bool)
     for t, u in enumerate(s["task"]):
@@ -959,8 +1030,10 @@ def _frames(s: _State) -> None:
             refs[u["f_old"]] += 1
         if at == "F_WP_SET" and u["f_old"] >= 0:
             cleared[u["f_old"]] += 1
+            half_mapped.append(int(u["mm"]))
         if at in _CLEARED:
             cleared[u["folio"]] += 1
+            half_mapped.append(int(owner[_unmap_page(s, u, f"task {t} at {at}")]))
         mm = s["mm"][u["mm"]]
         if at == "E_FREE":
             first = mm["base"] + u["zap"] * _C["PTRS_PER_PTE"]
@@ -982,9 +1055,8 @@ def _frames(s: _State) -> None:
         np.add.at(refs, p["lru_add"][:p["nr_lru_add"]], 1)
         np.add.at(place, p["lru_add"][:p["nr_lru_add"]], 1)
     maps += cleared
-    owner = np.repeat(np.arange(len(s["mm"])), s["mm"]["nr_pages"])
     rss = np.bincount(owner[present], minlength=len(s["mm"]))
-    np.add.at(rss, folio["mm"][cleared > 0], 1)
+    np.add.at(rss, half_mapped, 1)
     swapents = np.bincount(owner[kind == _PTE["SWAP"]], minlength=len(s["mm"]))
     if (rss != s["mm"]["rss"]).any() or (swapents != s["mm"]["swapents"]).any():
         _fail("rss or swapents of an mm is wrong")

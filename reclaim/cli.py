@@ -297,7 +297,8 @@ def _add_explore(commands: Any) -> None:
         "explore", help="search the interleavings of a tiny world for lost writes and stale accesses",
         description="Make all interleavings of micro-steps of a tiny world, and check every one.",
         epilog="exit codes: 0 clean, 1 a violation was found\n"
-               "environments: none, pin, migrate, idle, zap, speculative, slots, reuse; several joined by +\n"
+               "environments: none, pin, migrate, idle, zap, speculative, slots, reuse, write-protect, munmap,\n"
+               "  mremap, fork; several joined by +; pairs: random schedules of each pair, --schedules in all\n"
                "examples:\n  reclaim explore v4:5\n  reclaim explore v4:5 --environment migrate --cpus 3\n"
                "  reclaim explore stage5 --folios 1 --defect no-flush-before-writeout\n"
                "  reclaim explore v2:5 --environment pin+migrate --random --schedules 1000000")
@@ -315,6 +316,8 @@ def _add_explore(commands: Any) -> None:
                          help="random priority schedules (PCT) instead of a search")
     explore.add_argument("--schedules", type=_integer, metavar="N", help="how many; default: 100000")
     explore.add_argument("--seed", type=_integer, default=0, metavar="N", help="of --random (default: 0)")
+    explore.add_argument("--jobs", type=_integer, metavar="N",
+                         help="of --environment pairs: pairs at once; default: the number of CPUs")
     explore.add_argument("--no-reduction", action="store_true", help="every micro-step is a state")
     explore.add_argument("--no-symmetry", action="store_true", help="frames and slots have their numbers")
     explore.add_argument("--save", metavar="FILE", help="where a counterexample goes, for `reclaim replay`")
@@ -675,6 +678,8 @@ def _explore(args: argparse.Namespace) -> int:
     from reclaim.exploration import explore
     if args.schedules is not None and not args.random:
         args.parser.error("--schedules N needs --random")
+    if args.environment == "pairs":
+        return _explore_pairs(args)
     with _Progress() as progress:
         found = explore(
             args.policy, depth=args.depth, seconds=args.seconds, seed=args.seed, reduce=not args.no_reduction,
@@ -689,6 +694,17 @@ def _explore(args: argparse.Namespace) -> int:
     if found.interrupted:
         return _complain("interrupted: this is partial", EXIT_INTERRUPTED)
     return EXIT_FAILED if found.violations else EXIT_OK
+
+
+def _explore_pairs(args: argparse.Namespace) -> int:
+    from reclaim.exploration import explore_pairs
+    if not args.random:
+        args.parser.error("--environment pairs needs --random")
+    found = explore_pairs(args.policy, schedules=10_000_000 if args.schedules is None else args.schedules,
+                          seed=args.seed, jobs=args.jobs, without=tuple(args.without),
+                          defects=tuple(args.defect), strict=args.strict, seconds=args.seconds, **_world_of(args))
+    print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if args.json else str(found))
+    return EXIT_OK if found.clean else EXIT_FAILED
 
 
 def _replay(args: argparse.Namespace) -> int:

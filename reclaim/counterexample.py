@@ -19,8 +19,12 @@ INVARIANTS = (
     "write-out of a pinned folio", "I/O started unlocked", "I/O to a slot that the folio does not own",
     "double write-out", "isolated is not freed plus returned", "rejected folio not back on the LRU",
     "reclaimed count", "pending flush dropped", "folio on two lists or on none", "refcount", "mapcount",
-    "lock leaked", "deadlock", "no progress", "the model cannot go on",
+    "lock leaked", "deadlock", "no progress", "the model cannot go on", "access after revoke",
+    "fork isolation",
 )
+
+SYSTEM_CALLS = {"zap": "madvise(MADV_DONTNEED)", "protect": "mprotect(PROT_READ)", "munmap": "munmap",
+                "mremap": "mremap"}
 
 # The kernel's function of every step that a tiny world meets, as docs/model.md has them.
 KERNEL = {
@@ -58,6 +62,14 @@ KERNEL = {
     "SW_GEN": "choose_new_asid", "SW_CR3": "load_new_mm_cr3", "E_ZAP": "zap_pte_range",
     "E_PTES": "zap_pte_range",
     "E_FREE": "tlb_finish_mmu", "E_UNLOCK": "zap_pte_range: unlock", "E_DONE": "madvise returns",
+    "F_PT": "__pte_alloc", "F_PT_SET": "pmd_install",
+    "V_CALL": "munmap, mprotect, mremap, fork", "V_LOCK": "mmap_write_lock", "V_UNMAP": "vms_clear_ptes",
+    "V_MORE": "cond_resched", "V_TABLES": "free_pgtables, tlb_finish_mmu", "V_FREE": "tlb_batch_pages_flush",
+    "V_FREED": "tlb_batch_pages_flush: unlock", "V_UNMAPPED": "remove_vma", "V_PROT": "change_pte_range",
+    "V_PTES": "change_pte_range", "V_MOVE": "move_page_tables", "V_PT": "__pte_alloc",
+    "V_MOVE_NEW": "move_ptes", "V_MOVE_PTES": "move_ptes", "V_MOVED": "move_ptes: unlock",
+    "V_END": "mmap_write_unlock", "V_FORK": "copy_page_range", "V_FORK_PT": "__pte_alloc",
+    "V_FORK_PTES": "copy_pte_range", "V_FORKED": "wake_up_new_task",
 }
 
 
@@ -177,8 +189,10 @@ def _describe(move: int) -> dict[str, Any]:
         return {"cpu": a, "does": ""}
     if kind in ("read", "write"):
         return {"cpu": a, "does": f"{kind}s page {b}"}
-    if kind == "zap":
-        return {"cpu": a, "does": f"madvise(MADV_DONTNEED) page {b}"}
+    if kind in SYSTEM_CALLS:
+        return {"cpu": a, "does": f"{SYSTEM_CALLS[kind]} page {b}"}
+    if kind == "fork":
+        return {"cpu": a, "does": "fork"}
     if kind == "tick":
         return {"cpu": a, "does": "time slice over"}
     if kind == "start":

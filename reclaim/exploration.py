@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from reclaim import policies
-from reclaim._explore import Explorer
-from reclaim.counterexample import Counterexample, table
+from reclaim import names, policies
+from reclaim._explore import ENVIRONMENTS, Explorer
+from reclaim.counterexample import INVARIANTS, Counterexample, table
 from reclaim.errors import PolicyError, ReclaimError
 from reclaim.policies.flush import RECHECKS
-from reclaim.tinyworld import SWITCHES, TinyWorld, known_name
+from reclaim.tinyworld import NOT_MODELLED, SWITCHES, TinyWorld, known_name
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Exploration:
     depth: int
     violations: list[Counterexample]
     schedules: int = 0                # of a random search
-    refused: int = 0                  # transitions in which pageout()'s refcount test refused a folio
     interrupted: bool = False
+    broken: tuple[str, ...] = ()      # every invariant that was found broken
 
     @property
     def states_per_second(self) -> float:
@@ -46,7 +46,7 @@ class Exploration:
 
     @property
     def clean(self) -> bool:
-        return not self.violations
+        return not self.broken
 
     def to_dict(self) -> dict[str, Any]:
         w = self.world
@@ -80,7 +80,7 @@ class Exploration:
             verdict = "no violation" + (
                 "" if self.exhausted else ": that proves nothing beyond what was visited")
         else:
-            verdict = str(self.violations[0])
+            verdict = str(self.violations[0]) if self.violations else "broken: " + ", ".join(self.broken)
         return f"{what}\n{done}\n{verdict}"
 
     __repr__ = __str__
@@ -92,7 +92,8 @@ def _policy_name(policy: Any) -> str:
 
 def explore(policy: Any = "stage5", *, depth: int | None = None, seconds: float | None = None,
             states: int | None = None, schedules: int = 0, seed: int = 0, reduce: bool = True,
-            symmetry: bool = True, progress: Callable[[int, float], None] | None = None,
+            symmetry: bool = True, whole: bool = False,
+            progress: Callable[[int, float], None] | None = None, stop: Any = False,
             **world: Any) -> Exploration:
     """Search the interleavings of a tiny world under a policy.
 
@@ -106,8 +107,13 @@ def explore(policy: Any = "stage5", *, depth: int | None = None, seconds: float 
         Make steps that nobody else can notice at once.
     symmetry : bool
         Merge states that differ in the names of frames and slots only.
+    whole : bool
+        Go on where an invariant is broken, in all other ways: `Exploration.broken` names every one that
+        can be, without a counterexample.
     progress : callable, optional
         Called now and then with (states or schedules, seconds).
+    stop : anything
+        A search or random schedules end soon after it is true.
     **world : the fields of `TinyWorld`.
 
     Returns
@@ -124,12 +130,12 @@ def explore(policy: Any = "stage5", *, depth: int | None = None, seconds: float 
             raise ReclaimError(f"{name} must not be negative, got {value}")
     if seconds is not None and not seconds >= 0:
         raise ReclaimError(f"seconds must not be negative, got {seconds}")
-    engine = tiny.explorer(reduce=reduce, symmetry=symmetry)
+    engine = tiny.explorer(reduce=reduce, symmetry=symmetry, whole=whole)
     before = [dict(vars(s)) if hasattr(s, "__dict__") else {} for s in engine.strategies]
     if schedules:
-        found = _random(tiny, engine, schedules, seed, seconds, reduce, progress)
+        found = _random(tiny, engine, schedules, seed, seconds, reduce, progress, stop)
     else:
-        found = _search(tiny, engine, depth, seconds, states, reduce, progress)
+        found = _search(tiny, engine, depth, seconds, states, reduce, progress, stop)
     for strategy, was in zip(engine.strategies, before, strict=True):
         now = {k: v for k, v in getattr(strategy, "__dict__", {}).items() if k != "state"}
         if now != {k: v for k, v in was.items() if k != "state"}:
@@ -139,8 +145,8 @@ def explore(policy: Any = "stage5", *, depth: int | None = None, seconds: float 
 
 
 def _search(tiny: TinyWorld, engine: Explorer, depth: int | None, seconds: float | None, states: int | None,
-            reduce: bool, progress: Callable[[int, float], None] | None) -> Exploration:
-    started, used = time.perf_counter(), time.process_time()
+            reduce: bool, progress: Callable[[int, float], None] | None, stop: Any) -> Exploration:
+    started, used = time.perf_counter(), time.thread_time()
     engine.start()
     done = interrupted = False
     limit = depth if depth is not None else 1 << 40
@@ -150,11 +156,13 @@ def _search(tiny: TinyWorld, engine: Explorer, depth: int | None, seconds: float
             wall = time.perf_counter() - started
             if progress is not None:
                 progress(engine.states, wall)
-            if (seconds is not None and wall >= seconds) or (states is not None and engine.states >= states):
+            if stop or (seconds is not None and wall >= seconds):
+                break
+            if states is not None and engine.states >= states:
                 break
     except KeyboardInterrupt:
         interrupted = True
-    spent = time.process_time() - used
+    spent = time.thread_time() - used
     violations = []
     if engine.violation is not None:      # again, keeping the way to every state
         paths = tiny.explorer(reduce=reduce)
@@ -162,14 +170,18 @@ def _search(tiny: TinyWorld, engine: Explorer, depth: int | None, seconds: float
         while not paths.expand(1 << 16, 1 << 40):
             pass
         violations.append(Counterexample.run(tiny, paths.path() or [], reduce=reduce))
-    exhausted = done and not violations and engine.waiting == 0 and not interrupted
+    exhausted = done and engine.violation is None and engine.waiting == 0 and not interrupted
     return Exploration(tiny, engine.states, engine.transitions, spent, exhausted, engine.depth, violations,
-                       refused=engine.refused, interrupted=interrupted)
+                       interrupted=interrupted, broken=_names(engine))
+
+
+def _names(engine: Explorer) -> tuple[str, ...]:
+    return tuple(INVARIANTS[i] for i in engine.broken)
 
 
 def _random(tiny: TinyWorld, engine: Explorer, schedules: int, seed: int, seconds: float | None, reduce: bool,
-            progress: Callable[[int, float], None] | None) -> Exploration:
-    started, used = time.perf_counter(), time.process_time()
+            progress: Callable[[int, float], None] | None, stop: Any) -> Exploration:
+    started, used = time.perf_counter(), time.thread_time()
     made, violations, interrupted = 0, [], False
     try:
         while made < schedules and engine.violation is None:
@@ -178,17 +190,102 @@ def _random(tiny: TinyWorld, engine: Explorer, schedules: int, seed: int, second
             wall = time.perf_counter() - started
             if progress is not None:
                 progress(made, wall)
-            if seconds is not None and wall >= seconds:
+            if stop or (seconds is not None and wall >= seconds):
                 break
     except KeyboardInterrupt:
         interrupted = True
     if engine.violation is not None:
         violations.append(Counterexample.run(tiny, engine.taken(), reduce=reduce))
-    return Exploration(tiny, 0, engine.transitions, time.process_time() - used, False, 0, violations,
-                       schedules=made, interrupted=interrupted)
+    return Exploration(tiny, 0, engine.transitions, time.thread_time() - used, False, 0, violations,
+                       schedules=made, interrupted=interrupted, broken=_names(engine))
+
+
+# --- pairs of classes
+
+@dataclass
+class Pairs:
+    """Random schedules of every pair of environment classes."""
+
+    policy: str
+    found: list[Exploration]
+
+    @property
+    def clean(self) -> bool:
+        return all(one.clean for one in self.found)
+
+    @property
+    def schedules(self) -> int:
+        return sum(one.schedules for one in self.found)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"policy": self.policy, "schedules": self.schedules, "clean": self.clean,
+                "pairs": [one.to_dict() for one in self.found]}
+
+    def __str__(self) -> str:
+        lines = [[one.world.environment, f"{one.schedules:,}", f"{one.transitions:,}", f"{one.seconds:.0f}",
+                  "clean" if one.clean else ", ".join(one.broken)] for one in self.found]
+        steps, spent = sum(one.transitions for one in self.found), sum(one.seconds for one in self.found)
+        lines.append(["all", f"{self.schedules:,}", f"{steps:,}", f"{spent:.0f}",
+                      "clean" if self.clean else "broken"])
+        head = (f"{self.policy}: random priority schedules of every pair of environment classes, "
+                f"{self.found[0].world.cpus} CPUs, {self.found[0].world.folios} folios")
+        first = [str(v) for one in self.found for v in one.violations[:1]][:1]
+        return "\n".join([head, *table(["environment", "schedules", "steps", "CPU s", "verdict"], lines),
+                          *first])
+
+    __repr__ = __str__
+
+
+def explore_pairs(policy: Any = "stage5", *, schedules: int = 10_000_000, seed: int = 0, jobs: int | None = 1,
+                  seconds: float | None = None, **world: Any) -> Pairs:
+    """Run random schedules of every pair of environment classes that is modelled, so many in all (at least).
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Pairs at once; None: as many as there are CPUs.
+    seconds : float, optional
+        Stop each pair then.
+    **world : the fields of `TinyWorld`; 2 actions unless said.
+    """
+    from reclaim.jobs import Stop, check_jobs, run_jobs
+    pairs = ["+".join(pair) for pair in itertools.combinations(ENVIRONMENTS, 2)
+             if "fork" not in pair or not {*pair} & {*NOT_MODELLED}]
+    each = -(-schedules // len(pairs))
+
+    def one(name: str) -> Callable[[Stop], Exploration]:
+        return lambda stop: explore(policy, environment=name, schedules=each, seed=seed, seconds=seconds,
+                                    stop=stop, **{"actions": 2, **world})
+
+    done = dict(run_jobs([one(name) for name in pairs], check_jobs(jobs)))
+    return Pairs(_policy_name(policy), [done[i] for i in range(len(pairs))])
 
 
 # --- ablation
+
+# What a timed run counts of a batch: its folios, those that the re-check sends back, those that pageout()
+# refuses then, and those that it writes.
+WORK = {"batched": ("folios_batched",),
+        "sent back": ("putback_locked", "putback_writeback", "putback_lru", "putback_mapped",
+                      "putback_pinned"),
+        "refused": ("putback_refcount",), "written": ("nr_vmscan_write",), "scanned": ("pgscan_anon",)}
+# Where folios are faulted in while they wait in a batch: 8 threads that write pages drawn of all of 12M.
+CONTENDED = {"machine.cpus": 8, "workload.workers": 8, "workload.mode": "thread", "workload.pattern": "rand",
+             "workload.bytes": 12 << 20}
+
+
+def _work(policy: str, off: tuple[str, ...]) -> dict[str, int] | None:
+    """What a run of `small`, CONTENDED, counts with these re-checks off; None if they cannot be there."""
+    from reclaim.scenario import Scenario
+    from reclaim.simulation import Simulation
+    if not {*off} <= {*RECHECKS}:
+        return None
+    made = Simulation(Scenario.load("small").replace(CONTENDED),
+                      TinyWorld(policy=policy, batch=31, without=off).strategies())
+    made.run()
+    counts = dict(zip(names.COUNTERS, made.view("counter").tolist(), strict=True))
+    return {what: sum(counts[name] for name in some) for what, some in WORK.items()}
+
 
 @dataclass
 class Ablation:
@@ -196,6 +293,7 @@ class Ablation:
 
     version: str
     rows: list[tuple[tuple[str, ...], Exploration]]     # the switches that are off
+    work: dict[tuple[str, ...], dict[str, int]] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:
@@ -206,25 +304,31 @@ class Ablation:
                 "rows": [{"off": list(off),
                           "violation": found.violations[0].invariant if found.violations else None,
                           "steps": found.violations[0].nr_steps if found.violations else None,
-                          "states": found.states, "exhausted": found.exhausted, "refused": found.refused,
-                          "environment": found.world.environment} for off, found in self.rows]}
+                          "states": found.states, "exhausted": found.exhausted,
+                          "environment": found.world.environment, "work": self.work.get(off)}
+                         for off, found in self.rows]}
+
+    def _saved(self, off: tuple[str, ...]) -> str:
+        """What the run of WORK counts more, or less, without these."""
+        here = self.work.get(off)
+        if here is None or not off:
+            return ""
+        return ", ".join(f"{what} {n - self.work[()][what]:+,}" for what, n in here.items()
+                         if n != self.work[()][what]) or "the same"
 
     def __str__(self) -> str:
         lines = []
-        base: dict[str, int] = {}
         for off, found in self.rows:
-            if not off:
-                base[found.world.environment] = found.refused
             verdict = "clean"
             if found.violations:
                 verdict = f"{found.violations[0].invariant}, {found.violations[0].nr_steps} steps"
             elif not found.exhausted:
                 verdict = "clean as far as visited"
-            more = found.refused - base.get(found.world.environment, 0)
-            saves = f"{more:+,} refusals by pageout()" if off and not found.violations and more else ""
             lines.append(["+".join(off) or "none", found.world.environment, verdict,
-                          f"{found.states:,}", saves])
+                          f"{found.states:,}", self._saved(off)])
+        base = ", ".join(f"{n:,} {what}" for what, n in self.work.get((), {}).items())
         return "\n".join([f"{self.version}, switches off in turn and in pairs",
+                          f"work: more or less of what a timed run whose folios return counts: {base}",
                           *table(["off", "environment", "verdict", "states", "work"], lines)])
 
     __repr__ = __str__
@@ -242,12 +346,13 @@ def ablate(version: str = "v4", *, environments: Iterable[str] = ("none",), pair
     offs: list[tuple[str, ...]] = [(), *((s,) for s in switches)]
     if pairs:
         offs += list(itertools.combinations(switches, 2))
-    rows = []
+    rows: list[tuple[tuple[str, ...], Exploration]] = []
+    work = {off: counts for off in offs if (counts := _work(policy, off)) is not None}
     for environment in environments:
         for off in offs:
             found = explore(policy, environment=environment, without=off, seconds=seconds,
                             progress=progress, **world)
             rows.append((off, found))
             if found.interrupted:
-                return Ablation(version, rows)
-    return Ablation(version, rows)
+                return Ablation(version, rows, work)
+    return Ablation(version, rows, work)

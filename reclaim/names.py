@@ -48,6 +48,8 @@ STEPS = (
     # munmap, mprotect, mremap (mm/vma.c, mm/mprotect.c, mm/mremap.c)
     "V_CALL", "V_LOCK", "V_UNMAP", "V_MORE", "V_FULL", "V_TABLES", "V_FREE", "V_FREED", "V_UNMAPPED",
     "V_PROT", "V_PTES", "V_MOVE", "V_PT", "V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED", "V_END",
+    # fork (dup_mmap in kernel/fork.c, mm/memory.c)
+    "V_FORK", "V_FORK_PT", "V_FORK_PTES", "V_FORKED", "V_CHILD",
 )
 
 # Entries of a cost profile; nanoseconds in TOML, picoseconds in the core.
@@ -129,6 +131,7 @@ CAUSES = (
     ("munmap", ("V_FULL", "V_TABLES", "V_FREE"), "tlb_flush_mmu of munmap"),
     ("mprotect", ("V_END",), "tlb_finish_mmu of mprotect"),
     ("mremap", ("V_MOVED",), "flush_tlb_range of move_ptes; tlb_flush_mmu of what it unmaps"),
+    ("fork", ("V_FORKED",), "flush_tlb_mm of dup_mmap"),
     ("other", (), "none of these; interrupts that found their requests served by an earlier one"),
 )
 
@@ -147,7 +150,8 @@ FOLIO_FLAGS = ("LOCKED", "LRU", "ACTIVE", "REFERENCED", "DIRTY", "SWAPCACHE", "W
                "RECLAIM", "WORKINGSET", "WAITERS")
 TASK_STATES = ("RUNNING", "QUEUED", "BLOCKED", "DEAD")
 CPU_MODES = ("RUN", "SPIN_ACK", "SPIN_LOCK", "IDLE")
-PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE", "DONTNEED", "MUNMAP", "MPROTECT", "MREMAP")
+PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE", "DONTNEED", "MUNMAP", "MPROTECT", "MREMAP",
+              "FORK")
 LISTS = ("INACTIVE", "ACTIVE", "GEN0", "GEN1", "GEN2", "GEN3")
 
 # What a trace tells of a run (docs/timeline.md): the kernel's tracepoints, then where functions of the

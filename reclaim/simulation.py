@@ -194,8 +194,8 @@ class Simulation:
         from reclaim.counterexample import INVARIANTS
         assert self._core.violation is not None
         which, folio, cpu = self._core.violation
-        steps = [(int(r["now"]), int(r["cpu"]), names.STEPS[r["step"]], int(r["folio"]))
-                 for r in self._core.tracked_steps()]
+        rows = self._core.tracked_steps()
+        steps = [(int(r["now"]), int(r["cpu"]), names.STEPS[r["step"]], int(r["folio"])) for r in rows]
         about = [s for s in steps if folio >= 0 and s[3] == folio] or steps
         cpus = sorted({s[1] for s in about} | {cpu})
         last = ", ".join(f"CPU {c} {name}" for _, c, name, _ in [*about[-6:], steps[-1]])

@@ -16,7 +16,13 @@ from reclaim.policies.flush import RECHECKS, BatchFlush
 from reclaim.world import PASS_DTYPE, World
 
 LAYOUTS = ("own", "threads", "self")
-NOT_MODELLED = {"fork": "folios are mapped once here", "write-protect": "no row write-protects a page"}
+# Pairs of classes that the model's fork refuses, and why.
+NOT_MODELLED = {"pin": "a fork copies pinned pages at once",
+                "mremap": "parent and child would differ in where their pages lie"}
+
+# The system calls that each class makes: passes of the programs, one of each kind for every page.
+CALLS = {"zap": ("zap",), "write-protect": ("protect", "unprotect"), "munmap": ("munmap",),
+         "mremap": ("mremap",)}
 
 # Switches of the series that `without` and `ablate` turn off -> the defect, or the re-check.
 SWITCHES = {
@@ -67,8 +73,9 @@ class TinyWorld:
         if self.swapin_cached and self.device != "sync":
             raise ReclaimError("swapin_cached needs a synchronous device")
         for name in self.classes:
-            if name in NOT_MODELLED:
-                raise NotModelledError(f"environment {name!r} is not modelled yet: {NOT_MODELLED[name]}")
+            if name in NOT_MODELLED and "fork" in self.classes:
+                raise NotModelledError(f"environment {name!r} with 'fork' is not modelled: "
+                                       f"{NOT_MODELLED[name]}")
             known_name("environment", name, ("none", *ENVIRONMENTS))
         for name in self.without:
             known_name("switch", name, SWITCHES)
@@ -79,6 +86,21 @@ class TinyWorld:
     def classes(self) -> list[str]:
         return self.environment.split("+")
 
+    @property
+    def calls(self) -> list[str]:
+        """The system calls that tasks may make."""
+        return [call for name in self.classes for call in CALLS.get(name, ())]
+
+    @property
+    def spread(self) -> int:
+        """How far apart the pages lie: where they move, each has a free one behind it."""
+        return 2 if "mremap" in self.classes else 1
+
+    @property
+    def mm_pages(self) -> tuple[int, ...]:
+        pages = tuple(max(1, len(own)) * self.spread for own in self._owners)
+        return (*pages, pages[self.parent]) if self.forks else pages
+
     def to_dict(self) -> dict[str, Any]:
         fields = asdict(self)
         fields["without"], fields["defects"] = list(self.without), list(self.defects)
@@ -87,6 +109,10 @@ class TinyWorld:
     @property
     def owners(self) -> list[list[int]]:
         """For every mm the folios that it maps."""
+        return self._owners + [[]] * self.forks
+
+    @property
+    def _owners(self) -> list[list[int]]:
         writers = self.cpus - self.reclaimers
         if self.layout == "self":
             return [list(range(self.folios))]
@@ -100,6 +126,20 @@ class TinyWorld:
     @property
     def task_mms(self) -> list[int]:
         """The mm of every task; task t starts on CPU t, but that of a world without writers."""
+        own = self._task_mms
+        return own + [len(self._owners)] * self.forks
+
+    @property
+    def forks(self) -> bool:
+        return "fork" in self.classes
+
+    @property
+    def parent(self) -> int:
+        """The mm that forks: that of the first folio."""
+        return next(i for i, own in enumerate(self._owners) if 0 in own)
+
+    @property
+    def _task_mms(self) -> list[int]:
         if self.layout == "self":
             return [0] * self.cpus
         if self.layout == "threads" or self.cpus == self.reclaimers:
@@ -121,12 +161,11 @@ class TinyWorld:
             raise PolicyError(f"{policy.name} has no {none} to turn off: it does not batch")
         return policies.Policy(policy.name, **{**policy.strategies, "flush": flush})
 
-    def explorer(self, *, reduce: bool = True, symmetry: bool = True) -> Explorer:
-        """The engine, at the root."""
-        owners, task_mms = self.owners, self.task_mms
-        mm_pages = tuple(max(1, len(own)) for own in owners)
+    def explorer(self, *, reduce: bool = True, symmetry: bool = True, whole: bool = False) -> Explorer:
+        """The engine, at the root; `whole`: it does not stop at a violation."""
+        owners, task_mms, mm_pages = self.owners, self.task_mms, self.mm_pages
         base = np.cumsum([0, *mm_pages]).tolist()
-        vp_of = {k: base[i] + j for i, own in enumerate(owners) for j, k in enumerate(own)}
+        vp_of = {k: base[i] + j * self.spread for i, own in enumerate(owners) for j, k in enumerate(own)}
         frame_of = {vp: i for i, vp in enumerate(sorted(vp_of.values()))}
         pages = [vp in frame_of for vp in range(sum(mm_pages))]
         tasks = len(task_mms)
@@ -136,11 +175,13 @@ class TinyWorld:
         setup = {
             "environment": sum(1 << ENVIRONMENTS.index(e) for e in set(self.classes) - {"none"}),
             "defects": sum(1 << DEFECTS.index(d) for d in defects),
-            "frames": 2 * self.folios + tasks + 1, "rounds": self.rounds, "reads": self.reads,
+            "frames": (2 + self.forks) * self.folios + tasks + 1, "calls": self.calls,
+            "fork_row": 1 + max(mm_pages) * len(self.calls), "rounds": self.rounds, "reads": self.reads,
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
             "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
                       for t in range(tasks)],
             "starts": self.any_start, "strict": self.strict, "reduce": reduce, "symmetry": symmetry,
+            "whole": whole,
         }
         return Explorer(Core(self._world(task_mms, mm_pages), self.strategies().bind()), setup)
 
@@ -150,7 +191,10 @@ class TinyWorld:
             costs[names.COSTS.index(name)] = 1
         kind = names.PASS_KINDS.index
         rows = [(kind("SEQ"), 1, 0, 0, 0, 1, 1, 2**62, 0, 0, 0)]
-        rows += [(kind("DONTNEED"), 0, 0, 0, j, 1, 1, 1, 0, 0, 0) for j in range(max(mm_pages))]
+        rows += [(kind(name), write, 0, 0, j, 1, stride, 1, 0, 0, 0) for j in range(max(mm_pages))
+                 for name, write, stride in (_call_pass(call, j) for call in self.calls)]
+        if self.forks:
+            rows.append((kind("FORK"), 0, 0, 0, 0, max(mm_pages), 1, 1, 0, 0, 0))
         tasks = len(task_mms)
         return World(
             nr_cpus=self.cpus, cpus_per_socket=self.cpus, pcid=self.pcid, l1_sets=1, l1_ways=8, l2_sets=1,
@@ -161,8 +205,17 @@ class TinyWorld:
             pv_flush=False, tick=10**12, tick_skew=0, slice_ticks=10**6, migrate_threshold=0, seed=0,
             costs=tuple(costs), passes=np.array(rows, dtype=PASS_DTYPE), task_mm=tuple(task_mms),
             task_cpu=(0,) * tasks, task_pinned=(False,) * tasks, task_first_pass=(0,) * tasks,
-            task_nr_passes=tuple(1 + mm_pages[i] for i in task_mms), task_loop_to=(0,) * tasks,
+            mm_child=tuple(len(mm_pages) - 1 if i == self.parent else -1 for i in range(len(mm_pages)))
+            if self.forks else (),
+            task_nr_passes=tuple(1 + mm_pages[i] * len(self.calls) + (self.forks and i == self.parent)
+                                 for i in task_mms), task_loop_to=(0,) * tasks,
             task_restart=(False,) * tasks, mm_pages=mm_pages, mm_recency=(True,) * len(mm_pages))
+
+
+def _call_pass(call: str, page: int) -> tuple[str, int, int]:
+    """Kind, write and stride of the pass: a page moves to the free one behind it, or back."""
+    return {"zap": ("DONTNEED", 0, 1), "protect": ("MPROTECT", 0, 1), "unprotect": ("MPROTECT", 1, 1),
+            "munmap": ("MUNMAP", 0, 1), "mremap": ("MREMAP", 0, -1 if page % 2 else 1)}[call]
 
 
 def known_name(what: str, name: str, known: Iterable[str]) -> None:

@@ -83,6 +83,7 @@ class World:
     task_restart: tuple[bool, ...]     # an OOM victim starts anew
     mm_pages: tuple[int, ...]          # virtual pages of each mm, >= 1
     mm_recency: tuple[bool, ...]       # False after MADV_RANDOM or MADV_SEQUENTIAL
+    mm_child: tuple[int, ...] = ()     # the mm that each one's FORK makes, or -1; (): no mm forks
     trace: np.ndarray = field(default_factory=lambda: np.zeros(0, "<u4"))
     # trace: page << 1 | write, read by TRACE passes: touch i of the pass is trace[first + i]
 
@@ -172,7 +173,27 @@ def check(world: World) -> None:
     _each(world, "task_cpu", tasks, 0, cpus - 1)
     _each(world, "task_pinned", tasks, 0, 1)
     _each(world, "task_restart", tasks, 0, 1)
+    _check_forks(world, mms)
     _check_programs(world, tasks)
+
+
+def _check_forks(world: World, mms: int) -> None:
+    """A child is of one parent, has one task and as many pages; nothing else changes where pages lie."""
+    if not isinstance(world.mm_child, (tuple, list, np.ndarray)):
+        raise _fault("mm_child", world.mm_child, f"a tuple of length 0 or {mms}")
+    if len(world.mm_child) == 0:
+        return
+    _each(world, "mm_child", mms, -1, mms - 1)
+    children = [int(c) for c in world.mm_child if c >= 0]
+    for i, child in enumerate(world.mm_child):
+        tasks = [t for t, mm in enumerate(world.task_mm) if mm == child]
+        if child >= 0 and (children.count(child) > 1 or child == i or world.mm_child[child] >= 0
+                           or len(tasks) != 1 or world.task_restart[tasks[0]]
+                           or world.mm_pages[child] != world.mm_pages[i]):
+            raise _fault(f"mm_child[{i}]", child, "a mm with as many pages, of one task that does not start "
+                         "anew, which is nobody else's child and has none")
+    if children and world.lru:
+        raise _fault("mm_child", world.mm_child, "without children where lru is 1")
 
 
 def _check_programs(world: World, tasks: int) -> None:
@@ -215,6 +236,12 @@ def _check_programs(world: World, tasks: int) -> None:
                 raise _fault(f"passes[{i}]", f"a trace that touches page {top}",
                              f"within the mm's {pages} pages")
         _check_moves(passes, first, nr, pages)
+        kinds = passes["kind"][own]
+        if (kinds == PASS_KINDS.index("FORK")).any() and not (
+                len(world.mm_child) and world.mm_child[world.task_mm[t]] >= 0):
+            raise _fault(f"mm_child[{world.task_mm[t]}]", -1, "a mm, as a program of it forks")
+        if (kinds == PASS_KINDS.index("MREMAP")).any() and any(c >= 0 for c in world.mm_child):
+            raise _fault("mm_child", world.mm_child, "without children where a program moves mappings")
         wrong = ~is_trace[own] & (ends[own] > pages)
         if wrong.any():
             i = int(wrong.argmax()) + first

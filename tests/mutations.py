@@ -234,7 +234,7 @@ SWAPFILE = "_mm/swapfile.pxd"
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
 MUTATIONS: tuple[Mutation, ...] = (
     Mutation("no tlb_gen bump when an unmap is deferred", VMSCAN,
-             "    m.mm[m.folio[t.folio].mm].tlb_gen += 1\n", "    pass\n"),
+             "    m.mm[unmap_mm(m, t)].tlb_gen += 1\n", "    pass\n"),
     Mutation("PG_referenced is not cleared", VMSCAN,
              "    q.flags &= ~<uint32_t>PG_referenced\n    if young:", "    if young:"),
     Mutation("an interrupt comes after the step it falls into", CLOCK,
@@ -487,7 +487,7 @@ MUTATIONS: tuple[Mutation, ...] = (
              "    folio_put(m, t.f_pfn)\n    t.f_pfn = -1\n    t.step = ST_F_READ\n",
              "    t.f_pfn = -1\n    t.step = ST_F_READ\n"),
     Mutation("a folio read by the device is mapped as fresh", MEMORY,
-             "        t.f_cached = not m.w.swap_sync\n", "        t.f_cached = 0\n"),
+             "        t.f_cached = not m.w.swap_sync or t.f_kind == FAULT_SHARED\n", "        t.f_cached = 0\n"),
     Mutation("a zero page is read from the device", MEMORY,
              "            folio_unlock(m, t.f_pfn)\n            t.step = ST_F_LOCK",
              "            t.step = ST_F_SUBMIT"),

@@ -21,7 +21,7 @@ DIRTY, WRITE, EXCL = 1 << 4, 1 << 5, 1 << 6
 
 def twin_of(tiny: TinyWorld, stage: int, cached: int, cold: int) -> Reference:
     """The twin at the root: the writer's page mapped, the reclaimer about to plan its list."""
-    world = tiny._world(tiny.task_mms, tuple(max(1, len(own)) for own in tiny.owners))
+    world = tiny._world(tiny.task_mms, tiny.mm_pages)
     twin = Reference(dataclasses.replace(world, limit=2**30, nr_folios=8), twin_policy(stage))
     for c, t in zip(twin.cpus, twin.tasks, strict=True):
         t.cpu, t.state = c.nr, RUNNING
@@ -61,13 +61,22 @@ def settle(twin: Reference) -> None:
     for t in twin.tasks:
         if t.step == "R_LIST":
             t.step = "TOUCH"
-        if t.step == "TOUCH" and not t.have:
+        if t.step == "TOUCH":
             t.pass_ = t.pos = 0
 
 
-def make(twin: Reference, move: int) -> None:
+def call(t, name: str, calls: list[str], vp: int) -> None:
+    """The task makes a system call on the page: a pass of its program."""
+    t.pass_, t.pos = 1 + (vp - t.mm.base) * len(calls) + calls.index(name), 0
+    t.step = "DONTNEED" if name == "zap" else "V_CALL"
+
+
+def make(twin: Reference, move: int, calls: list[str]) -> None:
     """`Machine._act`, but the move says who acts."""
     kind, c = MOVES[move >> 8], twin.cpus[move >> 4 & 15]
+    if kind in calls:
+        call(c.current, kind, calls, move & 15)
+        return
     twin.now, twin.spent, twin.last_on = 0, 0, None
     if kind in ("read", "write"):
         t = c.current
@@ -86,6 +95,8 @@ def make(twin: Reference, move: int) -> None:
     c.last_on = IRQ_ON[row] if twin.last_on is None else twin.last_on
     if row == "Q_EXIT":
         twin.interrupt_exit(c)
+    if row == "F_READ" and c.current.step == "TOUCH":      # SIGSEGV: the program's handler
+        call(c.current, "unprotect", calls, c.current.vp)
     settle(twin)
 
 
@@ -102,7 +113,7 @@ def columns(twin: Reference, frames: int) -> dict:
         return -1 if step is None else NUMBER[step]
 
     return {
-        "pte": list(twin.pte),
+        "pte": [pte | ro << 63 for pte, ro in zip(twin.pte, twin.read_only, strict=True)],
         "folio": [(f.flags, f.refcount, f.mapcount, f.vp, f.slot) for f in twin.folios[:frames]],
         "slot_count": list(twin.slot_count),
         "cpumask": [m.cpumask for m in twin.mms],
@@ -114,9 +125,10 @@ def columns(twin: Reference, frames: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("stage", [0, 5])
-def test_every_sequence_gives_the_twins_state(stage):
-    tiny = TinyWorld(policy=f"stage{stage}", folios=1, writes=1, batch=31)
+@pytest.mark.parametrize("stage, environment", [
+    (0, "none"), (5, "none"), (5, "write-protect"), (5, "munmap")])
+def test_every_sequence_gives_the_twins_state(stage, environment):
+    tiny = TinyWorld(policy=f"stage{stage}", folios=1, writes=1, batch=31, environment=environment)
     assert NONE == -1
     engine = tiny.explorer(reduce=False)
     engine.reset()
@@ -137,7 +149,7 @@ def test_every_sequence_gives_the_twins_state(stage):
                 engine.restore(snapshot)
                 assert engine.do(move)[0] == 0
                 other = twin if i == len(moves) - 1 else copy.deepcopy(twin, dict(kept))
-                make(other, move)
+                make(other, move, tiny.calls)
                 got, want = engine.columns(), columns(other, frames)
                 assert got == want, (MOVES[move >> 8], move >> 4 & 15, {k: (got[k], want[k]) for k in got
                                                                       if got[k] != want[k]})

@@ -496,7 +496,7 @@ def test_worlds_out_of_range_are_refused(changes):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("kind", 9), ("kind", 255), ("write", 3), ("zero", 2), ("nr", 0), ("nr", 2**31), ("stride", 0),
+    ("kind", 10), ("kind", 255), ("write", 3), ("zero", 2), ("nr", 0), ("nr", 2**31), ("stride", 0),
     ("count", 0), ("count", 2**63), ("think", -1), ("think", 2**62), ("first", 10**6)])
 def test_passes_out_of_range_are_refused(field, value):
     passes = WORLD.passes.copy()

@@ -83,6 +83,11 @@ cdef inline void tree_set(machine *m, int32_t c, int64_t leaf) noexcept nogil:
         tree[i] = leaf
 
 
+cdef inline int32_t next_cpu(const machine *m) noexcept nogil:
+    """Who acts next; CPU 0 if nobody can."""
+    return <int32_t>(m.tree[1] & ((1 << CPU_BITS) - 1)) if m.tree[1] != LEAF_INF else 0
+
+
 cdef inline void rekey(machine *m, int32_t c) noexcept nogil:
     """CPU c's key changed; the acting CPU's own leaf is set when its action ends."""
     cdef int64_t leaf

@@ -10,7 +10,7 @@ from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
 from reclaim._mm.sched cimport *
 from reclaim._mm.blk cimport blk_finish_plug
-from reclaim._mm.vmscan cimport move_folios_to_lru, nr_reclaimed, pay, ptl_handed_over
+from reclaim._mm.vmscan cimport move_folios_to_lru, nr_reclaimed, pay, ptl_handed_over, rmap_next
 
 
 # --- scan targets
@@ -163,14 +163,18 @@ cdef inline void step_K_UNLOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     unlock(m, &m.cg.lru_lock)
     t.step = ST_K_NEXT
 
+cdef inline bint in_rmap(machine *m, const task_t *t) noexcept nogil:
+    """The row goes on with a folio: its first page was looked at, or a lock was waited for."""
+    return t.rmap > 0 or (m.p.lock_at > 0 and lock_of(m, m.p).holder == m.c)
+
 cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t f
     cdef folio_t *q
     cdef qlock *ptl = NULL
     f = t.list.head if t.list.nr > 0 else -1
-    if f >= 0:
+    if f >= 0 and not unlikely(m.w.forks):
         ptl = ptl_handed_over(m, f)
-    if ptl == NULL and resched_guard(m, p, t):
+    if ptl == NULL and not (unlikely(m.w.forks) and in_rmap(m, t)) and resched_guard(m, p, t):
         return
     if f < 0:
         pay(m, t)
@@ -178,7 +182,12 @@ cdef inline void step_K_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     t.folio = f
     q = &m.folio[f]
-    if q.mapcount > 0:
+    if unlikely(m.w.forks):
+        if rmap_next(m, t):
+            return
+        t.owed += m.w.cost[CO_rmap] * (t.rmap > 0)
+        t.rmap = 0
+    elif q.mapcount > 0:
         ptl = &pte_region(m, q.mm, q.vp).ptl
         if not lock(m, ptl):
             return

@@ -68,7 +68,7 @@ cdef inline void mem_cgroup_oom(machine *m) noexcept nogil:
     if m.cg.nr_dying > 0:
         return
     for u in range(m.w.nr_tasks):
-        if m.task[u].state == TASK_DEAD:
+        if m.task[u].state == TASK_DEAD or m.task[u].step == ST_V_CHILD:
             continue
         size = <int64_t>m.mm[m.task[u].mm].rss + m.mm[m.task[u].mm].swapents
         if size > most:

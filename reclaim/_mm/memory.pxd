@@ -135,8 +135,8 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     m.pte[t.vp] = pte
     tag |= (pte & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE)
+    m.run[m.c].missed = 0
     if e == NULL:
-        m.run[m.c].missed = 0
         tlb_insert(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
         tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
     else:                             # held, but not yet dirty
@@ -305,7 +305,7 @@ cdef inline void step_F_CHARGED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             t.f_old = -1
         t.step = ST_F_DONE
     else:
-        t.step = ST_F_PREPARE if t.f_kind == FAULT_SWAP else ST_F_FILL
+        t.step = ST_F_PREPARE if t.f_kind >= FAULT_SWAP else ST_F_FILL
 
 cdef inline void step_F_FILL(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     spend(m, TM_fault, m.w.cost[CO_fault_anon])
@@ -441,13 +441,13 @@ cdef inline void step_F_CACHE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
             swap_cache_hit(m, t, t.f_pfn)
         t.step = ST_F_LOCK
     elif m.w.swap_sync:
-        read_alone(t)
+        read_alone(m, t)
     else:
         t.step = ST_F_CL_WIN if m.w.rotational else ST_F_RA_WIN
 
 cdef inline void lose_slot(machine *m, cpu_t *p, task_t *t, bint same) noexcept nogil:
     """Another thread reads the page, or has: wait for it where its folio cannot be found."""
-    if m.w.swap_sync and not m.w.swapin_cached:
+    if m.w.swap_sync and not m.w.swapin_cached and t.f_kind == FAULT_SWAP:
         m.counter[CN_swapcache_waits] += 1
         t.step = ST_F_BACKOFF
         # one jiffy, which the timer wheel rounds up
@@ -470,8 +470,8 @@ cdef inline void step_F_PREPARE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         return
     swapcache_prepare(m, t.f_pfn, s, t.mm, t.vp)
     m.counter[CN_pgmajfault] += 1
-    if m.w.swapin_cached or not m.w.swap_sync:
-        t.f_cached = not m.w.swap_sync
+    if m.w.swapin_cached or not m.w.swap_sync or t.f_kind == FAULT_SHARED:
+        t.f_cached = not m.w.swap_sync or t.f_kind == FAULT_SHARED
         add_to_swap_cache(m, t.f_pfn, s)
     if folio_add_lru(m, t.f_pfn):
         drain(t, 1, ST_F_SWAP_READ)
@@ -493,6 +493,10 @@ cdef inline void step_F_SWAP_READ(machine *m, cpu_t *p, task_t *t) noexcept nogi
             t.step = ST_F_SUBMIT
             return
         spend(m, TM_swap, m.w.cost[CO_zram_read])
+    if unlikely(t.f_kind == FAULT_SHARED):
+        folio_unlock(m, t.f_pfn)
+        t.step = ST_F_LOCK
+        return
     spend(m, TM_fault, m.w.cost[CO_fault_swap])
     t.step = ST_F_SWAP_MAP
 
@@ -582,7 +586,7 @@ cdef inline void step_F_SWAP_MAP(machine *m, cpu_t *p, task_t *t) noexcept nogil
     m.pte[t.vp] = pte
     q.vp = t.vp
     q.mm = t.mm
-    q.mapcount = 1
+    q.mapcount += 1
     m.mm[t.mm].rss += 1
     m.mm[t.mm].swapents -= 1
     unlock(m, ptl)

@@ -8,8 +8,8 @@ from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport drain_all, swap_cache_folio
-from reclaim._mm.smp cimport flush_range, flush_tlb_batched_pending
-from reclaim._mm.sched cimport mmap_lock, resched_guard
+from reclaim._mm.smp cimport flush, flush_range, flush_tlb_batched_pending
+from reclaim._mm.sched cimport mmap_lock, resched_guard, wake_task
 from reclaim._mm.memcg cimport charge_start
 from reclaim._mm.memory cimport *
 from reclaim._mm.program cimport task_pass
@@ -26,11 +26,22 @@ cdef inline void step_V_CALL(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     spend(m, TM_fault, m.w.cost[CO_fault_entry] if m.w.cost[CO_fault_entry] > 0 else 1)
     t.step = ST_V_LOCK
 
+cdef inline int32_t child_of(const machine *m, const task_t *t) noexcept nogil:
+    """The task that waits to be forked by this one, or -1."""
+    cdef int32_t u
+    for u in range(m.w.nr_tasks):
+        if m.task[u].mm == m.mm[t.mm].peer and m.task[u].step == ST_V_CHILD:
+            return u
+    return -1
+
 cdef inline void step_V_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """mmap_write_lock"""
     if not mmap_lock(m, p, t, MMAP_WRITE):
         return
-    t.step = ST_V_PROT if t.call == PASS_MPROTECT else ST_V_UNMAP
+    if unlikely(t.call == PASS_FORK):
+        t.step = ST_V_FORK if child_of(m, t) >= 0 else ST_V_END
+    else:
+        t.step = ST_V_PROT if t.call == PASS_MPROTECT else ST_V_UNMAP
     t.zap = call_first(m, t) // PTRS_PER_PTE
     t.v_hi = 0                          # tlb_gather_mmu
     t.v_tables = 0
@@ -306,6 +317,84 @@ cdef inline void step_V_MOVED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     more(t, ST_V_MOVE)
 
 
+# --- fork: dup_mmap
+
+cdef inline region_t *child_table(machine *m, const task_t *t) noexcept nogil:
+    return &m.region[m.mm[m.mm[t.mm].peer].first_region + t.zap]
+
+cdef inline void step_V_FORK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """copy_page_range; after it flush_tlb_mm of the parent, whatever was copied"""
+    cdef int32_t end = zap_end_region(m, t)
+    while t.zap < end and not zap_region(m, t).present:
+        t.zap += 1
+    if t.zap >= end:
+        flush(m, p, t, t.mm, -1, ST_V_FORKED)
+    elif not child_table(m, t).present:
+        charge_start(t, 1, ST_V_FORK_PT)
+    elif lock(m, &child_table(m, t).ptl):
+        t.step = ST_V_FORK_PTES
+
+cdef inline void step_V_FORK_PT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """__pte_alloc in the child; a parent that was killed meanwhile copies no more."""
+    t.step = ST_V_FORK
+    if t.c_failed:
+        t.zap = zap_end_region(m, t)
+        return
+    child_table(m, t).present = 1
+    m.cg.kernel += 1
+
+cdef inline void copy_present_pte(machine *m, task_t *t, int32_t vp, int32_t to) noexcept nogil:
+    """Neither may write to the folio from here on; the child's entry is old."""
+    cdef uint64_t pte = m.pte[vp] & ~<uint64_t>(PTE_WRITE | PTE_EXCL)
+    cdef folio_t *q = &m.folio[pte_index(pte)]
+    q.mapcount += 1
+    q.refcount += 1
+    m.mm[m.mm[t.mm].peer].rss += 1
+    m.pte[vp] = pte
+    m.pte[to] = pte & ~<uint64_t>PTE_YOUNG
+
+cdef inline void copy_nonpresent_pte(machine *m, task_t *t, int32_t vp, int32_t to) noexcept nogil:
+    """swap_duplicate"""
+    cdef uint64_t pte = m.pte[vp] & ~<uint64_t>PTE_EXCL
+    m.slot_count[pte_index(pte)] += 1
+    m.mm[m.mm[t.mm].peer].swapents += 1
+    m.pte[vp] = m.pte[to] = pte
+
+cdef inline void step_V_FORK_PTES(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """copy_pte_range (the child's page-table lock held)"""
+    cdef int32_t vp, to
+    cdef int kind
+    cdef int64_t n = 0
+    if not lock(m, &zap_region(m, t).ptl):
+        return
+    for vp in range(zap_from(m, t, t.zap), zap_to(m, t, t.zap)):
+        to = peer_page(m, t.mm, vp)
+        kind = pte_kind_of(m.pte[vp])
+        n += kind != PTE_NONE
+        if kind == PTE_PRESENT:
+            copy_present_pte(m, t, vp, to)
+        elif kind == PTE_SWAP:
+            copy_nonpresent_pte(m, t, vp, to)
+        else:
+            m.pte[to] = m.pte[vp] & ~<uint64_t>PTE_YOUNG
+    spend(m, TM_fault, m.w.cost[CO_walk_pte] * n)
+    unlock(m, &zap_region(m, t).ptl)
+    unlock(m, &child_table(m, t).ptl)
+    t.zap += 1
+    more(t, ST_V_FORK)
+
+cdef inline void step_V_FORKED(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    """The parent's TLBs are flushed: what it wrote until now the child has too.  wake_up_new_task"""
+    cdef int32_t vp, to, u = child_of(m, t)
+    for vp in range(m.mm[t.mm].base + call_first(m, t), m.mm[t.mm].base + call_end(m, t)):
+        to = peer_page(m, t.mm, vp)
+        m.pte[to] = (m.pte[to] & ~<uint64_t>PTE_Z) | (m.pte[vp] & PTE_Z)
+    m.task[u].step = ST_TOUCH
+    m.task[u].cpu = m.c
+    wake_task(m, u)
+    t.step = ST_V_END
+
+
 cdef inline void step_V(machine *m, cpu_t *p, task_t *t, int step) noexcept nogil:
     if step == ST_V_CALL:
         step_V_CALL(m, p, t)
@@ -341,3 +430,11 @@ cdef inline void step_V(machine *m, cpu_t *p, task_t *t, int step) noexcept nogi
         step_V_MOVED(m, p, t)
     elif step == ST_V_END:
         step_V_END(m, p, t)
+    elif step == ST_V_FORK:
+        step_V_FORK(m, p, t)
+    elif step == ST_V_FORK_PT:
+        step_V_FORK_PT(m, p, t)
+    elif step == ST_V_FORK_PTES:
+        step_V_FORK_PTES(m, p, t)
+    elif step == ST_V_FORKED:
+        step_V_FORKED(m, p, t)

@@ -150,7 +150,12 @@ cdef enum:   # step
     ST_V_MOVE_PTES = 146
     ST_V_MOVED = 147
     ST_V_END = 148
-    ST_NR = 149
+    ST_V_FORK = 149
+    ST_V_FORK_PT = 150
+    ST_V_FORK_PTES = 151
+    ST_V_FORKED = 152
+    ST_V_CHILD = 153
+    ST_NR = 154
 
 cdef enum:   # cost
     CO_tlb_l2_hit = 0
@@ -316,7 +321,8 @@ cdef enum:   # pass_kind
     PASS_MUNMAP = 6
     PASS_MPROTECT = 7
     PASS_MREMAP = 8
-    PASS_NR = 9
+    PASS_FORK = 9
+    PASS_NR = 10
 
 cdef enum:   # event
     EV_page_fault_user = 0
@@ -382,8 +388,9 @@ cdef enum:   # cause
     CA_munmap = 9
     CA_mprotect = 10
     CA_mremap = 11
-    CA_other = 12
-    CA_NR = 13
+    CA_fork = 12
+    CA_other = 13
+    CA_NR = 14
 
 cdef enum:   # flush_meter
     FM_flushes = 0

@@ -51,8 +51,11 @@ cdef inline int32_t swapin_nr_pages(const mm_t *mm, int32_t page) noexcept nogil
         pages = RA_MAX_WIN
     return max(pages, mm.ra_win // 2)
 
-cdef inline void read_alone(task_t *t) noexcept nogil:
+cdef inline void read_alone(machine *m, task_t *t) noexcept nogil:
+    """Without others around it; from a synchronous device past the swap cache, but if the slot is shared"""
     t.f_kind = FAULT_SWAP
+    if unlikely(m.w.forks) and m.w.swap_sync and slot_maps(m, pte_index(t.f_orig)) > 1:
+        t.f_kind = FAULT_SHARED
     t.step = ST_F_ALLOC
 
 cdef inline void step_F_RA_WIN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -64,7 +67,7 @@ cdef inline void step_F_RA_WIN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     mm.ra_win = n
     mm.ra_hits = 0
     if n == 1:
-        read_alone(t)
+        read_alone(m, t)
         return
     left = page if page == prev + 1 else page - n + 1 if page == prev - 1 else page - (n - 1) // 2
     t.ra_at = mm.base + max(left, first)
@@ -150,7 +153,7 @@ cdef inline void step_F_TARGET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t s = pte_index(t.f_orig), f = swap_cache_folio(m, s)
     if f < 0:
         if slot_maps(m, s) > 0:
-            read_alone(t)
+            read_alone(m, t)
         else:                             # another thread has read it, and it is mapped
             t.step = ST_F_DONE
         return
@@ -180,7 +183,7 @@ cdef inline void step_F_CL_WIN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     dev.ra_hits = 0
     dev.ra_win = n
     if n == 1:
-        read_alone(t)
+        read_alone(m, t)
         return
     first = (s + 1) // n * n          # in pages of the device: slot 0 is page 1, after the header
     t.ra_at = max(first, 1) - 1

@@ -55,6 +55,8 @@ cdef enum:
     FAULT_ANON = 0
     FAULT_COPY = 1
     FAULT_SWAP = 2
+    FAULT_SHARED = 3          # from a synchronous device, but other PTEs name the slot, too
+    RMAP_YOUNG = 4            # task_t.rmap: one of the PTEs was young
     SLEEP_THROTTLED = 0       # why a task of the list of sleepers sleeps: reclaim_throttle
     SLEEP_SWAPCACHE = 1       # another task reads the slot that its fault wants
 
@@ -292,16 +294,17 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t wait_bit          # 0: waits for the folio's lock, 1: for the end of its write-back
     uint8_t sleep_on
     uint8_t call              # the PASS_ kind of the system call on its mm that it is in, or 0
-    uint8_t fl_cause          # meters, that no step reads: of its last flush, ...
+    uint8_t rmap              # forks: the mapping of `folio` that the reverse map is at; RMAP_YOUNG
     uint16_t v_tables         # page-table pages that go with the next flush
-    int64_t fl_began          # ... when that began, ...
+    int64_t fl_began          # meters, that no step reads: when its last flush began, ...
     int64_t fl_spent          # ... what its CPU had spent on and waited for flushes before, ...
     int64_t fl_waited
     int64_t fl_own            # ... and what this one's own TLB took
     int64_t f_began           # its fault
     int64_t r_began           # its direct reclaim
     int64_t wait_since        # its sleep for a folio
-    uint8_t pad3[8]
+    uint8_t fl_cause          # why its last flush was asked for
+    uint8_t pad3[7]
 
 cdef struct mm_t:
     uint64_t tlb_gen
@@ -322,12 +325,13 @@ cdef struct mm_t:
     uint16_t users            # tasks that neither ended nor left to be killed
     uint8_t lru_gen           # MM_USED, MM_FRESH, MM_GONE
     uint8_t locks             # threads share it and one of them changes its mappings
-    uint8_t pad[2]
+    uint8_t is_child          # of a fork
+    uint8_t pad[1]
     int32_t readers           # of its mmap_lock
     int32_t writer            # a task, or -1
     int32_t wait_head         # tasks that wait for it, linked through task.wait_next
     int32_t wait_tail
-    int32_t pad2
+    int32_t peer              # its child's mm, or its parent's, or -1
 
 cdef struct folio_t:           # half a cache line
     uint16_t flags
@@ -468,7 +472,7 @@ cdef struct world_t:          # constants of a run
     int32_t mglru_stop
     int32_t mglru_rework
     int32_t moves             # some program moves mappings
-    int32_t pad
+    int32_t forks             # some mm has a child: folios may be mapped twice
     int64_t io_latency
     int64_t io_page
     int64_t limit

@@ -106,16 +106,39 @@ cdef inline void pay(machine *m, task_t *t) noexcept nogil:
         spend(m, TM_scan, t.owed)
         t.owed = 0
 
-cdef inline void lock_moved(machine *m, const folio_t *q) noexcept nogil:
-    """page_vma_mapped_walk: mremap moved the folio to another page-table page while this CPU waited
-    for the lock of the one before; that is given back."""
-    cdef cpu_t *p = m.p
+cdef inline void lock_elsewhere(machine *m, const qlock *wanted) noexcept nogil:
+    """page_vma_mapped_walk: what this CPU waited for is not the lock that it needs now, and is given
+    back."""
     cdef qlock *was
-    if not unlikely(m.w.moves) or p.lock_at == 0:
+    if m.p.lock_at == 0:
         return
-    was = lock_of(m, p)
-    if was.holder == m.c and was != &pte_region(m, q.mm, q.vp).ptl:
+    was = lock_of(m, m.p)
+    if was.holder == m.c and was != wanted:
         unlock(m, was)
+
+cdef inline void lock_moved(machine *m, const folio_t *q) noexcept nogil:
+    """mremap moved the folio to another page-table page meanwhile."""
+    if unlikely(m.w.moves):
+        lock_elsewhere(m, &pte_region(m, q.mm, q.vp).ptl)
+
+cdef inline bint rmap_next(machine *m, task_t *t) noexcept nogil:
+    """folio_referenced_one, where folios may be mapped twice: one page a step.  False: no page is left."""
+    cdef const folio_t *q = &m.folio[t.folio]
+    cdef int32_t vp = mapped_page(m, t), mm
+    cdef qlock *ptl = NULL
+    if vp >= 0:
+        mm = mm_of_page(m, q, vp)
+        ptl = &pte_region(m, mm, vp).ptl
+    lock_elsewhere(m, ptl)
+    if vp < 0:
+        return False
+    if lock(m, ptl):
+        if pte_maps(m, vp, t.folio) and m.pte[vp] & PTE_YOUNG and m.mm[mm].recency:
+            m.pte[vp] &= ~<uint64_t>PTE_YOUNG
+            t.rmap |= RMAP_YOUNG
+        unlock(m, ptl)
+        t.rmap += 1
+    return True
 
 cdef inline qlock *ptl_handed_over(machine *m, int32_t f) noexcept nogil:
     """The page-table lock over f's page if this CPU waited for it and has it now, else NULL."""
@@ -269,7 +292,14 @@ cdef inline int step_S_REF(machine *m, cpu_t *p, task_t *t, Policies s) except -
     cdef qlock *ptl
     cdef bint young = False, referenced = (q.flags & PG_referenced) != 0
     cdef int verdict = 0
-    if q.mapcount == 0:
+    if unlikely(m.w.forks):
+        if rmap_next(m, t):
+            return 0
+        young = t.rmap & RMAP_YOUNG != 0
+        if young and referenced:
+            verdict = ask_activation(m, t, s)
+        t.rmap = 0
+    elif q.mapcount == 0:
         ptl = ptl_handed_over(m, t.folio)
         if ptl != NULL:
             unlock(m, ptl)
@@ -330,37 +360,52 @@ cdef inline void step_S_UNMAP(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_unmap; the page-table lock stays held until U_SET"""
     cdef folio_t *q = &m.folio[t.folio]
     cdef qlock *ptl
-    if q.mapcount == 0:
-        ptl = ptl_handed_over(m, t.folio)
-        if ptl != NULL:
-            unlock(m, ptl)
+    cdef int32_t vp = mapped_page(m, t)
+    if vp < 0:
+        if unlikely(m.w.forks):
+            lock_elsewhere(m, NULL)
+            t.rmap = 0
+        else:
+            ptl = ptl_handed_over(m, t.folio)
+            if ptl != NULL:
+                unlock(m, ptl)
         spend(m, TM_scan, m.w.cost[CO_scan])
         t.step = ST_S_PIN
         return
-    lock_moved(m, q)
-    if lock(m, &pte_region(m, q.mm, q.vp).ptl):
+    ptl = &pte_region(m, mm_of_page(m, q, vp), vp).ptl
+    if unlikely(m.w.moves or m.w.forks):
+        lock_elsewhere(m, ptl)
+    if not lock(m, ptl):
+        return
+    if unlikely(m.w.forks) and not pte_maps(m, vp, t.folio):
+        unlock(m, ptl)
+        t.rmap += 1
+    else:
         t.step = ST_U_DEFER
+
+cdef inline int32_t unmap_mm(const machine *m, const task_t *t) noexcept nogil:
+    return mm_of_page(m, &m.folio[t.folio], unmap_page(m, t))
 
 cdef inline void step_U_DEFER(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """should_defer_flush, arch_tlbbatch_should_defer"""
     t.defer = (planned(t.plan_defer, t.index - 1)
-               and mask_any_but(mm_mask(m, m.folio[t.folio].mm), m.w.words, m.c))
+               and mask_any_but(mm_mask(m, unmap_mm(m, t)), m.w.words, m.c))
     t.step = ST_U_CLEAR
 
 cdef inline void step_U_CLEAR(machine *m, cpu_t *p, task_t *t) noexcept nogil:
-    cdef int32_t vp = m.folio[t.folio].vp
+    cdef int32_t vp = unmap_page(m, t)
     t.old_pte = m.pte[vp]
     m.pte[vp] &= PTE_PAGE
     t.step = ST_U_GEN if t.defer else ST_U_FLUSH
 
 cdef inline void step_U_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """arch_tlbbatch_add_pending: first the generation ..."""
-    m.mm[m.folio[t.folio].mm].tlb_gen += 1
+    m.mm[unmap_mm(m, t)].tlb_gen += 1
     t.step = ST_U_MASK
 
 cdef inline void step_U_MASK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """... then the mask; set_tlb_ubc_flush_pending"""
-    cdef int32_t mm = m.folio[t.folio].mm
+    cdef int32_t mm = unmap_mm(m, t)
     cdef int i
     for i in range(m.w.words):
         m.ubc_mask[<int64_t>p.current * m.w.words + i] |= mm_mask(m, mm)[i]
@@ -372,12 +417,13 @@ cdef inline void step_U_MASK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_U_FLUSH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """ptep_clear_flush"""
-    flush(m, p, t, m.folio[t.folio].mm, m.folio[t.folio].vp, ST_U_SET)
+    flush(m, p, t, unmap_mm(m, t), unmap_page(m, t), ST_U_SET)
 
 cdef inline void step_U_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """the rest of try_to_unmap_one"""
     cdef folio_t *q = &m.folio[t.folio]
-    cdef mm_t *mm = &m.mm[q.mm]
+    cdef int32_t vp = unmap_page(m, t), i = mm_of_page(m, q, vp)
+    cdef mm_t *mm = &m.mm[i]
     if q.slot < 0:
         m.bad = 2
         m.turn = 1
@@ -385,20 +431,23 @@ cdef inline void step_U_SET(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if t.old_pte & PTE_DIRTY:
         q.flags |= PG_dirty
     m.slot_count[q.slot] += 1
-    m.pte[q.vp] = pte_make(PTE_SWAP, q.slot, (t.old_pte & PTE_EXCL) | (m.pte[q.vp] & PTE_PAGE))
+    m.pte[vp] = pte_make(PTE_SWAP, q.slot, (t.old_pte & PTE_EXCL) | (m.pte[vp] & PTE_PAGE))
     mm.rss -= 1
     mm.swapents += 1
-    q.mapcount = 0
+    q.mapcount -= 1
     q.refcount -= 1
-    unlock(m, &pte_region(m, q.mm, q.vp).ptl)
+    unlock(m, &pte_region(m, i, vp).ptl)
     spend(m, TM_scan, m.w.cost[CO_scan] + m.w.cost[CO_rmap])
     spend(m, TM_unmap, m.w.cost[CO_unmap])
     t.step = ST_S_PIN
+    if unlikely(m.w.forks):
+        t.rmap = t.rmap + 1 if q.mapcount > 0 else 0
+        t.step = ST_S_UNMAP if q.mapcount > 0 else ST_S_PIN
 
 cdef inline int step_S_PIN(machine *m, cpu_t *p, task_t *t, Policies s) except -1 nogil:
-    """folio_maybe_dma_pinned"""
+    """folio_maybe_dma_pinned; with forks also whether try_to_unmap left a mapping"""
     cdef int verdict
-    if m.folio[t.folio].refcount >= PIN_BIAS:
+    if m.folio[t.folio].refcount >= PIN_BIAS or (unlikely(m.w.forks) and m.folio[t.folio].mapcount > 0):
         verdict = ask_activation(m, t, s)
         activate_locked(m, t, verdict)
     else:
@@ -462,6 +511,18 @@ cdef inline int step_P_OUT(machine *m, cpu_t *p, task_t *t, Policies s) except -
     t.step = ST_P_WRITE
     return 0
 
+cdef inline bint zero_filled(const machine *m, const folio_t *q) noexcept nogil:
+    """is_folio_zero_filled: so says Z of a page that is, with forks, in the folio's slot."""
+    cdef int32_t vp
+    cdef int i
+    if not unlikely(m.w.forks):
+        return q.vp >= 0 and m.pte[q.vp] & PTE_Z
+    for i in range(2 if q.vp >= 0 else 0):
+        vp = rmap_page(m, q, i)
+        if vp >= 0 and pte_kind_of(m.pte[vp]) == PTE_SWAP and pte_index(m.pte[vp]) == q.slot:
+            return m.pte[vp] & PTE_Z != 0
+    return False
+
 cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """swap_writepage"""
     cdef folio_t *q = &m.folio[t.folio]
@@ -474,7 +535,7 @@ cdef inline void step_P_WRITE(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         folio_free_swap(m, t.folio)
         q.flags &= ~<uint32_t>PG_reclaim
         folio_unlock(m, t.folio)
-    elif q.vp >= 0 and m.pte[q.vp] & PTE_Z:
+    elif zero_filled(m, q):
         m.slot_count[q.slot] |= SLOT_ZERO
         m.counter[CN_swpout_zero] += 1
         q.flags &= ~<uint32_t>PG_reclaim

@@ -31,7 +31,7 @@ _GROUPS = (
     ("E_LEFT E_ZAP E_PTES E_UNLOCK E_DONE", 1, "fault"),
     ("E_FREE V_FREE", 0, "fault"),
     ("V_CALL V_LOCK V_UNMAP V_MORE V_FULL V_TABLES V_FREED V_UNMAPPED V_PROT V_PTES V_MOVE V_PT V_MOVE_NEW "
-     "V_MOVE_PTES V_MOVED V_END", 1, "fault"),
+     "V_MOVE_PTES V_MOVED V_END V_FORK V_FORK_PT V_FORK_PTES V_FORKED V_CHILD", 1, "fault"),
     ("H_EVENT H_YIELD", None, None),    # no columns: cost 0, last_on stays
 )
 

@@ -32,7 +32,7 @@ MAP_COUNT, HAS_CACHE, SLOT_ZERO = 0x3F, 0x40, 0x80
 # States are kept as the names' numbers.
 RUNNING, QUEUED, BLOCKED, DEAD = range(4)
 RUN, SPIN_ACK, SPIN_LOCK, IDLE = range(4)
-SEQ, RAND, FWDREV, POPULATE, TRACE, DONTNEED, MUNMAP, MPROTECT, MREMAP = range(len(names.PASS_KINDS))
+SEQ, RAND, FWDREV, POPULATE, TRACE, DONTNEED, MUNMAP, MPROTECT, MREMAP, FORK = range(len(names.PASS_KINDS))
 GATHERS = (MUNMAP, MREMAP)          # calls that unmap pages and free them after one flush
 
 # A task and its mm's mmap_lock: `mmap` is None, one of these, or WAITS plus one of them.
@@ -287,6 +287,7 @@ class State:
     """Everything of section 1, as it is at the start."""
 
     def build(self, world):
+        assert not any(child >= 0 for child in world.mm_child), "the twin does not fork"
         self.world = world
         self.passes = [Pass(row) for row in world.passes]
         self.trace = [int(x) for x in world.trace]
