@@ -232,7 +232,7 @@ FORM = {
     "io": "slot next",
 }
 UNREAD = {
-    "cpu": "fl_n walk_line lock_at next_asid rng irq_call_count irq_tlb_count",
+    "cpu": "fl_n walk_line lock_at next_asid rng irq_call_count irq_tlb_count fl_ipis",
     "task": "freed_ret nr_pageout nr_activate rng wake_at touches c_nr c_batch c_retries sc_reclaimed r_loop "
             "scanned call",
     "mm": "rss swapents ra_page ra_win ra_hits",
