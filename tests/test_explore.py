@@ -21,7 +21,7 @@ from reclaim.policies.flush import BatchFlush, PyFlushPolicy
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 from reclaim.tinyworld import TinyWorld
-from threads import busy_threads, pending_zaps, thread_world, zapped_while_used
+from threads import CALLS, busy_calls, busy_threads, pending_zaps, thread_world, zapped_while_used
 
 ENVS = ("none", *ENVIRONMENTS)
 CALLERS = ("write-protect", "munmap", "mremap", "fork")    # classes of system calls that lock the mm
@@ -448,6 +448,15 @@ def test_kernel_names_are_of_steps():
 def test_checked_runs_are_clean_and_the_same(policy):
     scenario = Scenario.load("small")
     assert Simulation(scenario, policy, check=True).run().digest == Simulation(scenario, policy).run().digest
+
+
+@pytest.mark.parametrize("name", [*CALLS, *(f"busy calls {seed}" for seed in range(6))])
+def test_checked_runs_know_system_calls(name):
+    """munmap, mprotect and mremap move and end what a page holds: no false alarm, the same digest."""
+    world = busy_calls(int(name.split()[-1])) if name.startswith("busy calls") else CALLS[name][0](*CALLS[name][1])
+    for stage in ("stage0", "stage5"):
+        assert (Simulation(world, stage, check=True).run(0.02).digest
+                == Simulation(world, stage).run(0.02).digest)
 
 
 @pytest.mark.parametrize("policy", ["stage0", "v2:5"])
