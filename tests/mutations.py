@@ -661,6 +661,15 @@ MUTATIONS: tuple[Mutation, ...] = (
              "    if kind == PTE_ZAPPED: ", "    if False: "),
     Mutation("touches are made ahead in a shared mm", PROGRAM,
              "by_the_kernel(a) or m.mm[t.mm].shared", "by_the_kernel(a)"),
+    Mutation("the balancer rounds the average load up", SCHED,
+             "average = average * 1024 // m.w.nr_cpus\n", "average = average * 1024 // m.w.nr_cpus + 1\n"),
+    Mutation("the balancer moves more than is missing", SCHED,
+             "        if 1024 >> p.balance_failed > imbalance:\n            break\n", ""),
+    Mutation("the balancer moves one task at most", SCHED, "        imbalance -= 1024\n", "        imbalance = 0\n"),
+    Mutation("a balancer that failed waits as long as one that found nothing", SCHED,
+             "    p.balance_long = moved < 0\n", "    p.balance_long = moved <= 0\n"),
+    Mutation("a slice counts ticks that came, not those that were due", SCHED,
+             "min(p.slice_ticks + elapsed, MAX_SLICE)", "min(p.slice_ticks + 1, MAX_SLICE)"),
     # munmap, mprotect, mremap: what is gathered and how it is flushed
     *(Mutation(*row, near="calls") for row in (
         ("a flush forgets that page tables are freed", MMAP,
@@ -763,7 +772,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("S_REF keeps the lock of where a page was", VMSCAN,
          "        lock_moved(m, q)\n        young", "        young"),
         ("S_UNMAP keeps the lock of where a page was", VMSCAN,
-         "    lock_moved(m, q)\n    if lock(m, &pte", "    if lock(m, &pte"),
+         "    if unlikely(m.w.moves or m.w.forks):\n        lock_elsewhere(m, ptl)\n    if not lock", "    if not lock"),
         ("S_GEN keeps the lock of where a page was", LRU_GEN, "        lock_moved(m, q)\n", ""),
         # the lock of an mm
         ("a reader passes a writer that waits", SCHED,
