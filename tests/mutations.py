@@ -170,7 +170,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     **{f"reuse {seed}": ((lambda seed=seed: _generations("reuse_generations", seed)), 40_000)
        for seed in range(8)},
     **{f"generations {seed}": ((lambda seed=seed: _generations("random_generations", seed)), 8000)
-       for seed in range(16)},
+       for seed in (*range(16), 230, 245)},
     "ties": (_ties, 40_000),
     "ties on a host": (lambda: _ties_on_a_host(35), 10_000),
     "ties of wake-ups": (lambda: _ties_on_a_host(37), 5000),
@@ -182,7 +182,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
                                     slice_ticks=1), 40_000),
     "fast device": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64,
                                     io_latency=10**6, io_page=1), 40_000),
-    **_slots(15, 288, 24, 57, 224, 235),
+    **_slots(15, 288, 24, 57, 224, 235, 2798, 3472),
     "pending zaps": (lambda: _threads("pending_zaps", 5), 40_000),
     "page tables race": (lambda: _threads("page_tables_race", 0), 50_000),
     "zapped swap-ins": (lambda: _threads("zapped_swap_ins", 0), 60_000),
@@ -193,7 +193,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     **{f"few mms {seed}": ((lambda seed=seed: _threads("thread_world", 5, seed)), 12_000)
        for seed in (35, 41, 45)},
     **_calls(),
-    **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670),
+    **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670, 3672, 4975),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
 
