@@ -1,10 +1,10 @@
-"""Instructions per reclaimed page of this tree and of an older revision, on a scenario that both know.
+"""Instructions per reclaimed page of this tree and of an older revision, on scenarios that both know.
 
     python bench/against.py b07dc57     # the last revision before asynchronous swap, threads, shared host CPUs, MGLRU
 
-The older revision is taken from git and built beside this one, in a temporary directory.  Both run its own
-packaged scenario `small`, and that with 16 CPUs and workers, from the command line under callgrind: two
-lengths each, so that what comes before the core runs cancels.  Only functions of the two packages' libraries
+The older revision is taken from git and built beside this one, in a temporary directory.  Both run `SCENARIO`, which
+uses nothing that came later, from the command line under callgrind: two lengths each, so that what comes before
+the core runs cancels.  Only functions of the two packages' libraries
 count.  What a mechanism costs those who do not use it is the difference, and what was made faster since.
 """
 
@@ -23,7 +23,23 @@ from pathlib import Path
 import instructions
 
 ROOT = Path(__file__).resolve().parent.parent
-LENGTHS = "100ms", "200ms"
+LENGTHS = "60ms", "120ms"
+SCENARIO = """
+[machine]
+profile = "vm16"
+cpus = {cpus}
+[memcg]
+limit = "{limit}M"
+[memory]
+total = "1G"
+[swap]
+kind = "zram"
+size = "{swap}M"
+[workload]
+kind = "writer"
+workers = {cpus}
+bytes = "{bytes}M"
+"""
 POLICIES = "stage0", "stage5"
 
 
@@ -57,20 +73,18 @@ def per_page(tree: Path, scenario: Path, policy: str, out: Path) -> float:
     return (i1 - i0) / (n1 - n0)
 
 
-def scenarios(old: Path) -> dict[str, Path]:
-    """`small` of the older tree, and a machine of 16 CPUs."""
-    small = old / "reclaim" / "scenarios" / "small.toml"
-    text = small.read_text()
-    wide = old / "wide.toml"
-    wide.write_text(text.replace("cpus = 2", "cpus = 16").replace("workers = 2", "workers = 16"))
-    if wide.read_text().count("= 16\n") != 2:
-        raise SystemExit(f"against.py: {small} has no `cpus = 2` and `workers = 2` to replace")
-    return {"small": small, "small, 16 CPUs and workers": wide}
+def scenarios(where: Path) -> dict[str, Path]:
+    """What both trees run: name -> file."""
+    found = {}
+    for name, cpus, limit in (("2 CPUs, 8M", 2, 8), ("16 CPUs, 64M", 16, 64)):
+        found[name] = where / f"{cpus}.toml"
+        found[name].write_text(SCENARIO.format(cpus=cpus, limit=limit, bytes=2 * limit, swap=8 * limit))
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("revision", help="a commit that has the package and its scenario `small`")
+    parser.add_argument("revision", help="a commit that has the package")
     args = parser.parse_args()
     why = instructions.unavailable()
     if why is not None:
@@ -79,7 +93,7 @@ def main() -> int:
     print(f"| scenario | policy | {args.revision} | this tree | change |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as directory:
         old, out = build(args.revision, Path(directory) / "old"), Path(directory) / "callgrind.out"
-        for name, scenario in scenarios(old).items():
+        for name, scenario in scenarios(Path(directory)).items():
             for policy in POLICIES:
                 before, now = (per_page(tree, scenario, policy, out) for tree in (old, ROOT))
                 print(f"| {name} | {policy} | {before:.0f} | {now:.0f} | {100 * (now / before - 1):+.1f}% |",

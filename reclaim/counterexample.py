@@ -11,7 +11,10 @@ from typing import Any
 from reclaim import __version__
 from reclaim._explore import MOVES
 from reclaim.errors import ReclaimError
+from reclaim.files import read_bounded, replacing
 from reclaim.tinyworld import TinyWorld
+
+MAX_FILE = 16 << 20      # bytes that a saved counterexample may have
 
 # What a violation is called; the numbers of _mm/ghost.pxd.
 INVARIANTS = (
@@ -135,10 +138,11 @@ class Counterexample:
 
         Raises
         ------
-        reclaim.errors.ReclaimError : the policy has no name to write.
+        reclaim.errors.ReclaimError : the policy has no name to write, or the file cannot be written.
         """
         text = _to_json(self.to_dict())
-        Path(path).write_text(text + "\n")
+        with replacing(str(path)) as file:
+            file.write(text.encode() + b"\n")
 
     def __str__(self) -> str:
         head = [f"{self.invariant}" + (f": folio {self.folio}" if self.folio >= 0 else "")
@@ -250,14 +254,20 @@ def replay(path: str | Path) -> Counterexample:
 
     Raises
     ------
-    reclaim.errors.ReclaimError : not such a file, or what it holds does not happen.
+    reclaim.errors.ReclaimError : not such a file, or what it holds does not happen; names the file.
     """
+    raw = read_bounded(str(path), MAX_FILE, ReclaimError, "a counterexample saved by reclaim explore")
     try:
-        data = json.loads(Path(path).read_text())
+        data = json.loads(raw)
         fields = dict(data["world"])
         fields["without"], fields["defects"] = tuple(fields["without"]), tuple(fields["defects"])
         world = TinyWorld(**fields)
-        moves, reduce = [int(m) for m in data["moves"]], bool(data["reduce"])
-    except (KeyError, TypeError, ValueError) as err:
-        raise ReclaimError(f"{path}: not a counterexample of reclaim explore: {err}") from None
-    return Counterexample.run(world, moves, reduce=reduce)
+        moves, reduce = data["moves"], bool(data["reduce"])
+        if not isinstance(moves, list) or not all(type(move) is int for move in moves):
+            raise TypeError("moves must be a list of integers")
+        return Counterexample.run(world, moves, reduce=reduce)
+    except ReclaimError as err:
+        raise ReclaimError(f"{path}: {err}") from None
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
+        why = f"no {err} in it" if isinstance(err, KeyError) else f"{err}"
+        raise ReclaimError(f"{path}: not a counterexample of reclaim explore: {why}") from None

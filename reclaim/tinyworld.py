@@ -63,12 +63,21 @@ class TinyWorld:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ReclaimError(f"{name} must be an integer from {low} to {high}, got {value!r}")
+        for name in ("pcid", "swapin_cached", "strict", "any_start"):
+            if not isinstance(getattr(self, name), bool):
+                raise ReclaimError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name, value in (("environment", self.environment), ("layout", self.layout),
+                            ("device", self.device), ("mask", self.mask),
+                            *(("switch", name) for name in self.without),
+                            *(("defect", name) for name in self.defects)):
+            if not isinstance(value, str):
+                raise ReclaimError(f"{name} must be a name, got {value!r}")
         if self.reclaimers > self.cpus:
             raise ReclaimError(f"reclaimers must be at most {self.cpus}, the number of CPUs, "
                                f"got {self.reclaimers}")
         for name, known in (("layout", LAYOUTS), ("device", ("sync", "async")), ("mask", ("eager", "lazy"))):
             known_name(name, getattr(self, name), known)
-        if self.slots is not None and not 0 <= self.slots <= 12:
+        if self.slots is not None and (type(self.slots) is not int or not 0 <= self.slots <= 12):
             raise ReclaimError(f"slots must be from 0 to 12, got {self.slots!r}")
         if self.swapin_cached and self.device != "sync":
             raise ReclaimError("swapin_cached needs a synchronous device")
