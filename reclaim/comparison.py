@@ -49,6 +49,7 @@ DIRECTION = {"bogo_ops_per_s": 1, "tlb_shootdowns": -1, "function_call_ipis": -1
              "tlb_shootdowns_per_page": -1, "function_call_ipis_per_page": -1, "steal_per_scan": 1,
              **dict.fromkeys(METRICS, -1)}
 TOLERANCE = 0.25     # a ratio further than this from the published one is named a miss
+POINTS = 10          # and so is a change of a total [percentage points]
 MAX_SEEDS = 10_000
 SIGNIFICANT = 0.05   # a p below this counts as a difference
 MIN_SEEDS = 6        # fewer than this are warned of
@@ -191,6 +192,7 @@ class Comparison:
     def notes(self) -> list[str]:
         """Sentences below the table: what does not match what was published, and the speed."""
         notes = [miss for row in self.rows if row.metric in RATIOS for miss in _miss(row)]
+        notes += _missed_changes([row for row in self.rows if row.metric not in RATIOS])
         published_s = self.scenario.published.get("seconds")
         if published_s and published_s != self.scenario.seconds:
             notes.append(f"The published counts are of {published_s:g} s, these of "
@@ -585,3 +587,11 @@ def _miss(row: Row) -> list[str]:
         if change is not None and abs(change) > TOLERANCE * 100:
             off.append(f"{side} {show_number(got)} for {show_number(published)} ({change:+.0f}%)")
     return [f"{row.metric} does not match the published value: {', '.join(off)}."] if off else []
+
+
+def _missed_changes(rows: list[Row]) -> list[str]:
+    """The sentence that names the changes of totals that are misses, if there are any."""
+    off = [f"{row.metric} {_percent(row.delta_pct)} for {_percent(row.published_delta_pct)}" for row in rows
+           if row.delta_pct is not None and row.published_delta_pct is not None
+           and abs(row.delta_pct - row.published_delta_pct) > POINTS]
+    return [f"Changes that are over {POINTS} points from the published ones: {', '.join(off)}."] if off else []

@@ -156,6 +156,9 @@ def test_table_names_its_misses():
                and "before" not in line for line in misses)
     assert not any(line.startswith("steal_per_scan") for line in misses)
     assert not any(line.startswith("bogo") for line in misses)
+    changes = next(line for line in lines if line.startswith("Changes that are over 10 points"))
+    assert changes.endswith("bogo_ops_per_s +0.0% for +26.9%, tlb_shootdowns -50.0% for -68.2%, function_call_ipis "
+                            "+0.0% for -57.4%, pgscan_anon +0.0% for +14.0%, pgsteal_anon +0.0% for +17.4%.")
     assert "The published counts are of 60 s" not in text
     assert "The published counts are of 60 s" in repr(compare("batch-tlb-flush", seconds=1))
 
