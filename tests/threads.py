@@ -301,22 +301,27 @@ def _forked(pick, pages: int) -> list[tuple]:
     return rows
 
 
-def zapped_shares(unmap: int = 0, lru_lock: int = 0, chunk: int = 100, active: bool = False, seed: int = 1) -> World:
-    """A child gives up what it shares, a chunk at a time, while another mm's task reclaims it: who waits for the
-    child's page-table lock finds the page gone."""
+def zapped_shares(unmap: int = 0, lru_lock: int = 0, chunk: int = 100, active: bool = False, parent: bool = False,
+                  others: int = 1) -> World:
+    """A child, or the parent, gives up what they share, a chunk at a time, while tasks of another mm reclaim it on one
+    CPU: who waits for that page-table lock finds the page gone."""
     pages, start = 500, make_pass("SEQ", nr=1, count=60, think=MS)
-    chunks = [row for first in range(0, pages, chunk)
-              for row in (make_pass("SEQ", nr=1, count=20, think=MS), make_pass("DONTNEED", first=first, nr=chunk, count=1))]
-    parent = [make_pass("SEQ", write=1, nr=pages), *(make_pass("POPULATE" if active else "SEQ", nr=pages),) * 2,
-              make_pass("FORK", nr=pages), make_pass("SEQ", nr=pages, count=10**6, think=MS // 20)]
-    child, other = [start, *chunks], [start, make_pass("SEQ", write=1, nr=900, count=10**6, think=1000)]
-    return one_mm(*parent, *child, *other, threads=3, pages=pages, limit=650, nr_slots=4000, l2_sets=256, swappiness=200,
-                  mm_pages=(pages, pages, 900), mm_recency=(True, True, True), mm_child=(1, -1, -1), task_mm=(0, 1, 2),
-                  task_first_pass=(0, len(parent), len(parent) + len(child)), task_pinned=(True,) * 3,
-                  task_nr_passes=(len(parent), len(child), 2), task_loop_to=(4, -1, 1), task_restart=(True, False, True),
-                  seed=seed, tick=10**10,
-                  costs=slow(tlb_flush_full=3 * MS, **{name: cost for name, cost in (("unmap", unmap), ("lru_lock", lru_lock))
-                                                       if cost}))
+    zaps = [row for first in range(0, pages, chunk)
+            for row in (make_pass("SEQ", nr=1, count=20, think=MS), make_pass("DONTNEED", first=first, nr=chunk, count=1))]
+    reads = make_pass("SEQ", nr=pages, count=10**6, think=MS // 20)
+    forks = [make_pass("SEQ", write=1, nr=pages), *(make_pass("POPULATE" if active else "SEQ", nr=pages),) * 2,
+             make_pass("FORK", nr=pages)]
+    programs = [[*forks, start, *zaps, reads] if parent else [*forks, reads], [reads] if parent else [start, *zaps],
+                *[[start, make_pass("SEQ", write=1, nr=900, count=10**6, think=1000)]] * others]
+    number = [len(rows) for rows in programs]
+    long = {name: cost for name, cost in (("unmap", unmap), ("lru_lock", lru_lock)) if cost}
+    return one_mm(*(row for rows in programs for row in rows), threads=2 + others, nr_cpus=3, pages=pages, limit=650,
+                  nr_slots=4000, l2_sets=256, swappiness=200, mm_pages=(pages, pages, 900), mm_recency=(True,) * 3,
+                  mm_child=(1, -1, -1), task_mm=(0, 1, *(2,) * others), task_cpu=(0, 1, *(2,) * others),
+                  task_pinned=(True,) * (2 + others), task_nr_passes=tuple(number),
+                  task_first_pass=tuple(sum(number[:t]) for t in range(2 + others)),
+                  task_loop_to=(number[0] - 1, -1, *(1,) * others), task_restart=(True, False, *(True,) * others),
+                  tick=10**10 if others == 1 else 10**9, slice_ticks=1, costs=slow(tlb_flush_full=3 * MS, **long))
 
 
 def in_tlbs(sim: Simulation, mm: int) -> list[tuple[int, int]]:
@@ -623,6 +628,7 @@ ZAPPED_SHARES = {
     (MS // 4, MS // 2, 500, True): "K_NEXT",
     (MS, 0, 50, True): "S_UNMAP and S_REF",
     (0, 2 * MS, 100, False): "S_REF, with a young page before it and without",
+    (MS // 2, 2 * MS, 500, True, True, 2): "K_NEXT, which does not give way then",
 }
 
 # Calls on an mm that random worlds seldom make: name, world, actions.

@@ -269,7 +269,8 @@ class Charge:
         t.step = "K_NEXT"
 
     def step_K_NEXT(self, c, t):
-        again = t.rmap != 0                     # the first of its mappings was looked at
+        # one of its mappings was looked at, or was waited for
+        again = self.forks and (t.rmap != 0 or c.granted is not None)
         if c.granted is not None:
             self.drop_moved(c, t, t.list[0])
         if not again and self.resched_guard(c, t):
