@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 
 import numpy as np
@@ -15,13 +16,13 @@ from reclaim._core import DTYPES
 from reclaim._explore import DEFECTS, ENVIRONMENTS, MOVES
 from reclaim.cli import main
 from reclaim.counterexample import INVARIANTS, KERNEL, Counterexample, replay
-from reclaim.errors import NotModelledError, PolicyError, ReclaimError, SafetyError
+from reclaim.errors import NotModelledError, PolicyError, ReclaimError, SafetyError, SnapshotError
 from reclaim.exploration import explore
 from reclaim.policies.flush import BatchFlush, PyFlushPolicy
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 from reclaim.tinyworld import TinyWorld
-from threads import CALLS, busy_calls, busy_threads, pending_zaps, thread_world, zapped_while_used
+from threads import CALLS, busy_calls, busy_forks, busy_threads, pending_zaps, thread_world, zapped_while_used
 
 ENVS = ("none", *ENVIRONMENTS)
 CALLERS = ("write-protect", "munmap", "mremap", "fork")    # classes of system calls that lock the mm
@@ -479,6 +480,42 @@ def test_checked_run_reports():
     with pytest.raises(SafetyError, match="isolated is not freed plus returned") as caught:
         sim.run()
     assert caught.value.steps and caught.value.cpus
+
+
+@pytest.mark.parametrize("world", [random_world(8), thread_world(5), busy_forks(2), busy_calls(1)],
+                         ids=["random", "threads", "forks", "calls"])
+def test_checked_runs_go_back(world):
+    """To any moment, also in another simulation, as an unchecked run does; no false alarm, the same digest."""
+    plain = Simulation(world, "stage5")
+    plain._core.run(1 << 52, actions=30_000)
+    sim = Simulation(world, "stage5", check=True)
+    for n in (1, 700, 9300, 20_000 - 1):
+        before = sim.snapshot()
+        assert sim._core.run(1 << 52, actions=n // 2) != "violation"
+        sim = Simulation(world, "stage5", check=True) if n == 700 else sim
+        sim.restore(before)
+        assert sim._core.run(1 << 52, actions=n) != "violation"
+    assert sim.digest() == plain.digest()
+
+
+def test_checked_runs_that_went_back_still_see():
+    sim = Simulation(Scenario.load("small"), BatchFlush(8, remainder=False), check=True)
+    start = sim.snapshot()
+    for _ in range(2):
+        with pytest.raises(SafetyError, match="isolated is not freed plus returned") as caught:
+            sim.run()
+        steps = caught.value.steps
+        sim.restore(start)
+    assert steps == caught.value.steps
+
+
+def test_what_a_checked_run_cannot_go_back_to():
+    world = random_world(8)
+    checked, plain = Simulation(world, "stage5", check=True), Simulation(world, "stage5")
+    plain.restore(checked.snapshot())
+    for snapshot in (plain.snapshot(), pickle.loads(pickle.dumps(checked.snapshot()))):
+        with pytest.raises(SnapshotError, match="do not hold what is checked"):
+            checked.restore(snapshot)
 
 
 def test_counterexample_type():
