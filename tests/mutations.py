@@ -818,14 +818,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("a fork does not flush the parent", MMAP, "        flush(m, p, t, t.mm, -1, ST_V_FORKED)\n",
          "        t.step = ST_V_FORKED\n"),
         ("what is written while a fork is flushed is not the child's", MMAP,
-         "        m.pte[to] = (m.pte[to] & ~<uint64_t>PTE_Z) | (m.pte[vp] & PTE_Z)\n    m.task", "        pass\n    m.task"),
+         "        m.pte[to] = (m.pte[to] & ~<uint64_t>PTE_Z) | (m.pte[vp] & PTE_Z)\n    m.task",
+         "        pass\n    m.task"),
         ("a parent that was killed copies on", MMAP,
-         "    if t.c_failed:\n        t.zap = zap_end_region(m, t)\n        return\n    child_table", "    child_table"),
+         "    if t.c_failed:\n        t.zap = zap_end_region(m, t)\n        return\n    child_table",
+         "    child_table"),
         ("reclaim unmaps one page of a shared folio", VMSCAN,
          "        t.step = ST_S_UNMAP if q.mapcount > 0 else ST_S_PIN\n", "        t.rmap = 0\n"),
         ("references to shared folios are cleared, not told", VMSCAN, "            t.rmap |= RMAP_YOUNG\n",
          "            pass\n"),
-        ("the lock of a page that is gone is kept", VMSCAN, "    lock_elsewhere(m, ptl)\n    if vp < 0:", "    if vp < 0:"),
+        ("the lock of a page that is gone is kept", VMSCAN,
+         "    lock_elsewhere(m, ptl)\n    if vp < 0:", "    if vp < 0:"),
         ("what is unmapped is the page that the folio was last mapped at", PTE,
          "rmap_page(m, q, t.rmap & 3) if unlikely(m.w.forks) else q.vp", "q.vp"),
         ("a folio that is still mapped is written", VMSCAN,
@@ -1124,9 +1127,10 @@ in the swap cache asks for it), a flush that is done again when its own generati
 (flush_tlb_func, at equality: it needs three senders in three page-table pages of one mm), no merging at the
 front of a request (slots are handed out in ascending order), and the lock of where a folio was, kept for a while
 when the folio was unmapped at its new place meanwhile (the next folio's lock_moved gives it back), or, of a folio
-that two map, when S_UNMAP finds it mapped nowhere.  Three make no difference: a page table that moves whether or not there is one where it goes (munmap of that place, which comes
-first, has freed it); the lock of an mm, taken where nobody could wait for it; and a chain that does not look whether
-alloc_frame ended it (only the error that there is no frame does).
+that two map, when S_UNMAP finds it mapped nowhere.  Three make no difference: a page table that moves whether
+or not there is one where it goes (munmap of that place, which comes first, has freed it); the lock of an mm,
+taken where nobody could wait for it; and a chain that does not look whether alloc_frame ended it (only the
+error that there is no frame does).
 """
 
 

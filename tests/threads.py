@@ -255,10 +255,11 @@ def busy_forks(seed: int) -> World:
     number = [len(rows) for rows in programs]
     last = (2,) * others
     task_mm, tasks = ((parent,) * threads + (child,) + last), threads + 1 + others
-    long = dict(pick([(), (("walk_pte", 20),), (("flush_fixed", 500),), (("unmap", 40), ("rmap", 20)), (("rmap", 50),),
-                      (("zram_read", 50),), (("zram_write", 300), ("pageout", 9)), (("fault_anon", 40), ("page_copy", 40)),
-                      (("fault_swap", 40),), (("lru_lock", 300), ("lru_add", 9)), (("reclaim_prio", 200),),
-                      (("ipi_delivery", 200),), (("zap_pte", 20),), *((("invlpg", 100), ("tlb_flush_full", 100)),) * 6]))
+    long = dict(pick([
+        (), (("walk_pte", 20),), (("flush_fixed", 500),), (("unmap", 40), ("rmap", 20)), (("rmap", 50),),
+        (("zram_read", 50),), (("zram_write", 300), ("pageout", 9)), (("fault_anon", 40), ("page_copy", 40)),
+        (("fault_swap", 40),), (("lru_lock", 300), ("lru_add", 9)), (("reclaim_prio", 200),),
+        (("ipi_delivery", 200),), (("zap_pte", 20),), *((("invlpg", 100), ("tlb_flush_full", 100)),) * 6]))
     limit = 65 * nr_cpus + pick([pages // 4, pages // 2, pages * 3 // 4, pages])
     swap_sync, host_cpus = pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
     tick = 10**10 if "invlpg" in long else pick([10**9, 10**8])
@@ -295,8 +296,9 @@ def _forked(pick, pages: int) -> list[tuple]:
         nr = pick([pages - first, pages - first, 20, 1])
         kind = pick(["RAND", "RAND", "RAND", "SEQ", "FWDREV", "POPULATE", "DONTNEED", "MUNMAP"])
         few = kind in ("POPULATE", "DONTNEED", "MUNMAP")
-        rows.append(make_pass(kind, write=0 if few else pick([0, 0, 0, 1, 2]), zero=0 if few else pick([0, 0, 1]), first=first,
-                              nr=nr, count=nr if kind == "POPULATE" else pick([1, 2]) if few else 2 * nr,
+        write, zero = (0, 0) if few else (pick([0, 0, 0, 1, 2]), pick([0, 0, 1]))
+        count = nr if kind == "POPULATE" else pick([1, 2]) if few else 2 * nr
+        rows.append(make_pass(kind, write=write, zero=zero, first=first, nr=nr, count=count,
                               think=pick([0, 1, 50_021])))
     return rows
 
@@ -307,7 +309,8 @@ def zapped_shares(unmap: int = 0, lru_lock: int = 0, chunk: int = 100, active: b
     CPU: who waits for that page-table lock finds the page gone."""
     pages, start = 500, make_pass("SEQ", nr=1, count=60, think=MS)
     zaps = [row for first in range(0, pages, chunk)
-            for row in (make_pass("SEQ", nr=1, count=20, think=MS), make_pass("DONTNEED", first=first, nr=chunk, count=1))]
+            for row in (make_pass("SEQ", nr=1, count=20, think=MS),
+                        make_pass("DONTNEED", first=first, nr=chunk, count=1))]
     reads = make_pass("SEQ", nr=pages, count=10**6, think=MS // 20)
     forks = [make_pass("SEQ", write=1, nr=pages), *(make_pass("POPULATE" if active else "SEQ", nr=pages),) * 2,
              make_pass("FORK", nr=pages)]

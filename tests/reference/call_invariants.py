@@ -128,7 +128,7 @@ class CallInvariants:
     # -- fork -----------------------------------------------------------------------------------
 
     def _check_shares(self):
-        """What two map nobody may write, nor can anybody but while the fork is under way; peers have what they share."""
+        """What two map nobody may write, nor can anybody but while the fork is under way."""
         if not self.forks:
             return
         for t in self.tasks:

@@ -256,7 +256,8 @@ def with_forks(world, pick):
     sizes, tasks = list(world.mm_pages), len(world.task_mm)
     programs = [[tuple(row) for row in world.passes[first:first + nr]]
                 for first, nr in zip(world.task_first_pass, world.task_nr_passes)]
-    loops, parents = list(world.task_loop_to), sorted({pick(range(len(sizes))) for _ in range(pick([1, 1, 2, 3]))})
+    loops = list(world.task_loop_to)
+    parents = sorted({pick(range(len(sizes))) for _ in range(pick([1, 1, 2, 3]))})
     for parent in parents:
         pages, forks = sizes[parent], pick([t for t, mm in enumerate(world.task_mm) if mm == parent])
         for _ in range(pick([1, 1, 2])):
@@ -265,8 +266,8 @@ def with_forks(world, pick):
             at = pick([1, 1, len(programs[forks]), 0])
             programs[forks].insert(at, make_pass("FORK", first=first, nr=nr, count=pick([1, 1, 2])))
             loops[forks] += loops[forks] >= at
-        trace = []
-        programs.append([row for row in (_pass(pick, pages, trace) for _ in range(pick([1, 2, 3]))) if row[0] != KIND["TRACE"]]
+        own = [_pass(pick, pages, []) for _ in range(pick([1, 2, 3]))]
+        programs.append([row for row in own if row[0] != KIND["TRACE"]]
                         or [make_pass("RAND", write=2, nr=pages, count=2 * pages)])
         loops.append(pick([-1, -1, 0]))
     n, mms = len(parents), len(sizes)
@@ -276,9 +277,11 @@ def with_forks(world, pick):
         mm_pages=(*sizes, *(sizes[m] for m in parents)), nr_folios=world.nr_folios + 64 * n,
         mm_recency=(*world.mm_recency, *(pick([True, False]) for _ in parents)),
         mm_child=(*(mms + parents.index(m) if m in parents else -1 for m in range(mms)), *(-1,) * n),
-        task_mm=(*world.task_mm, *range(mms, mms + n)), task_cpu=(*world.task_cpu, *(pick(range(world.nr_cpus)) for _ in parents)),
+        task_mm=(*world.task_mm, *range(mms, mms + n)),
+        task_cpu=(*world.task_cpu, *(pick(range(world.nr_cpus)) for _ in parents)),
         task_pinned=(*world.task_pinned, *(pick([False, False, True]) for _ in parents)),
-        task_restart=(*world.task_restart, *(False,) * n), task_loop_to=tuple(loops), task_nr_passes=tuple(number),
+        task_restart=(*world.task_restart, *(False,) * n),
+        task_loop_to=tuple(loops), task_nr_passes=tuple(number),
         task_first_pass=tuple(sum(number[:t]) for t in range(tasks + n)))
 
 
