@@ -151,7 +151,7 @@ def loaded(data: bytes, like: Reference) -> Reference:
 
 @pytest.mark.parametrize("stage, environment, world", [
     (0, "none", {}), (5, "none", {}), (5, "write-protect", {}), (5, "munmap", {}),
-    (0, "fork", {"any_start": False}), (5, "fork", {"any_start": False})], ids=str)
+    *(pytest.param(stage, "fork", {"any_start": False}, marks=pytest.mark.slow) for stage in (0, 5))], ids=str)
 def test_every_sequence_gives_the_twins_state(stage, environment, world):
     tiny = TinyWorld(policy=f"stage{stage}", folios=1, writes=1, batch=31, environment=environment, **world)
     assert NONE == -1
