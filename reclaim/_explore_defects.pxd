@@ -54,6 +54,27 @@ cdef inline int defective_step(tiny_t *tiny, Policies policies, int32_t c, int64
     spoil(tiny, d, c, p, t, step)
     return 0
 
+cdef inline bint still_queued(machine *m, int32_t c, cpu_t *p) noexcept nogil:
+    """The next target has not served CPU c's last request, which nobody waited for: that one stands for both."""
+    cdef uint64_t *mask = m.fl_mask + <int64_t>c * m.w.words
+    cdef int32_t j = mask_next(mask, m.w.words, p.fl_scan), s
+    cdef bint found = False
+    if j == c:
+        j = mask_next(mask, m.w.words, j + 1)
+    if j < 0:
+        return False
+    s = m.cpu[j].q_head
+    while s >= 0:
+        found |= s == c
+        s = m.csd_next[j * m.w.nr_cpus + s]
+    s = m.cpu[j].hand
+    while s >= 0:
+        found |= s == c
+        s = m.csd_next[j * m.w.nr_cpus + s]
+    if found:
+        p.fl_scan = j + 1
+    return found
+
 cdef inline bint skipped(tiny_t *tiny, uint32_t d, int32_t c, cpu_t *p, task_t *t, int step) noexcept nogil:
     """A row that is left out, or made otherwise altogether."""
     cdef machine *m = &tiny.m
@@ -72,6 +93,8 @@ cdef inline bint skipped(tiny_t *tiny, uint32_t d, int32_t c, cpu_t *p, task_t *
     elif step == ST_FL_LOCAL and d & DF_SKIP_OWN:
         t.step = ST_FL_WAIT
         return True
+    elif step == ST_FL_QUEUE and d & DF_NO_WAIT:
+        return still_queued(m, c, p)
     elif step == ST_FL_WAIT and d & DF_NO_WAIT:
         t.step = ST_FL_DONE
         return True

@@ -39,9 +39,10 @@ class Snapshot:
     """
 
     def __init__(self, data: bytes, layout: str, trusted: bool, base: _Base | None = None,
-                 measured_from: int = 0) -> None:
+                 measured_from: int = 0, ghosts: tuple[bytes, ...] | None = None) -> None:
         self._data, self._layout, self._trusted = data, layout, trusted
         self._base, self._measured_from = base, measured_from
+        self._ghosts = ghosts           # of a checked run; not pickled: nothing audits them
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Snapshot, (self._data, self._layout, False, self._base, self._measured_from))
@@ -336,7 +337,7 @@ class Simulation:
     def snapshot(self) -> Snapshot:
         """A copy of the whole state."""
         return Snapshot(self._core.snapshot(), self._core.layout, True, self._base,
-                        self._measured_from)
+                        self._measured_from, self._core.ghost_rows())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this or an equal simulation.
@@ -346,11 +347,11 @@ class Simulation:
         reclaim.errors.SnapshotError : of another world, layout or version, or it does not pass
             the audit; the simulation is then as before.
         """
-        if self._core.checked:
-            raise SnapshotError("a checked simulation cannot go back: its ghosts are of one run; "
-                                "restore into one without check=True")
         if not isinstance(snapshot, Snapshot):
             raise SnapshotError(f"expected a Snapshot, got {type(snapshot).__name__}")
+        if self._core.checked and snapshot._ghosts is None:
+            raise SnapshotError("a checked simulation goes back only to a snapshot of a checked one, made in this "
+                                "process: others do not hold what is checked; restore into one without check=True")
         if snapshot._layout != self._core.layout:
             raise SnapshotError("the snapshot is of another world, policy layout or version of "
                                 "reclaim; make it again with this one")
@@ -360,6 +361,8 @@ class Simulation:
             audit(self, snapshot._data)
         base = _checked_base(snapshot._base, self._meters())
         self._core.restore(snapshot._data)
+        if self._core.checked:
+            self._core.haunt(snapshot._ghosts)
         self._base, self._measured_from = base, int(snapshot._measured_from)
         self._stopped = ""
 

@@ -139,6 +139,11 @@ class TinyWorld:
         return own + [len(self._owners)] * self.forks
 
     @property
+    def task_cpus(self) -> list[int]:
+        """Where each starts; a child that was not forked yet has a CPU, too."""
+        return [min(t, self.cpus - 1) for t in range(len(self.task_mms))]
+
+    @property
     def forks(self) -> bool:
         return "fork" in self.classes
 
@@ -187,8 +192,8 @@ class TinyWorld:
             "frames": (2 + self.forks) * self.folios + tasks + 1, "calls": self.calls,
             "fork_row": 1 + max(mm_pages) * len(self.calls), "rounds": self.rounds, "reads": self.reads,
             "writes": self.writes, "actions": self.actions, "nr_to_scan": self.folios, "pages": pages,
-            "tasks": [(min(t, self.cpus - 1), t < self.reclaimers, lists[t] if t < self.reclaimers else [])
-                      for t in range(tasks)],
+            "tasks": [(cpu, t < self.reclaimers, lists[t] if t < self.reclaimers else [])
+                      for t, cpu in enumerate(self.task_cpus)],
             "starts": self.any_start, "strict": self.strict, "reduce": reduce, "symmetry": symmetry,
             "whole": whole,
         }

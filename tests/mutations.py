@@ -159,6 +159,19 @@ def _calls() -> dict[str, tuple[Callable[[], tuple], int]]:
                for stage in (True, False) for make in seeds for seed in seeds[make]}}
 
 
+def _forks() -> dict[str, tuple[Callable[[], tuple], int]]:
+    """Parents and children: tests/threads.py says what they reach."""
+    from threads import RARE_FORKS, ZAPPED_SHARES
+
+    def drawn(seed: int) -> tuple:
+        from reference.worlds import random_policy
+        from threads import busy_forks
+        return busy_forks(seed), random_policy(seed)
+    return {**{f"forks {seed}": ((lambda seed=seed: drawn(seed)), 16_000) for seed in (10, 31, 52, *RARE_FORKS)},
+            **{f"forks: zapped shares, {ZAPPED_SHARES[args]}": (
+                (lambda args=args: _threads("zapped_shares", 5, *args)), 40_000) for args in ZAPPED_SHARES}}
+
+
 # Name -> (world and policy, actions).  The first reach most of the model and notice most mutants;
 # the last are there for what needs more luck.
 WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
@@ -193,6 +206,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     **{f"few mms {seed}": ((lambda seed=seed: _threads("thread_world", 5, seed)), 12_000)
        for seed in (35, 41, 45)},
     **_calls(),
+    **_forks(),
     **_seeds(89, 107, 1251, 712, 434, 695, 980, 600, 670, 3672, 4975),
     **_seeds(*range(8, 19), *range(20, 25), *range(26, 37), *range(38, 53), *range(54, 72)),
 }
@@ -228,7 +242,7 @@ CLASSIC, LRU_GEN, GENERATIONS = "_mm/lru_classic.pxd", "_mm/lru_gen.pxd", "_mm/g
 MMAP, CHAINS = "_mm/mmap.pxd", "_mm/chains.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
 PROGRAM, SWAP, READAHEAD = "_mm/program.pxd", "_mm/swap.pxd", "_mm/readahead.pxd"
-BLK, HOST = "_mm/blk.pxd", "_mm/host.pxd"
+BLK, HOST, PTE = "_mm/blk.pxd", "_mm/host.pxd", "_mm/pte.pxd"
 SWAPFILE = "_mm/swapfile.pxd"
 
 # The first ones are those that run by default: one each of flushing, reclaim, time and charging.
@@ -793,6 +807,45 @@ MUTATIONS: tuple[Mutation, ...] = (
         ("a fault sleeps with the lock of its mm", MEMORY,
          "    if unlikely(t.mmap):              # release", "    if False:              # release"),
     )),
+    # fork
+    *(Mutation(*row, near="forks") for row in (
+        ("a fork leaves the parent the right to write", MMAP, "    m.pte[vp] = pte\n    m.pte[to] = pte &",
+         "    m.pte[to] = pte &"),
+        ("the child's pages are as young as the parent's", MMAP,
+         "    m.pte[vp] = pte\n    m.pte[to] = pte & ~<uint64_t>PTE_YOUNG\n", "    m.pte[vp] = m.pte[to] = pte\n"),
+        ("a swap entry that is shared stays exclusive", MMAP,
+         "    cdef uint64_t pte = m.pte[vp] & ~<uint64_t>PTE_EXCL\n", "    cdef uint64_t pte = m.pte[vp]\n"),
+        ("a fork does not flush the parent", MMAP, "        flush(m, p, t, t.mm, -1, ST_V_FORKED)\n",
+         "        t.step = ST_V_FORKED\n"),
+        ("what is written while a fork is flushed is not the child's", MMAP,
+         "        m.pte[to] = (m.pte[to] & ~<uint64_t>PTE_Z) | (m.pte[vp] & PTE_Z)\n    m.task",
+         "        pass\n    m.task"),
+        ("a parent that was killed copies on", MMAP,
+         "    if t.c_failed:\n        t.zap = zap_end_region(m, t)\n        return\n    child_table",
+         "    child_table"),
+        ("reclaim unmaps one page of a shared folio", VMSCAN,
+         "        t.step = ST_S_UNMAP if q.mapcount > 0 else ST_S_PIN\n", "        t.rmap = 0\n"),
+        ("references to shared folios are cleared, not told", VMSCAN, "            t.rmap |= RMAP_YOUNG\n",
+         "            pass\n"),
+        ("the lock of a page that is gone is kept", VMSCAN,
+         "    lock_elsewhere(m, ptl)\n    if vp < 0:", "    if vp < 0:"),
+        ("what is unmapped is the page that the folio was last mapped at", PTE,
+         "rmap_page(m, q, t.rmap & 3) if unlikely(m.w.forks) else q.vp", "q.vp"),
+        ("a folio that is still mapped is written", VMSCAN,
+         " or (unlikely(m.w.forks) and m.folio[t.folio].mapcount > 0):", ":"),
+        ("zeros are what either page says", VMSCAN,
+         "        if vp >= 0 and pte_kind_of(m.pte[vp]) == PTE_SWAP and pte_index(m.pte[vp]) == q.slot:\n",
+         "        if vp >= 0:\n"),
+        ("a slot that two map is read past the swap cache", READAHEAD,
+         "unlikely(m.w.forks) and m.w.swap_sync and slot_maps(m, pte_index(t.f_orig)) > 1", "False"),
+        ("a slot that two map is paid for as if read past the cache", MEMORY,
+         "        t.step = ST_F_LOCK\n        return\n    spend(m, TM_fault",
+         "        t.step = ST_F_LOCK\n    spend(m, TM_fault"),
+        ("the reverse map of the active list is free", CLASSIC,
+         "        t.owed += m.w.cost[CO_rmap] * (t.rmap > 0)\n", ""),
+        ("K_NEXT gives way when it has waited for a lock", CLASSIC,
+         "return t.rmap > 0 or (m.p.lock_at > 0 and lock_of(m, m.p).holder == m.c)", "return t.rmap > 0"),
+    )),
     # runs of steps made one after the other: the same bytes as one by one
     Mutation("a chain goes on though another CPU is due", CHAINS,
              "    return t.step == step and not m.turn\n", "    return t.step == step\n"),
@@ -1073,10 +1126,11 @@ Errors are known that no world here shows: another threshold in swap_full (only 
 in the swap cache asks for it), a flush that is done again when its own generation is the one reached
 (flush_tlb_func, at equality: it needs three senders in three page-table pages of one mm), no merging at the
 front of a request (slots are handed out in ascending order), and the lock of where a folio was, kept for a while
-when the folio was unmapped at its new place meanwhile (the next folio's lock_moved gives it back).  Three make no
-difference: a page table that moves whether or not there is one where it goes (munmap of that place, which comes
-first, has freed it); the lock of an mm, taken where nobody could wait for it; and a chain that does not look whether
-alloc_frame ended it (only the error that there is no frame does).
+when the folio was unmapped at its new place meanwhile (the next folio's lock_moved gives it back), or, of a folio
+that two map, when S_UNMAP finds it mapped nowhere.  Three make no difference: a page table that moves whether
+or not there is one where it goes (munmap of that place, which comes first, has freed it); the lock of an mm,
+taken where nobody could wait for it; and a chain that does not look whether alloc_frame ended it (only the
+error that there is no frame does).
 """
 
 

@@ -7,10 +7,11 @@ from hypothesis import HealthCheck, given, settings
 
 from reference.generation_worlds import (GENERATIONS, generations, random_generations, reuse_generations,
                                          ties_generations)
-from reference.worlds import policies, random_policy, random_slots, random_ties, random_world, worlds
+from reference.worlds import policies, random_forks, random_policy, random_slots, random_ties, random_world, worlds
 from reclaim import names
 from reclaim.simulation import Simulation
-from threads import CALLS, RARE_CALLS, busy_calls, busy_threads, calls_world, thread_world
+from threads import (CALLS, RARE_CALLS, RARE_FORKS, ZAPPED_SHARES, busy_calls, busy_forks, busy_threads, calls_world,
+                     thread_forks, thread_world, zapped_shares)
 from twin import compare, core_policy, twin_policy
 
 SEEDS = range(25)
@@ -96,13 +97,27 @@ def test_calls():
     for name in CALLS:
         make, args, actions = CALLS[name]
         compare(make(*args), twin_policy(5), actions=actions, chunk=20_000, met=met)
-    forks = ("V_FORK", "V_CHILD")                 # the twin has none
+    forks = ("V_FORK", "V_CHILD")                 # below
     wanted = {name for name in names.STEPS if name.startswith("V_") and not name.startswith(forks)}
     wanted |= {"E_ZAP", "E_PTES", "M_BATCHED"}
     assert wanted <= met, wanted - met
 
 
-@pytest.mark.parametrize("draw", [random_world, random_ties, thread_world, busy_threads,
+def test_forks():
+    """Children, and folios that they share with their parents, in all stages and under any policy."""
+    met = set()
+    compare_all(random_forks, range(12), 8000, met=met)
+    compare_all(thread_forks, range(30, 42), 8000, met=met)
+    compare_all(busy_forks, (*range(20), *RARE_FORKS), 16_000, met=met)
+    for stage in range(6):
+        compare(busy_forks(40 + stage), twin_policy(stage), actions=8000, chunk=4000, stage=f"stage{stage}", met=met)
+    for args in ZAPPED_SHARES:
+        compare(zapped_shares(*args), twin_policy(5), actions=40_000, chunk=20_000, met=met)
+    wanted = {"V_FORK", "V_FORK_PT", "V_FORK_PTES", "V_FORKED"}
+    assert wanted <= met, wanted - met
+
+
+@pytest.mark.parametrize("draw", [random_world, random_ties, thread_world, busy_threads, random_forks, busy_forks,
                                   random_slots, random_generations,
                                   reuse_generations])
 def test_fused_steps(draw):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from reference.worlds import COSTS, make_pass, make_passes, random_world, small_world
+from reference.worlds import COSTS, make_pass, make_passes, random_world, small_world, with_forks
 from reclaim import names
 from reclaim.simulation import Simulation, Snapshot
 from reclaim.world import World
@@ -221,6 +221,110 @@ def _thread_pass(pick, pages: int) -> tuple:
     count = pick([1, 1, 3]) if kind == "DONTNEED" else min(200, pick([nr, 2 * nr, 1 + nr // 3]))
     return make_pass(kind, write=pick([2, 1, 0]), zero=pick([0, 0, 1]), first=first, nr=nr,
                      stride=pick([1, -1, 7]), count=count, think=pick([0, 1, 50_021]))
+
+
+def thread_forks(seed: int) -> World:
+    """`thread_world(seed)` with children."""
+    return with_forks(thread_world(seed), random.Random(f"thread forks {seed}").choice)
+
+
+def busy_forks(seed: int) -> World:
+    """Parents with threads and their children, all short of memory, perhaps beside others who reclaim their pages.
+
+    Long costs keep locks held and flushes under way, few TLB entries are lost, and most of a program changes
+    what is shared: in `random_forks` a page is soon copied, and reclaim seldom waits for one of two locks.
+    """
+    rng = random.Random(f"busy forks {seed}")
+    pick = rng.choice
+    threads, others, first_child = pick([1, 1, 2, 3]), pick([0, 1, 1, 2]), pick([False, True])
+    nr_cpus = rng.randint(2 - (others == 0), threads + others + 1)
+    pages = pick([100, 200, 300, 400, 600, 1100])
+    parent, child = (1, 0) if first_child else (0, 1)
+    shared = pick([pages, pages, pages // 2])
+    first, taken = pick([0, pages - shared]), pick([False, False, False, True])
+    fill = make_pass("SEQ", write=1, zero=pick([0, 0, 1]), nr=pages, think=pick([0, 50_003]))
+    programs = [[fill, *(make_pass("MPROTECT", first=first, nr=shared // 2, count=1),) * taken,
+                 make_pass("FORK", first=first, nr=shared, count=1),
+                 *(make_pass("MPROTECT", write=1, nr=pages, count=1),) * taken,
+                 *_forked(pick, pages), *(make_pass("FORK", nr=pages, count=1),) * pick([0, 0, 1])]]
+    programs += [[make_pass(pick(["RAND", "SEQ"]), write=0 if taken else pick([0, 0, 2]), zero=pick([0, 1]), nr=pages,
+                            count=10**6, think=pick([0, 50_021, 1_000_003]))] for _ in range(threads - 1)]
+    programs.append([*(make_pass("MPROTECT", write=1, nr=pages, count=1),) * taken, *_forked(pick, pages)])
+    size = 65 * nr_cpus
+    programs += [[make_pass("SEQ", write=1, nr=size, count=10**6, think=pick([1000, 200_003]))] for _ in range(others)]
+    number = [len(rows) for rows in programs]
+    last = (2,) * others
+    task_mm, tasks = ((parent,) * threads + (child,) + last), threads + 1 + others
+    long = dict(pick([
+        (), (("walk_pte", 20),), (("flush_fixed", 500),), (("unmap", 40), ("rmap", 20)), (("rmap", 50),),
+        (("zram_read", 50),), (("zram_write", 300), ("pageout", 9)), (("fault_anon", 40), ("page_copy", 40)),
+        (("fault_swap", 40),), (("lru_lock", 300), ("lru_add", 9)), (("reclaim_prio", 200),),
+        (("ipi_delivery", 200),), (("zap_pte", 20),), *((("invlpg", 100), ("tlb_flush_full", 100)),) * 6]))
+    limit = 65 * nr_cpus + pick([pages // 4, pages // 2, pages * 3 // 4, pages])
+    swap_sync, host_cpus = pick([True, True, False]), pick([0, 0, 0, 1, nr_cpus])
+    tick = 10**10 if "invlpg" in long else pick([10**9, 10**8])
+    return one_mm(
+        *(row for rows in programs for row in rows), threads=tasks, nr_cpus=nr_cpus, limit=limit,
+        mm_pages=(pages, pages, size)[:2 + (others > 0)],
+        mm_recency=tuple(pick([True, True, False]) for _ in range(2 + (others > 0))),
+        mm_child=tuple(child if mm == parent else -1 for mm in range(2 + (others > 0))), task_mm=task_mm,
+        task_cpu=tuple(t % nr_cpus for t in range(tasks)), task_pinned=tuple(pick([False, True]) for _ in range(tasks)),
+        task_first_pass=tuple(sum(number[:t]) for t in range(tasks)), task_nr_passes=tuple(number),
+        task_loop_to=tuple(-1 if t == threads or t == 0 and taken else pick([0, 0, -1]) for t in range(tasks)),
+        task_restart=tuple(t != threads and pick([True, True, False]) for t in range(tasks)),
+        nr_slots=pick([4 * pages + size] * 6 + [pages, pages // 4, 0]), swappiness=pick([60, 200, 200]),
+        costs=slow(**{name: factor * 1_000_003 for name, factor in long.items()}), tick=tick,
+        slice_ticks=pick([1, 3]), cgroup=pick([1, 2]), mask_lazy=pick([True, False]), trim=pick([False, True]),
+        pcid=pick([True, False]), l2_sets=pick([8, 256]), swap_sync=swap_sync,
+        swapin_cached=swap_sync and pick([False, False, True]), rotational=not swap_sync and pick([False, True]),
+        slot_cache=pick([False, True]), io_depth=pick([1, 8]), io_latency=pick([1_000_003, 80_000_000, 10**9]),
+        host_cpus=host_cpus, pv_flush=host_cpus > 0 and pick([False, True]), balance=tick * (seed % 3),
+        migrate_threshold=pick([0, 2**62]), seed=seed)
+
+
+def _forked(pick, pages: int) -> list[tuple]:
+    """What a parent or a child does with what both have."""
+    rows = []
+    for _ in range(pick([2, 3, 5])):
+        few, zap = pick([1, 5, 20]), pick(["DONTNEED", "DONTNEED", "MUNMAP", "", ""])
+        if zap:             # a few at a time, with others' reclaim meanwhile
+            rows += [row for first in range(0, pages - few, pick([1, 3]) * max(few, pages // 30))
+                     for row in (make_pass(zap, first=first, nr=few, count=1),
+                                 make_pass("SEQ", write=pick([0, 1]), first=first + few, count=1, think=MS // 5))]
+            continue
+        first = pick([0, 0, pages // 3])
+        nr = pick([pages - first, pages - first, 20, 1])
+        kind = pick(["RAND", "RAND", "RAND", "SEQ", "FWDREV", "POPULATE", "DONTNEED", "MUNMAP"])
+        few = kind in ("POPULATE", "DONTNEED", "MUNMAP")
+        write, zero = (0, 0) if few else (pick([0, 0, 0, 1, 2]), pick([0, 0, 1]))
+        count = nr if kind == "POPULATE" else pick([1, 2]) if few else 2 * nr
+        rows.append(make_pass(kind, write=write, zero=zero, first=first, nr=nr, count=count,
+                              think=pick([0, 1, 50_021])))
+    return rows
+
+
+def zapped_shares(unmap: int = 0, lru_lock: int = 0, chunk: int = 100, active: bool = False, parent: bool = False,
+                  others: int = 1) -> World:
+    """A child, or the parent, gives up what they share, a chunk at a time, while tasks of another mm reclaim it on one
+    CPU: who waits for that page-table lock finds the page gone."""
+    pages, start = 500, make_pass("SEQ", nr=1, count=60, think=MS)
+    zaps = [row for first in range(0, pages, chunk)
+            for row in (make_pass("SEQ", nr=1, count=20, think=MS),
+                        make_pass("DONTNEED", first=first, nr=chunk, count=1))]
+    reads = make_pass("SEQ", nr=pages, count=10**6, think=MS // 20)
+    forks = [make_pass("SEQ", write=1, nr=pages), *(make_pass("POPULATE" if active else "SEQ", nr=pages),) * 2,
+             make_pass("FORK", nr=pages)]
+    programs = [[*forks, start, *zaps, reads] if parent else [*forks, reads], [reads] if parent else [start, *zaps],
+                *[[start, make_pass("SEQ", write=1, nr=900, count=10**6, think=1000)]] * others]
+    number = [len(rows) for rows in programs]
+    long = {name: cost for name, cost in (("unmap", unmap), ("lru_lock", lru_lock)) if cost}
+    return one_mm(*(row for rows in programs for row in rows), threads=2 + others, nr_cpus=3, pages=pages, limit=650,
+                  nr_slots=4000, l2_sets=256, swappiness=200, mm_pages=(pages, pages, 900), mm_recency=(True,) * 3,
+                  mm_child=(1, -1, -1), task_mm=(0, 1, *(2,) * others), task_cpu=(0, 1, *(2,) * others),
+                  task_pinned=(True,) * (2 + others), task_nr_passes=tuple(number),
+                  task_first_pass=tuple(sum(number[:t]) for t in range(2 + others)),
+                  task_loop_to=(number[0] - 1, -1, *(1,) * others), task_restart=(True, False, *(True,) * others),
+                  tick=10**10 if others == 1 else 10**9, slice_ticks=1, costs=slow(tlb_flush_full=3 * MS, **long))
 
 
 def in_tlbs(sim: Simulation, mm: int) -> list[tuple[int, int]]:
@@ -506,6 +610,28 @@ RARE_CALLS = {
     93: "S_REF keeps a young folio that moved away",
     275: "S_GEN waits for a folio that moves away",
     296: "killed while it charges a page table for a move",
+}
+
+# Those of busy_forks that reach what is rare.
+RARE_FORKS = {
+    96: "S_REF waits for a page that is gone, and finds that the folio is not mapped at all",
+    101: "S_REF waits for the child's page, which is gone",
+    151: "a slot that both map is read by the other first: F_PREPARE goes back to F_TARGET",
+    153: "a mapping goes after a second one was unmapped: S_PIN finds the folio mapped",
+    207: "S_REF waits, and no page is left; zeros in one of the two only",
+    307: "F_PREPARE finds the PTE changed",
+    537: "S_UNMAP waits while another unmaps",
+    646: "S_REF waits for the parent's page, which is gone",
+    843: "V_FORK_PTES waits for the parent's page table",
+    929: "killed while it charges a page table of the child's",
+}
+
+# Arguments of zapped_shares that make a row wait for a page that is gone.
+ZAPPED_SHARES = {
+    (MS // 4, MS // 2, 500, True): "K_NEXT",
+    (MS, 0, 50, True): "S_UNMAP and S_REF",
+    (0, 2 * MS, 100, False): "S_REF, with a young page before it and without",
+    (MS // 2, 2 * MS, 500, True, True, 2): "K_NEXT, which does not give way then",
 }
 
 # Calls on an mm that random worlds seldom make: name, world, actions.

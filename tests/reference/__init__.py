@@ -11,6 +11,7 @@ from .charge import Charge
 from .digest import Digest
 from .faults import Faults
 from .flushing import Flushing
+from .fork import Fork
 from .generation_invariants import GenerationInvariants
 from .generations import Generations, Lists
 from .ghost import Ghost
@@ -37,7 +38,7 @@ BATCH31 = dict(STAGE0, flush_every=31, keeps_locks=False)
 
 
 class Reference(Machine, State, Memory, Pool, User, Faults, Charge, Shrink, Flushing, Sched, Host, Zap,
-                Calls, Generations, GenerationInvariants, CallInvariants, Digest, Invariants, Meters):
+                Calls, Fork, Generations, GenerationInvariants, CallInvariants, Digest, Invariants, Meters):
     """One machine; see docs/model.md."""
 
     def __init__(self, world, policy=STAGE0):

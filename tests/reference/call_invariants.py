@@ -3,11 +3,13 @@
 A task's *call* is a pass DONTNEED, MUNMAP, MPROTECT or MREMAP that it is in.
 """
 
-from .state import (BLOCKED, DEAD, DONTNEED, GATHERS, KIND, K_NONE, K_PRESENT, K_ZAPPED, MPROTECT, NONE,
-                    READ, WAITS, WRITE, WRITE_LOCK)
+from .state import (BLOCKED, DEAD, DONTNEED, EXCLUSIVE, FORK, GATHERS, KIND, K_NONE, K_PRESENT, K_ZAPPED,
+                    MPROTECT, NONE, PAYLOAD, READ, WAITS, WRITE, WRITE_LOCK)
 
 _WAIT_ROWS = {READ: {"F_READ", "E_ZAP"}, WRITE_LOCK: {"V_LOCK"}}
 _FREES = {"V_FREE", "V_FREED"}                          # t.step, so that its flush is done
+_REVERSE_MAPS = {"K_NEXT", "S_REF", "S_UNMAP", "U_DEFER", "U_CLEAR", "U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
+_UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 
 
 class CallInvariants:
@@ -19,6 +21,7 @@ class CallInvariants:
             if t.state != DEAD:
                 self._check_call(t, self._outer(t))
         self._check_rights()
+        self._check_shares()
 
     # -- the mmap_lock --------------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ class CallInvariants:
         if t.mm.locks:
             wanted = self._mmap_wanted(t, outer)
             assert t.mmap in wanted, f"task {t.nr} has {t.mmap} of the mmap_lock in {t.step}"
-        in_call = outer[:2] in ("E_", "V_") and outer not in ("E_LEFT", "V_CALL") and not self._exits(t)
+        in_call = outer[:2] in ("E_", "V_") and outer not in ("E_LEFT", "V_CALL", "V_CHILD") and not self._exits(t)
         assert in_call == (t.call is not None), f"task {t.nr}: call {t.call} in {t.step}"
         if t.call not in GATHERS:
             assert t.v_new is None, f"task {t.nr}: a lock of a move is left"
@@ -121,6 +124,27 @@ class CallInvariants:
                 continue
             for vp in self._usable(c, writing=True):
                 assert not self.read_only[vp], f"CPU {c.nr} can write page {vp}, which nobody may"
+
+    # -- fork -----------------------------------------------------------------------------------
+
+    def _check_shares(self):
+        """What two map nobody may write, nor can anybody but while the fork is under way."""
+        if not self.forks:
+            return
+        for t in self.tasks:
+            assert not t.rmap or self._inner(t) in _REVERSE_MAPS, f"task {t.nr}: rmap {t.rmap} in {t.step}"
+        forking = {t.mm for t in self.tasks if t.state != DEAD and t.call == FORK}
+        copied = {self.pages_of(t.folio)[t.rmap & 3] for t in self.tasks if self._inner(t) in _UNMAPPING}
+        for vp, pte in enumerate(self.pte):
+            if pte & KIND != K_PRESENT or self.folios[pte >> PAYLOAD].mapcount < 2:
+                continue
+            f = self.folios[pte >> PAYLOAD]
+            assert not pte & (WRITE | EXCLUSIVE), f"PTE {vp}: {pte:#x}, folio {f.nr} is mapped twice"
+            assert f.mapcount == 2, f"folio {f.nr}: mapcount {f.mapcount}"
+            if self.mm_of[vp] not in forking:
+                for c in self.cpus:
+                    assert vp not in self._usable(c, writing=True) or vp in copied, (
+                        f"CPU {c.nr} can write page {vp}, which is shared")
 
     def _moved_locks(self, t):
         """The regions whose locks a move of pages holds."""

@@ -3,7 +3,7 @@
 Pages, and v_lo to v_at, count from the mm's first; so do regions.
 """
 
-from .state import (EXCLUSIVE, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, MPROTECT, MREMAP,
+from .state import (EXCLUSIVE, FORK, HAS_CACHE, KIND, K_NONE, K_PRESENT, K_SWAP, K_ZAPPED, MPROTECT, MREMAP,
                     PAYLOAD, READ, WAITS, WRITE, WRITE_LOCK, Z)
 
 _TABLE_BATCH = 509                  # MAX_TABLE_BATCH
@@ -100,11 +100,14 @@ class Calls:
         if self.mmap_lock(c, t, WRITE_LOCK):
             t.zap = self.call_regions(t).start
             t.v_hi = t.v_tables = 0
-            t.step = "V_PROT" if t.call == MPROTECT else "V_UNMAP"
+            if t.call == FORK:
+                t.step = "V_END" if self.is_forked(t.mm) else "V_FORK"
+            else:
+                t.step = "V_PROT" if t.call == MPROTECT else "V_UNMAP"
 
     def step_V_END(self, c, t):
         if t.call != MPROTECT:
-            self.spend(self.cost["fault_entry"])        # the mmap
+            self.spend(self.cost["fault_entry"])        # the mmap; a fork's is taken to be as long
         self.call_return(t)
 
     # -- munmap; its page tables are zapped by E_ZAP (zap.py) ------------------------------------

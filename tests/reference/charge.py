@@ -66,7 +66,7 @@ class Charge:
         t.c_retries = 16
 
     def out_of_memory(self):
-        living = [u for u in self.tasks if u.state != DEAD]
+        living = [u for u in self.tasks if u.state != DEAD and u.step != "V_CHILD"]
         if any(u.dying for u in living):
             return
         victim = max(living, key=lambda u: (u.mm.rss + u.mm.swapents, -u.nr))
@@ -269,16 +269,23 @@ class Charge:
         t.step = "K_NEXT"
 
     def step_K_NEXT(self, c, t):
+        # one of its mappings was looked at, or was waited for
+        again = self.forks and (t.rmap != 0 or c.granted is not None)
         if c.granted is not None:
-            self.drop_moved(c, t.list[0])
-        if self.resched_guard(c, t):
+            self.drop_moved(c, t, t.list[0])
+        if not again and self.resched_guard(c, t):
             return
         if not t.list:
             self.pay(t)
             t.step = "K_PUT"
             return
         t.folio = f = t.list[0]
-        if f.mapcount:
+        if self.forks:
+            if self.look_at_next(t, f):
+                return
+            t.owed += self.cost["rmap"] if t.rmap else 0
+            t.rmap = 0
+        elif f.mapcount:
             ptl = self.ptl_of(f.vp)
             if not self.lock(ptl):
                 return

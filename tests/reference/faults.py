@@ -79,7 +79,7 @@ class Faults:
                 self.put(t.f_old)
             t.step = "F_DONE"
         else:
-            t.step = "F_PREPARE" if t.f_kind == "SWAP" else "F_FILL"
+            t.step = "F_PREPARE" if t.f_kind in ("SWAP", "SHARED") else "F_FILL"
 
     def step_F_FILL(self, c, t):
         self.spend(self.cost["fault_anon"])
@@ -223,7 +223,8 @@ class Faults:
             t.mm.ra_page = t.vp - t.mm.base
 
     def alloc_swap(self, t):
-        t.f_kind = "SWAP"
+        shared = self.world.swap_sync and self.map_count(self.slot_of(t)) > 1
+        t.f_kind = "SHARED" if shared else "SWAP"       # through the swap cache: __swap_count is not 1
         t.step = "F_ALLOC"
 
     def step_F_RA_WIN(self, c, t):
@@ -382,14 +383,14 @@ class Faults:
         f.flags |= SWAPCACHE
         f.refcount += 1
 
-    def direct(self):
+    def direct(self, t):
         """Swap-in goes past the swap cache."""
-        return self.world.swap_sync and not self.world.swapin_cached
+        return self.world.swap_sync and not self.world.swapin_cached and t.f_kind != "SHARED"
 
     def step_F_PREPARE(self, c, t):
         s, f = self.slot_of(t), t.f_pfn
         if not self.is_orig(t) or self.slot_count[s] & HAS_CACHE:
-            if self.direct():
+            if self.direct(t):
                 self.counter["swapcache_waits"] += 1
                 t.step = "F_BACKOFF"
                 tick = self.world.tick
@@ -401,9 +402,9 @@ class Faults:
             return
         self.take_slot(f, s, t.vp)
         self.counter["pgmajfault"] += 1
-        if not self.direct():
+        if not self.direct(t):
             self.add_to_swap_cache(f)
-        if not self.world.swap_sync:
+        if not self.world.swap_sync or t.f_kind == "SHARED":
             t.f_cached = 1
         full = self.batch_add(f)
         t.step = "F_SWAP_READ"
@@ -425,8 +426,12 @@ class Faults:
         if sync:
             if not zero:
                 self.spend(self.cost["zram_read"])
-            self.spend(self.cost["fault_swap"], "fault")
-            t.step = "F_SWAP_MAP"
+            if t.f_kind == "SHARED":
+                self.folio_unlock(t.f_pfn)
+                t.step = "F_LOCK"
+            else:
+                self.spend(self.cost["fault_swap"], "fault")
+                t.step = "F_SWAP_MAP"
         elif zero:
             self.folio_unlock(t.f_pfn)
             t.step = "F_LOCK"
@@ -499,7 +504,8 @@ class Faults:
             if t.write:
                 pte |= DIRTY_PTE
         self.set_pte(t.vp, pte)
-        f.vp, f.mapcount = t.vp, 1
+        f.vp = t.vp
+        f.mapcount += 1
         t.mm.rss += 1
         t.mm.swapents -= 1
         self.unlock(ptl)

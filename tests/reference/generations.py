@@ -535,7 +535,7 @@ class Generations:
     def step_S_GEN(self, c, t):
         """folio_check_references, as far as the PTE is looked at"""
         f, young = t.folio, False
-        self.drop_moved(c, f)
+        self.drop_moved(c, t, f)
         if f.mapcount:
             ptl = self.ptl_of(f.vp)
             if not self.lock(ptl):

@@ -130,6 +130,14 @@ class Ghost:
         super().step_V_MOVED(c, t)
         self.forget(t, before, t.v_at)
 
+    def step_V_FORKED(self, c, t):
+        """What the parent wrote through old entries until the flush is the child's, too."""
+        for page in self.call_range(t):
+            vp = t.mm.base + page
+            if self.pte[self.peer_of(vp)] & KIND:
+                self.latest[self.peer_of(vp)] = self.latest[vp]
+        super().step_V_FORKED(c, t)
+
     def forget(self, t, start, stop):
         """Pages of a move that are nowhere but at their new place."""
         first = t.mm.base + self.current_pass(t).first

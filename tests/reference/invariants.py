@@ -23,7 +23,7 @@ _SUBMITS = {"F_SUBMIT", "F_RA_SUBMIT", "P_SUBMIT"}
 _UNMAPPING = {"U_GEN", "U_MASK", "U_FLUSH", "U_SET"}
 _MOVING = {"V_MOVE_NEW", "V_MOVE_PTES", "V_MOVED"}
 _PTL_HELD = {"F_WP_REUSE", "F_WP_SET", "S_LOOK", "U_DEFER", "U_CLEAR", "E_PTES", "E_FREE", "E_UNLOCK",
-             "V_FULL", "V_PTES"} | _UNMAPPING | _MOVING
+             "V_FULL", "V_PTES", "V_FORK_PTES"} | _UNMAPPING | _MOVING
 _LRU_HELD = {"I_UNLOCK", "I_PUT_UNLOCK", "K_UNLOCK", "K_PUT_UNLOCK", "D_UNLOCK", "E_UNLOCK",
              "V_FREED", "G_UNLOCK", "G_PUT_UNLOCK", "G_BATCH_UNLOCK", "G_MAX_UNLOCK"}
 _ACTIVE_SIDE = {"K_UNLOCK", "K_NEXT", "K_PUT"}
@@ -134,10 +134,10 @@ class Invariants:
                 assert not holders, f"task {t.nr} is current, and in state {t.state}"
             assert (t.state == QUEUED) == (t in queued), f"task {t.nr}: state {t.state}, run queue"
             if t.state not in (RUNNING, QUEUED, DEAD):
-                assert (t in sleepers) != (t.step == "E_LEFT"), f"task {t.nr} blocks on nothing"
+                assert (t in sleepers) != (t.step in ("E_LEFT", "V_CHILD")), f"task {t.nr} blocks on nothing"
             else:
                 assert t not in sleepers, f"task {t.nr} waits and does not"
-                assert t.state == DEAD or t.step != "E_LEFT", f"task {t.nr} runs, and has left"
+                assert t.state == DEAD or t.step not in ("E_LEFT", "V_CHILD"), f"task {t.nr} runs in {t.step}"
             if t in asleep:
                 wanted = "F_BACKOFF" if t.sleep_on == ON_SWAPCACHE else "I_START"
                 assert t.step == wanted, f"task {t.nr} sleeps on {t.sleep_on} in {t.step}"
@@ -310,7 +310,8 @@ class Invariants:
                 kind = pte & KIND
                 if kind in (K_PRESENT, K_ZAPPED):
                     f = self.folios[pte >> PAYLOAD]
-                    assert f.vp == vp, f"folio {f.nr}: vp {f.vp}, mapped at {vp}"
+                    assert f.vp != NONE and vp in self.pages_of(f), (
+                        f"folio {f.nr}: vp {f.vp}, mapped at {vp}")
                     add(refs, f)
                     if kind == K_PRESENT:
                         add(maps, f)
@@ -320,7 +321,7 @@ class Invariants:
                 if kind not in (K_NONE, K_ZAPPED):
                     assert self.pt_present[self.region_of[vp]], f"PTE {vp} without a page table"
             clearing = sum(1 for t in self.tasks if self._inner(t) in _UNMAPPING
-                           and self.mm_of[t.folio.vp] is mm)
+                           and self.mm_of[self.unmap_page(t)] is mm)
             clearing += sum(1 for t in self.tasks if self._outer(t) == "F_WP_SET" and t.mm is mm
                             and t.f_old is not None)
             assert mm.rss == rss + clearing, f"mm {mm.nr}: rss {mm.rss}, counted {rss + clearing}"
@@ -376,7 +377,7 @@ class Invariants:
 
     def _check_usage(self):
         m = self.memcg
-        pending = sum(1 for t in self.tasks if self._outer(t) in ("F_PT_SET", "V_PT") and not t.unpaid)
+        pending = sum(1 for t in self.tasks if self._outer(t) in ("F_PT_SET", "V_PT", "V_FORK_PT") and not t.unpaid)
         uncharged = 0
         for t in self.tasks:
             if self._outer(t) in _CHARGED and t.unpaid:
@@ -482,8 +483,8 @@ class Invariants:
         if inner in _MOVING:
             return self._moved_locks(t)
         if inner[:2] in ("E_", "V_"):
-            return {t.mm.first_region + t.zap}
-        return {self.region_of[t.vp if inner.startswith("F_") else t.folio.vp]}
+            return {(t.mm.child if inner == "V_FORK_PTES" else t.mm).first_region + t.zap}
+        return {self.region_of[t.vp if inner.startswith("F_") else self.unmap_page(t)]}
 
     def _check_queues(self):
         for s in self.cpus:

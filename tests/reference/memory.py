@@ -176,9 +176,12 @@ class Memory:
     def ptl_of(self, vp):
         return self.ptl[self.region_of[vp]]
 
-    def drop_moved(self, c, f):
-        """A folio that moved while reclaim waited for its lock: that lock goes back, the row comes anew."""
-        if c.granted is not None and c.granted is not self.ptl_of(f.vp):
+    def drop_moved(self, c, t, f):
+        """What reclaim waited for is not where the folio is mapped now: that lock goes back, the row comes anew."""
+        if c.granted is None:
+            return
+        vp = self.next_page(t, f) if self.forks else f.vp
+        if vp is None or c.granted is not self.ptl_of(vp):
             granted, c.granted = c.granted, None
             self.unlock(granted)
 

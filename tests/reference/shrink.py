@@ -5,7 +5,7 @@ f is the folio in hand.
 
 from .state import (ACTIVE, BATCH, DIRTY, DIRTY_PTE, EXCLUSIVE, HAS_CACHE, K_SWAP, LOCKED, LRU,
                     NONE, PAYLOAD, RECLAIM, REFERENCED, SLOT_ZERO, SWAPCACHE, WAIT_WRITEBACK,
-                    WRITEBACK, Z)
+                    WRITEBACK)
 
 _PINNED = 1024
 
@@ -112,8 +112,12 @@ class Shrink:
     def step_S_REF(self, c, t):
         f = t.folio
         young = False
-        self.drop_moved(c, f)
-        if f.mapcount:
+        self.drop_moved(c, t, f)
+        if self.forks:
+            if self.look_at_next(t, f):
+                return
+            young = self.looked_at(t)
+        elif f.mapcount:
             ptl = self.ptl_of(f.vp)
             if not self.lock(ptl):
                 return
@@ -158,7 +162,10 @@ class Shrink:
 
     def step_S_UNMAP(self, c, t):
         f = t.folio
-        self.drop_moved(c, f)
+        self.drop_moved(c, t, f)
+        if self.forks:
+            self.unmap_next(t, f)
+            return
         if not f.mapcount:
             self.spend_check(f)
             t.step = "S_PIN"
@@ -170,22 +177,22 @@ class Shrink:
     # -- unmapping; the PTL is held -------------------------------------------------------------
 
     def step_U_DEFER(self, c, t):
-        mm = self.mm_of[t.folio.vp]
+        mm = self.mm_of[self.unmap_page(t)]
         t.defer = 1 if t.plan_defer[t.index - 1] and self.others(mm.cpumask) else 0
         t.step = "U_CLEAR"
 
     def step_U_CLEAR(self, c, t):
-        vp = t.folio.vp
+        vp = self.unmap_page(t)
         t.old_pte = self.pte[vp]
         self.set_pte(vp, 0)
         t.step = "U_GEN" if t.defer else "U_FLUSH"
 
     def step_U_GEN(self, c, t):
-        self.mm_of[t.folio.vp].tlb_gen += 1
+        self.mm_of[self.unmap_page(t)].tlb_gen += 1
         t.step = "U_MASK"
 
     def step_U_MASK(self, c, t):
-        mm = self.mm_of[t.folio.vp]
+        mm = self.mm_of[self.unmap_page(t)]
         t.ubc_mask |= mm.cpumask
         t.ubc_required = 1
         mm.pending += 1
@@ -194,29 +201,30 @@ class Shrink:
         t.step = "U_SET"
 
     def step_U_FLUSH(self, c, t):
-        vp = t.folio.vp
+        vp = self.unmap_page(t)
         self.flush(self.mm_of[vp], vp, "U_SET")
 
     def step_U_SET(self, c, t):
-        f = t.folio
-        mm = self.mm_of[f.vp]
+        f, vp = t.folio, self.unmap_page(t)
+        mm = self.mm_of[vp]
         if t.old_pte & DIRTY_PTE:
             f.flags |= DIRTY
         self.slot_count[f.slot] += 1
-        self.set_pte(f.vp, K_SWAP | t.old_pte & EXCLUSIVE | f.slot << PAYLOAD)
+        self.set_pte(vp, K_SWAP | t.old_pte & EXCLUSIVE | f.slot << PAYLOAD)
         mm.rss -= 1
         mm.swapents += 1
-        f.mapcount = 0
+        f.mapcount -= 1
         f.refcount -= 1
-        self.unlock(self.ptl_of(f.vp))
+        self.unlock(self.ptl_of(vp))
         self.spend(self.cost["scan"] + self.cost["rmap"], "scan")
         self.spend(self.cost["unmap"])
-        t.step = "S_PIN"
+        t.rmap = t.rmap + 1 if f.mapcount else 0
+        t.step = "S_UNMAP" if f.mapcount else "S_PIN"
 
     # -- after unmapping ------------------------------------------------------------------------
 
     def step_S_PIN(self, c, t):
-        if t.folio.refcount >= _PINNED:
+        if t.folio.refcount >= _PINNED or t.folio.mapcount:
             self.activate_locked(t)
         else:
             t.step = "S_DIRTY"
@@ -259,7 +267,7 @@ class Shrink:
             f.flags &= ~RECLAIM
             self.folio_unlock(f)
             t.step = "P_DISPATCH"
-        elif f.vp != NONE and self.pte[f.vp] & Z:
+        elif self.written_zero(f):
             self.slot_count[f.slot] |= SLOT_ZERO
             self.counter["swpout_zero"] += 1
             f.flags &= ~RECLAIM

@@ -89,7 +89,7 @@ class Mm:
     __slots__ = ("nr", "base", "pages", "recency", "first_region", "nr_regions",
                  "tlb_gen", "cpumask", "pending", "flushed", "rss", "swapents", "next_trim",
                  "ra_page", "ra_win", "ra_hits", "tasks", "users", "lru_gen",
-                 "locks", "readers", "writer", "waiters")
+                 "locks", "readers", "writer", "waiters", "child", "peer", "is_child")
 
     def __init__(self, nr, base, pages, recency, first_region):
         self.nr, self.base, self.pages, self.recency = nr, base, pages, recency
@@ -102,6 +102,8 @@ class Mm:
         self.lru_gen = 0
         self.locks = False                                  # somebody can wait for the mmap_lock
         self.readers, self.writer, self.waiters = 0, None, deque()      # Tasks
+        self.child = self.peer = None                       # Mms, of one that forks and of its child
+        self.is_child = False
 
 
 class Cpu(Stream):
@@ -181,7 +183,7 @@ class Task(Stream):
                  "plan_defer", "plan_flush", "freed_ret", "d_which", "d_ret", "wait_bit",
                  "ubc_required", "ubc_writable", "ubc_mask", "wake_at", "sleep_on", "zap",
                  "call", "mmap", "phase", "v_at", "v_lo", "v_hi", "v_nr", "v_tables", "v_last", "v_next",
-                 "v_new",
+                 "v_new", "rmap",
                  "batched", "batched_ret", "plug",
                  "fl_cause", "fl_began", "fl_times", "fl_own", "f_began", "r_began", "wait_since")  # of the meters
 
@@ -229,6 +231,7 @@ class Task(Stream):
         self.call = self.mmap = None
         self.phase = self.v_at = self.v_lo = self.v_hi = self.v_nr = self.v_tables = self.v_last = 0
         self.v_next = None
+        self.rmap = 0               # how far the reverse map of a folio is, in worlds that fork
         self.v_new = None           # the Lock of the page table that pages move to, if held apart
         mm.tasks.append(self)
         mm.users += 1
@@ -287,7 +290,6 @@ class State:
     """Everything of section 1, as it is at the start."""
 
     def build(self, world):
-        assert not any(child >= 0 for child in world.mm_child), "the twin does not fork"
         self.world = world
         self.passes = [Pass(row) for row in world.passes]
         self.trace = [int(x) for x in world.trace]
@@ -300,9 +302,14 @@ class State:
             base += mm.pages
             region += mm.nr_regions
         self.tasks = [Task(t, world, self.mms[int(m)]) for t, m in enumerate(world.task_mm)]
+        for mm, child in zip(self.mms, world.mm_child):
+            if child >= 0:
+                mm.child = mm.peer = self.mms[child]
+                mm.child.peer, mm.child.is_child = mm, True
+        self.forks = any(mm.child for mm in self.mms)
         for mm in self.mms:
             mm.locks = len(mm.tasks) > 1 and any(
-                self.passes[i].kind in (MUNMAP, MPROTECT, MREMAP) for t in mm.tasks for i in t.passes)
+                self.passes[i].kind in (MUNMAP, MPROTECT, MREMAP, FORK) for t in mm.tasks for i in t.passes)
         self.pte = [0] * base           # but for their bit R, which is here:
         self.read_only = [0] * base
         self.mm_of = [mm for mm in self.mms for _ in range(mm.pages)]
@@ -329,6 +336,9 @@ class State:
         self.alive = len(self.tasks)
         self.lost = []              # folios of the policy that drops the remainder; for check() only
         for task in self.tasks:
+            if task.mm.is_child:        # until it is forked
+                task.state, task.step = BLOCKED, "V_CHILD"
+                continue
             cpu = self.cpus[task.cpu]
             cpu.runqueue.append(task)
             cpu.mode, cpu.sstep, cpu.tick_at = RUN, "SW_PICK", self.next_tick(cpu, 0)

@@ -6,7 +6,7 @@ import threads
 
 from . import BATCH31, STAGE0, Checked, Reference, names
 from .generation_worlds import GENERATIONS, random_generations, reuse_generations
-from .worlds import (policies, random_policy, random_slots, random_ties, random_world, small_world,
+from .worlds import (policies, random_forks, random_policy, random_slots, random_ties, random_world, small_world,
                      worlds)
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -112,6 +112,30 @@ def test_invariants_hold_in_races_of_calls(make, args, actions):
 def test_a_page_table_that_moves_is_flushed_before_its_pages_go():
     """Pages unmapped one by one, at their new place, by who does not wait for the flush of the old one."""
     _run_calls(Checked(threads.moved_tables(), dict(STAGE0, unmap="immediate")), 25_000, checks=0)
+
+
+@pytest.mark.parametrize("draw, seed", [(random_forks, s) for s in range(6)]
+                         + [(threads.busy_forks, s) for s in (2, 5, 10, 52, *threads.RARE_FORKS)])
+def test_invariants_hold_with_forks(draw, seed):
+    """Contents all the time: nobody sees what the other wrote.  The rest after rows of forks, and now and then."""
+    machine, rows = Checked(draw(seed), random_policy(seed)), 0
+    for i in range(16_000):
+        if not machine.alive or machine.act() is None:
+            break
+        own = machine.row.startswith("V_FORK") or any(t.rmap for t in machine.tasks)
+        if own and rows < 100 or i % 500 == 0:
+            machine.check()
+        rows += own
+
+
+@pytest.mark.parametrize("args", threads.ZAPPED_SHARES)
+def test_invariants_hold_where_shares_are_zapped(args):
+    machine = Checked(threads.zapped_shares(*args), BATCH31)
+    for i in range(40_000):
+        dropped = machine.c.granted if i else None
+        machine.act()
+        if i % 500 == 0 or dropped:
+            machine.check()
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,10 +1,11 @@
 """User accesses (docs/model.md, section 5.1)."""
 
-from .state import (DEAD, DIRTY_PTE, DONTNEED, FWDREV, KIND, K_PRESENT, K_ZERO, MPROTECT, MREMAP, MUNMAP, NONE,
+from .state import (DEAD, DIRTY_PTE, DONTNEED, FORK, FWDREV, KIND, K_PRESENT, K_ZERO, MPROTECT, MREMAP, MUNMAP, NONE,
                     PAYLOAD, POPULATE, RAND, SEQ, WRITE, YOUNG, Z)
 
 # Passes without touches, and their rows
-_CALLS = {POPULATE: "POPULATE", DONTNEED: "DONTNEED", MUNMAP: "V_CALL", MPROTECT: "V_CALL", MREMAP: "V_CALL"}
+_CALLS = {POPULATE: "POPULATE", DONTNEED: "DONTNEED", MUNMAP: "V_CALL", MPROTECT: "V_CALL", MREMAP: "V_CALL",
+          FORK: "V_CALL"}
 
 
 class User:

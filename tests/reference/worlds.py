@@ -248,6 +248,48 @@ def random_slots(seed):
         task_loop_to=tuple(pick([0, 1, 1]) for _ in mm_pages), tick=pick([10**8, 10**9]))
 
 
+def with_forks(world, pick):
+    """The world, some of whose mms have a child; a program of each such mm forks.
+
+    Drawn after the world, which thus stays what it was but for this.
+    """
+    sizes, tasks = list(world.mm_pages), len(world.task_mm)
+    programs = [[tuple(row) for row in world.passes[first:first + nr]]
+                for first, nr in zip(world.task_first_pass, world.task_nr_passes)]
+    loops = list(world.task_loop_to)
+    parents = sorted({pick(range(len(sizes))) for _ in range(pick([1, 1, 2, 3]))})
+    for parent in parents:
+        pages, forks = sizes[parent], pick([t for t, mm in enumerate(world.task_mm) if mm == parent])
+        for _ in range(pick([1, 1, 2])):
+            first = pick([0, 0, 0, pages // 3, pages - 1])
+            nr = pick([pages - first, pages - first, 1 + (pages - first) // 2])
+            at = pick([1, 1, len(programs[forks]), 0])
+            programs[forks].insert(at, make_pass("FORK", first=first, nr=nr, count=pick([1, 1, 2])))
+            loops[forks] += loops[forks] >= at
+        own = [_pass(pick, pages, []) for _ in range(pick([1, 2, 3]))]
+        programs.append([row for row in own if row[0] != KIND["TRACE"]]
+                        or [make_pass("RAND", write=2, nr=pages, count=2 * pages)])
+        loops.append(pick([-1, -1, 0]))
+    n, mms = len(parents), len(sizes)
+    number = [len(rows) for rows in programs]
+    return dataclasses.replace(
+        world, passes=make_passes([row for rows in programs for row in rows]),
+        mm_pages=(*sizes, *(sizes[m] for m in parents)), nr_folios=world.nr_folios + 64 * n,
+        mm_recency=(*world.mm_recency, *(pick([True, False]) for _ in parents)),
+        mm_child=(*(mms + parents.index(m) if m in parents else -1 for m in range(mms)), *(-1,) * n),
+        task_mm=(*world.task_mm, *range(mms, mms + n)),
+        task_cpu=(*world.task_cpu, *(pick(range(world.nr_cpus)) for _ in parents)),
+        task_pinned=(*world.task_pinned, *(pick([False, False, True]) for _ in parents)),
+        task_restart=(*world.task_restart, *(False,) * n),
+        task_loop_to=tuple(loops), task_nr_passes=tuple(number),
+        task_first_pass=tuple(sum(number[:t]) for t in range(tasks + n)))
+
+
+def random_forks(seed):
+    """random_world(seed) with children."""
+    return with_forks(random_world(seed), random.Random(f"forks {seed}").choice)
+
+
 def random_policy(seed):
     return build_policy(random.Random(f"policy {seed}").choice)
 
@@ -269,5 +311,10 @@ def drawn_by_hypothesis(build):
     return strategy
 
 
-worlds = drawn_by_hypothesis(build_world)
+def _any_world(pick):
+    world = build_world(pick)
+    return with_forks(world, pick) if pick([False, False, True]) else world
+
+
+worlds = drawn_by_hypothesis(_any_world)
 policies = drawn_by_hypothesis(build_policy)
