@@ -28,6 +28,7 @@ cdef class Core:
     cdef void settle(self) noexcept nogil
     cdef int64_t[::1] tree
     cdef int64_t[:, ::1] run_rows
+    cdef int64_t[:, ::1] walk_rows
     cdef int32_t[:, ::1] trail
     cdef readonly bint checked        # every action is watched
     cdef ghost_t ghost

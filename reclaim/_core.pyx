@@ -21,7 +21,7 @@ from reclaim._mm.meters cimport before_t, meter_after, meter_before
 from reclaim._mm.sched cimport *
 from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
-from reclaim._mm.program cimport cut_run, held_back, run_ahead
+from reclaim._mm.program cimport cut_run, held_back
 from reclaim._mm.memcg cimport *
 from reclaim._mm.host cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
@@ -339,7 +339,7 @@ cdef int64_t task_steps(machine *m, cpu_t *p, Policies s, int64_t budget) except
             step_TOUCH(m, p, t)
             if (m.runs and t.step == ST_TOUCH and left > CHAIN
                     and not held_back(&m.run[m.c])):
-                left -= run_ahead(m, p, t, left - 1)
+                left -= touches_ahead(m, p, t, left - 1)
         elif step == ST_POPULATE:
             step_POPULATE(m, p, t)
         elif step == ST_DONTNEED:
@@ -815,6 +815,8 @@ cdef class Core:
         self.m.tree = &self.tree[0]
         self.run_rows = np.zeros((w.nr_cpus, sizeof(run_t) // 8), dtype=np.int64)
         self.m.run = <run_t *>&self.run_rows[0, 0]
+        self.walk_rows = np.zeros((w.nr_cpus * WALK_MAX, sizeof(walk_t) // 8), dtype=np.int64)
+        self.m.walk = <walk_t *>&self.walk_rows[0, 0]
         self.trail = np.zeros((2, 1 << max(8, (w.nr_folios - 1).bit_length())), dtype=np.int32)
         self.m.trail_mask = self.trail.shape[1] - 1
         for i in range(2):
@@ -992,8 +994,13 @@ cdef class Core:
         cdef machine *m = &self.m
         cdef int why = STOP_BUDGET
         cdef int64_t left = budget, back
+        cdef int32_t u
         m.end = end
         m.runs = m.cg.touches_left < 0 and not self.in_python
+        m.walked = 0
+        m.nr_reclaiming = 0
+        for u in range(m.w.nr_tasks):
+            m.nr_reclaiming += in_reclaim(m, &m.task[u])
         while left > 0 and why == STOP_BUDGET and not m.bad:
             back = m.touches_back
             why = self.loop(end, left)

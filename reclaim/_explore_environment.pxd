@@ -7,7 +7,7 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.folio cimport *
-from reclaim._mm.tlb cimport l1_of, l2_of, tlb_find, tlb_tag
+from reclaim._mm.tlb cimport l1_set, l2_set, tlb_find, tlb_tag
 from reclaim._mm.sched cimport block, wake_task
 from reclaim._mm.ghost cimport GARBAGE, ghost_latest
 
@@ -60,9 +60,9 @@ cdef inline void begin(tiny_t *tiny, int cached, int cold) noexcept nogil:
         for c in range(m.w.nr_cpus):
             if m.cpu[c].loaded_mm != m.folio[f].mm:
                 continue
-            e = tlb_find(l2_of(m, c), 1, m.w.l2_ways, vp, tlb_tag(&m.cpu[c], vp))
+            e = tlb_find(l2_set(m, c, vp), m.w.l2_ways, tlb_tag(&m.cpu[c], vp))
             e[0] = 0 if cold >> f & 1 else tlb_tag(&m.cpu[c], vp) | (not cached >> f & 1)
-            tlb_find(l1_of(m, c), 1, m.w.l1_ways, vp, tlb_tag(&m.cpu[c], vp))[0] = e[0]
+            tlb_find(l1_set(m, c, vp), m.w.l1_ways, tlb_tag(&m.cpu[c], vp))[0] = e[0]
 
 cdef inline int environment_moves(tiny_t *tiny, int16_t *out, int n) noexcept nogil:
     cdef machine *m = &tiny.m

@@ -14,7 +14,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, u
 from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.pte cimport peer_page, pte_kind_of
-from reclaim._mm.tlb cimport l1_of, l2_of, tlb_fill, tlb_find, tlb_tag
+from reclaim._mm.tlb cimport l1_set, l2_set, tlb_fill, tlb_find, tlb_tag
 from reclaim._mm.ghost cimport ghost_filled, ghost_t
 
 cdef enum:                    # limits of a tiny world
@@ -199,8 +199,8 @@ cdef inline int32_t mm_of(const machine *m, int32_t vp) noexcept nogil:
 cdef inline void fill_tlb(tiny_t *tiny, int32_t c, int32_t vp, bint dirty) noexcept nogil:
     cdef machine *m = &tiny.m
     cdef uint64_t tag = tlb_tag(&m.cpu[c], vp)
-    tlb_fill(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, vp, tag, dirty)
-    tlb_fill(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, vp, tag, dirty)
+    tlb_fill(l2_set(m, c, vp), m.w.l2_ways, tag | dirty)
+    tlb_fill(l1_set(m, c, vp), m.w.l1_ways, tag | dirty)
     ghost_filled(m, &tiny.g, c, vp)
 
 cdef inline bint irq_possible(tiny_t *tiny, const cpu_t *p) noexcept nogil:
@@ -294,7 +294,7 @@ cdef inline uint64_t *held(tiny_t *tiny, int32_t c, int32_t vp, int32_t mm) noex
     cdef int a
     for a in range(NR_ASIDS):
         if p.asid_mm[a] == mm:
-            return tlb_find(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, vp,
+            return tlb_find(l2_set(m, c, vp), m.w.l2_ways,
                             (<uint64_t>p.asid_stamp[a] << 32) | (<uint64_t><uint32_t>vp << 1))
     return NULL
 

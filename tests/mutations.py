@@ -376,7 +376,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the D bit of a TLB entry is ignored", MEMORY,
              "        if not t.write or e[0] & 1:\n", "        if True:\n"),
     Mutation("a hit in the L2 TLB does not fill L1", MEMORY,
-             "                tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])\n", ""),
+             "lost = tlb_insert(l1, m.w.l1_ways, e[0])", "lost = 0"),
     Mutation("walk_line is not remembered", MEMORY, "        p.walk_line = vp >> 3\n", ""),
 
     # faults
@@ -673,8 +673,12 @@ MUTATIONS: tuple[Mutation, ...] = (
              "            swapcache_clear(m, q, pte_index(t.f_orig))\n", "            pass\n"),
     Mutation("a PTE that is being zapped is taken for a swap entry", MEMORY,
              "    if kind == PTE_ZAPPED: ", "    if False: "),
-    Mutation("touches are made ahead in a shared mm", PROGRAM,
+    Mutation("touches are made ahead in a shared mm", MEMORY,
              "by_the_kernel(a) or m.mm[t.mm].shared", "by_the_kernel(a)"),
+    Mutation("touches that walk are made ahead while others reclaim", MEMORY,
+             "m.nr_reclaiming > 0 or m.w.lru", "m.w.lru"),
+    Mutation("a page walk that is taken back leaves the TLB as it was", PROGRAM,
+             "w.filled & FILLED_L2", "False"),
     Mutation("the balancer rounds the average load up", SCHED,
              "average = average * 1024 // m.w.nr_cpus\n", "average = average * 1024 // m.w.nr_cpus + 1\n"),
     Mutation("the balancer moves more than is missing", SCHED,

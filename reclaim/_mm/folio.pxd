@@ -45,13 +45,22 @@ cdef inline int32_t fifo_pop(machine *m, fifo *l) noexcept nogil:
 #
 # An LRU list is longer than the cache and in no order of memory.  Its folios leave at the tail in
 # the order in which they came, so a ring of the frames that were added, `trail`, tells which are
-# isolated next without following the list.
+# isolated next without following the list.  Those that left elsewhere stay in it: with asynchronous
+# swap half of it, folios that were put back under write-back and rotated to the tail when that ended.
 
 cdef inline void trail_add(machine *m, int l, int32_t f) noexcept nogil:
     m.trail[l][m.trail_head[l] & m.trail_mask] = f
     m.trail_head[l] += 1
 
+cdef inline void trail_add_tail(machine *m, int32_t f) noexcept nogil:
+    """To the tail of the inactive list: it is isolated first, and was not fetched."""
+    m.trail_tail[0] -= 1
+    m.trail[0][m.trail_tail[0] & m.trail_mask] = f
+    m.trail_folios[0] = m.trail_tail[0]
+    m.trail_ptes[0] = m.trail_tail[0]
+
 cdef enum:
+    TRAIL_GONE = 1024         # folios in a row that left elsewhere
     TRAIL_PTES = 2 * CLUSTER  # how far ahead of the tail PTEs are fetched ...
     TRAIL_FOLIOS = 4 * CLUSTER      # ... and the folios that tell where those are
 
@@ -64,7 +73,7 @@ cdef inline void prefetch_trail(machine *m, int l, int32_t n) noexcept nogil:
     cdef uint32_t r = m.trail_tail[l], mask = m.trail_mask, i, end
     cdef const int32_t *trail = m.trail[l]
     cdef int32_t f = m.cg.lru_tail[l], vp
-    for i in range(8):                      # folios that left elsewhere are passed over
+    for i in range(<uint32_t>TRAIL_GONE):   # each is passed over once
         if trail[(r + i) & mask] == f:
             r += i
             break
@@ -304,6 +313,7 @@ cdef inline void lruvec_add_folio_tail(machine *m, int32_t f) noexcept nogil:
         lru_gen_add_folio(m, f, True)
     else:
         list_add(m, 0, f, True)
+        trail_add_tail(m, f)
 
 cdef inline void lru_move_tail(machine *m, cpu_t *p) noexcept nogil:
     """Drain the CPU's batch of folios whose write-back ended."""

@@ -38,10 +38,6 @@ cdef inline void leave_mm(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void complete(machine *m, task_t *t, const pass_t *a, int64_t think) noexcept nogil:
     cdef uint64_t *pte
-    m.counter[CN_page_touches] += 1
-    m.cg.touches_left -= 1
-    t.touches += 1
-    m.counter[CN_bogo_units] += a.units
     if t.write:
         pte = &m.pte[t.vp]
         if t.zero:
@@ -78,11 +74,6 @@ cdef inline void step_TOUCH(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef const pass_t *a
-    cdef uint64_t *e
-    cdef uint64_t *l1
-    cdef uint64_t *l2
-    cdef uint64_t tag, pte
-    cdef int kind
     if t.dying:
         leave_mm(m, p, t)
         return
@@ -96,53 +87,144 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if by_the_kernel(a):
         t.step = call_row(a)
         return
-    if not t.have:
-        take_access(m, t, a)
-    tag = tlb_tag(p, t.vp)
-    l1 = l1_of(m, m.c)
-    l2 = l2_of(m, m.c)
-    e = NULL
-    if m.run[m.c].missed != tag | 1:  # a touch that faulted is tried again, and misses again
-        e = tlb_find(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
-        if e != NULL:
-            if not t.write or e[0] & 1:
-                complete(m, t, a, a.think)
-                return
-        else:
-            e = tlb_find_l2(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
-            if e == NULL:
-                m.run[m.c].missed = tag | 1
-            elif not t.write or e[0] & 1:
-                tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, e[0])
-                spend(m, TM_walk, m.w.cost[CO_tlb_l2_hit])
-                complete(m, t, a, a.think)
-                return
+    if touch_page(m, p, t, a, NULL):
+        count_touches(m, t, a, 1)
+
+cdef inline void page_fault(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     walk_cost(m, p, t.vp)
     if unlikely(m.w.lru):
         pmd_mkyoung(m, t)
+    spend(m, TM_fault, m.w.cost[CO_fault_entry])
+    t.step = ST_F_READ
+    prefetch_slot(m, m.pte[t.vp])
+
+cdef inline bint walk_finds(uint64_t pte, bint write) noexcept nogil:
+    """Does the page walk end without a fault?"""
+    cdef int kind = pte_kind_of(pte)
+    return (kind == PTE_PRESENT and (not write or pte & PTE_WRITE)) or (kind == PTE_ZERO and not write)
+
+cdef inline bint touch_page(machine *m, cpu_t *p, task_t *t, const pass_t *a, walk_t *w) noexcept nogil:
+    """An access; false if it is not completed, for it faults.  With `w` it is made ahead: what it changes goes
+    there, and one that faults, or sets the D of a TLB entry, is not made."""
+    cdef uint64_t *e = NULL
+    cdef uint64_t *l1
+    cdef uint64_t *l2
+    cdef uint64_t tag, pte, lost
+    if not t.have:
+        take_access(m, t, a)
+    tag = tlb_tag(p, t.vp)
+    l1 = l1_set(m, m.c, t.vp)
+    l2 = l2_set(m, m.c, t.vp)
+    if w != NULL:
+        w.vp = t.vp
+        w.pte = m.pte[t.vp]
+    if m.run[m.c].missed != tag | 1:  # a touch that faulted is tried again, and misses again
+        e = tlb_find(l1, m.w.l1_ways, tag)
+        if e != NULL:
+            if not t.write or e[0] & 1:
+                complete(m, t, a, a.think)
+                return True
+        else:
+            e = tlb_find_rare(l2, m.w.l2_ways, tag)
+            if e == NULL:
+                m.run[m.c].missed = tag | 1
+            elif not t.write or e[0] & 1:
+                lost = tlb_insert(l1, m.w.l1_ways, e[0])
+                if w != NULL:
+                    w.filled = FILLED_L1
+                    w.l1_lost = lost
+                spend(m, TM_walk, m.w.cost[CO_tlb_l2_hit])
+                complete(m, t, a, a.think)
+                return True
     pte = m.pte[t.vp]
-    kind = pte_kind_of(pte)
-    if kind == PTE_PRESENT and (not t.write or pte & PTE_WRITE):
-        pte |= PTE_YOUNG
-        if t.write:
-            pte |= PTE_DIRTY
-    elif kind == PTE_ZERO and not t.write:
-        pte |= PTE_YOUNG
-    else:
-        spend(m, TM_fault, m.w.cost[CO_fault_entry])
-        t.step = ST_F_READ
-        prefetch_slot(m, pte)
-        return
+    if not walk_finds(pte, t.write) or (w != NULL and e != NULL):
+        if w == NULL:
+            page_fault(m, p, t)
+        return False
+    walk_cost(m, p, t.vp)
+    if unlikely(m.w.lru):
+        pmd_mkyoung(m, t)
+    pte |= PTE_YOUNG | (PTE_DIRTY if t.write else 0)
     m.pte[t.vp] = pte
     tag |= (pte & (PTE_DIRTY | PTE_WRITE)) == (PTE_DIRTY | PTE_WRITE)
     m.run[m.c].missed = 0
-    if e == NULL:
-        tlb_insert(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag)
-        tlb_insert(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag)
-    else:                             # held, but not yet dirty
-        tlb_fill(l2, m.w.l2_sets, m.w.l2_ways, t.vp, tag & ~<uint64_t>1, <int>(tag & 1))
-        tlb_fill(l1, m.w.l1_sets, m.w.l1_ways, t.vp, tag & ~<uint64_t>1, <int>(tag & 1))
+    if e != NULL:                     # held, but not yet dirty
+        tlb_fill(l2, m.w.l2_ways, tag)
+        tlb_fill(l1, m.w.l1_ways, tag)
+    else:
+        lost = tlb_insert(l2, m.w.l2_ways, tag)
+        if w != NULL:
+            w.l2_lost = lost
+        lost = tlb_insert(l1, m.w.l1_ways, tag)
+        if w != NULL:
+            w.l1_lost = lost
+            w.filled = FILLED_L1 | FILLED_L2
     complete(m, t, a, a.think)
+    return True
+
+
+# --- touches ahead (program.pxd)
+
+cdef inline bint walk_ahead(machine *m, cpu_t *p, task_t *t, const pass_t *a, walk_t *w) noexcept nogil:
+    """The task's next touch, if it may be made ahead."""
+    w.start = p.clock
+    w.walk = m.times[TM_walk]
+    w.rng = t.rng
+    w.last_vp = t.vp
+    w.walk_line = p.walk_line
+    w.last_write = t.write
+    w.last_zero = t.zero
+    w.filled = 0
+    prefetch_pte(m, t, a)
+    if touch_page(m, p, t, a, w):
+        if p.clock == w.start:
+            spend(m, TM_user, 1)
+        w.walk = m.times[TM_walk] - w.walk
+        return True
+    t.have = 0
+    t.rng = w.rng
+    t.vp = w.last_vp
+    t.write = w.last_write
+    t.zero = w.last_zero
+    return False
+
+cdef inline int32_t walks_ahead(machine *m, cpu_t *p, task_t *t, const pass_t *a, int64_t room) noexcept nogil:
+    """Touches of whatever kind, up to one that faults; how many."""
+    cdef int64_t at = run_end(m, p)
+    cdef walk_t *w = m.walk + <int64_t>m.c * WALK_MAX
+    cdef int32_t n = 0
+    if m.nr_reclaiming > 0 or m.w.lru:          # a walk also sets `young` of a region
+        return 0
+    room = min(room, WALK_MAX)
+    while n < room and p.clock < at and t.pos + 1 < a.count and walk_ahead(m, p, t, a, w + n):
+        n += 1
+    if n > 0:
+        count_touches(m, t, a, n)
+        m.walked = 1
+    return n
+
+cdef inline int32_t touches_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcept nogil:
+    """After a touch: make at most `room` more; how many."""
+    cdef run_t *r = &m.run[m.c]
+    cdef const pass_t *a
+    if not may_run(p, t):
+        return 0
+    a = task_pass(m, t)
+    if by_the_kernel(a) or m.mm[t.mm].shared:
+        return 0
+    room = min(room, max(r.limit, RUN_MIN))
+    r.nr = hits_ahead(m, p, t, a, room)
+    r.walked = r.nr == 0
+    if r.walked:
+        r.nr = walks_ahead(m, p, t, a, room)
+    if r.nr == 0:
+        r.patience = min(2 * r.patience + 1, PATIENCE_MAX)
+        r.hold = r.patience
+    else:
+        r.patience = 0
+        r.limit = run_limit(r.nr)
+        m.touches_ahead += r.nr
+    return r.nr
 
 
 # --- MADV_POPULATE_READ: the kernel reads every page of the range

@@ -7,7 +7,7 @@ from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport *
 from reclaim._mm.pte cimport *
 from reclaim._mm.rng cimport RNG_STEP, rng_below
-from reclaim._mm.tlb cimport l1_of, tlb_find, tlb_tag
+from reclaim._mm.tlb cimport l1_set, l2_set, tlb_find, tlb_tag, tlb_take_back
 
 
 cdef inline const pass_t *task_pass(const machine *m, const task_t *t) noexcept nogil:
@@ -46,6 +46,21 @@ cdef inline void take_access(machine *m, task_t *t, const pass_t *a) noexcept no
     t.zero = a.zero
     t.have = 1
 
+cdef inline uint64_t draws_of(const pass_t *a) noexcept nogil:
+    """How often an access of the pass draws."""
+    return (a.kind == PASS_RAND) + (a.kind != PASS_TRACE and a.write == 2)
+
+cdef enum:
+    PREFETCH_TOUCHES = 8
+
+cdef inline void prefetch_pte(machine *m, const task_t *t, const pass_t *a) noexcept nogil:
+    """Of a touch to come, where those of the pass are in no order of memory."""
+    cdef uint64_t rng = t.rng + PREFETCH_TOUCHES * draws_of(a) * RNG_STEP
+    if a.kind == PASS_RAND:
+        prefetch(&m.pte[m.mm[t.mm].base + a.first + <int64_t>rng_below(&rng, a.nr)])
+    elif a.kind == PASS_TRACE and t.pos + PREFETCH_TOUCHES < a.count:
+        prefetch(&m.pte[m.mm[t.mm].base + <int64_t>(m.trace[a.first + t.pos + PREFETCH_TOUCHES] >> 1)])
+
 cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
     t.pos += 1
     if t.pos < a.count:
@@ -56,15 +71,20 @@ cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
         t.pass_no = t.loop_to
 
 
-# A run: touches that hit in the first-level TLB, made ahead of the other CPUs' order.
+# A run: touches that do not fault, made ahead of the other CPUs' order.
 #
-# Such a touch reads and writes nothing that another CPU looks at, and only an event on this CPU
-# can change what it does: an interrupt, need_resched, drain_req or dying.  Who causes one calls
-# `cut_run` first, which takes back the touches that start later; so the run has no effect on
-# results.  (Not where threads share an mm: what a write leaves, Z, is read and written by all of
-# them.)  Runs live in m.run, outside the arena, and only while the loop runs.  Their length
-# follows what the last one kept, so that what is taken back is no more than what stays; after a
-# touch that nothing could follow, more and more touches pass before a run is tried again.
+# Only an event on this CPU can change what they do: an interrupt, need_resched, drain_req or dying.
+# Who causes one calls `cut_run` first, which takes back the touches that start later; so the run has
+# no effect on results.  (Not where threads share an mm: what a write leaves, Z, is read and written by
+# all of them.)
+#
+# Touches that hit in the first-level TLB read and write nothing that another CPU looks at.  The others
+# set bits of PTEs, at which reclaim looks, wherever it runs: they are made ahead only while no task
+# reclaims, one that begins to takes them back, and what was there before each is kept in m.walk.
+#
+# Runs live in m.run, outside the arena, and only while the loop runs.  Their length follows what the
+# last one kept, so that what is taken back is no more than what stays; after a touch that nothing
+# could follow, more and more touches pass before a run is tried again.
 
 cdef enum:
     RUN_MIN = 16
@@ -83,7 +103,7 @@ cdef inline bint next_touch_hits(machine *m, cpu_t *p, task_t *t, const pass_t *
     cdef uint64_t rng = t.rng
     take_access(m, t, a)
     t.have = 0
-    e = tlb_find(l1_of(m, m.c), m.w.l1_sets, m.w.l1_ways, t.vp, tlb_tag(p, t.vp))
+    e = tlb_find(l1_set(m, m.c, t.vp), m.w.l1_ways, tlb_tag(p, t.vp))
     if e != NULL and (not t.write or (e[0] & 1 and ((m.pte[t.vp] & PTE_Z) != 0) == (t.zero != 0))):
         return True
     t.rng = rng
@@ -91,7 +111,7 @@ cdef inline bint next_touch_hits(machine *m, cpu_t *p, task_t *t, const pass_t *
 
 cdef inline void take_back(machine *m, task_t *t, const pass_t *a, uint64_t n) noexcept nogil:
     """Put the task's place in its program where it was n touches ago."""
-    cdef uint64_t draws = (a.kind == PASS_RAND) + (a.kind != PASS_TRACE and a.write == 2)
+    cdef uint64_t draws = draws_of(a)
     t.pos -= n + 1
     t.rng -= (n + 1) * draws * RNG_STEP
     take_access(m, t, a)
@@ -104,70 +124,105 @@ cdef inline bint held_back(run_t *r) noexcept nogil:
     r.hold -= 1
     return True
 
-cdef inline int run_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcept nogil:
-    """After a touch: make at most `room` more that hit; how many."""
-    cdef const pass_t *a
-    cdef run_t *r = &m.run[m.c]
-    cdef int64_t start = p.clock, at = irq_time(p), cost
+cdef inline bint may_run(const cpu_t *p, const task_t *t) noexcept nogil:
+    """Nothing that the CPU does before its task's next touch is due yet."""
+    return not (p.sstep >= 0 or t.pos == 0 or t.pass_no < 0 or p.need_resched or p.drain_req or t.dying)
+
+cdef inline int64_t run_end(const machine *m, const cpu_t *p) noexcept nogil:
+    """Touches that start from here on are not made ahead."""
+    return min(irq_time(p), m.end)
+
+cdef inline int32_t hits_ahead(machine *m, cpu_t *p, task_t *t, const pass_t *a, int64_t room) noexcept nogil:
+    """Touches that hit and leave no trace but in the task, up to one that does not; how many."""
+    cdef int64_t start = p.clock, at = run_end(m, p), cost = touch_cost(a)
     cdef int32_t n = 0
-    if p.sstep >= 0 or t.pos == 0 or t.pass_no < 0 or p.need_resched or p.drain_req or t.dying:
-        return 0
-    a = task_pass(m, t)
-    if by_the_kernel(a) or m.mm[t.mm].shared:
-        return 0
-    if at > m.end:
-        at = m.end
-    room = min(room, max(r.limit, RUN_MIN))
-    cost = touch_cost(a)
     # not the last of the pass: taking back ends at a pass
     while n < room and start < at and t.pos + 1 < a.count and next_touch_hits(m, p, t, a):
         t.pos += 1
         start += cost
         n += 1
     take_back(m, t, a, 0)            # vp and write are of the last one that was made
-    if n == 0:
-        r.patience = min(2 * r.patience + 1, PATIENCE_MAX)
-        r.hold = r.patience
-        return 0
-    r.patience = 0
-    account_touches(m, p, t, a, n)
-    r.start = p.clock - n * cost
-    r.nr = n
-    r.limit = run_limit(n)
-    m.touches_ahead += n
+    if n > 0:
+        count_touches(m, t, a, n)
+        p.clock += n * cost
+        m.times[TM_user] += n * cost
     return n
 
-cdef inline void account_touches(machine *m, cpu_t *p, task_t *t, const pass_t *a,
-                                 int64_t n) noexcept nogil:
+cdef inline void count_touches(machine *m, task_t *t, const pass_t *a, int64_t n) noexcept nogil:
     """n touches more, or less."""
-    cdef int64_t time = n * touch_cost(a)
     m.counter[CN_page_touches] += n
     m.counter[CN_bogo_units] += n * a.units
     m.cg.touches_left -= n
     t.touches += n
-    p.clock += time
-    m.time[(p - m.cpu) * TM_NR + TM_user] += time
+
+cdef inline bint comes_first(int64_t start, int32_t c, int64_t at, int32_t by) noexcept nogil:
+    """Does what CPU c does at `start` come before what CPU `by` does at `at`?"""
+    return start < at or (start == at and c < by)
+
+cdef inline int32_t cut_hits(machine *m, int32_t c, int64_t at, int32_t by) noexcept nogil:
+    """Take back those of CPU c's run, of hits, that come after; how many stay."""
+    cdef cpu_t *p = &m.cpu[c]
+    cdef task_t *t = &m.task[p.current]
+    cdef const pass_t *a = task_pass(m, t)
+    cdef int64_t cost = touch_cost(a), nr = m.run[c].nr, start = p.clock - nr * cost, kept
+    cdef int64_t span = at - start + (1 if c < by else 0)
+    kept = 0 if span <= 0 else min(nr, (span + cost - 1) // cost)
+    if kept < nr:
+        count_touches(m, t, a, kept - nr)
+        p.clock -= (nr - kept) * cost
+        m.time[c * TM_NR + TM_user] -= (nr - kept) * cost
+        take_back(m, t, a, <uint64_t>(nr - kept))
+    return <int32_t>kept
+
+cdef inline void walk_take_back(machine *m, int32_t c, const walk_t *w) noexcept nogil:
+    """CPU c's last touch did not happen."""
+    cdef cpu_t *p = &m.cpu[c]
+    cdef task_t *t = &m.task[p.current]
+    count_touches(m, t, task_pass(m, t), -1)
+    m.time[c * TM_NR + TM_walk] -= w.walk
+    m.time[c * TM_NR + TM_user] -= p.clock - w.start - w.walk
+    p.clock = w.start
+    p.walk_line = w.walk_line
+    m.pte[w.vp] = w.pte
+    if w.filled & FILLED_L1:
+        tlb_take_back(l1_set(m, c, w.vp), m.w.l1_ways, w.l1_lost)
+    if w.filled & FILLED_L2:
+        tlb_take_back(l2_set(m, c, w.vp), m.w.l2_ways, w.l2_lost)
+    m.run[c].missed = 0
+    t.pos -= 1
+    t.rng = w.rng
+    t.vp = w.last_vp
+    t.write = w.last_write
+    t.zero = w.last_zero
+
+cdef inline int32_t cut_walks(machine *m, int32_t c, int64_t at, int32_t by) noexcept nogil:
+    """The same of a run of touches that left traces."""
+    cdef const walk_t *w = m.walk + <int64_t>c * WALK_MAX
+    cdef int32_t n = m.run[c].nr
+    while n > 0 and not comes_first(w[n - 1].start, c, at, by):
+        n -= 1
+        walk_take_back(m, c, w + n)
+    return n
 
 cdef inline void cut_run(machine *m, int32_t c, int64_t at, int32_t by) noexcept nogil:
     """Before CPU `by` acts on CPU c at `at`: take back c's touches that come after."""
     cdef run_t *r = &m.run[c]
-    cdef cpu_t *p = &m.cpu[c]
-    cdef task_t *t
-    cdef const pass_t *a
-    cdef int64_t cost, span, undo
+    cdef int32_t kept
     if r.nr == 0:
         return
-    t = &m.task[p.current]
-    a = task_pass(m, t)
-    cost = touch_cost(a)
-    span = at - r.start + (1 if c < by else 0)
-    undo = r.nr - (0 if span <= 0 else (span + cost - 1) // cost)
-    if undo <= 0:
+    kept = cut_walks(m, c, at, by) if r.walked else cut_hits(m, c, at, by)
+    if kept == r.nr:
         return
-    r.nr -= <int32_t>undo
-    r.limit = run_limit(r.nr)
-    m.touches_back += undo
-    account_touches(m, p, t, a, -undo)
-    take_back(m, t, a, <uint64_t>undo)
+    m.touches_back += r.nr - kept
+    r.nr = kept
+    r.limit = run_limit(kept)
     if c != m.c:
         tree_set(m, c, leaf_of(m, c))
+
+cdef inline void end_walks(machine *m) noexcept nogil:
+    """The acting CPU is to look at PTEs of others."""
+    cdef int32_t c
+    for c in range(m.w.nr_cpus):
+        if m.run[c].walked:
+            cut_run(m, c, m.now, m.c)
+    m.walked = 0

@@ -10,6 +10,32 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport spend
 
+cdef extern from *:
+    """
+    /* Two entries at a time, by halves: what the compilers make of it for the oldest x86-64, too. */
+    typedef uint32_t reclaim_halves __attribute__((vector_size(16), aligned(8), may_alias));
+    typedef uint64_t reclaim_pair __attribute__((vector_size(16)));
+    static inline reclaim_pair reclaim_pair_is(const uint64_t *e, reclaim_pair tag)
+    {
+        const reclaim_pair but_d = {~(uint64_t)1, ~(uint64_t)1};
+        reclaim_pair same = (reclaim_pair)((*(const reclaim_halves *)e & (reclaim_halves)but_d)
+                                           == (reclaim_halves)tag);
+        return same & same >> 32;
+    }
+    static inline int reclaim_set_holds(const uint64_t *e, int ways, uint64_t tag)
+    {
+        const reclaim_pair both = {tag, tag};
+        reclaim_pair found = {0, 0};
+        const uint64_t *end = e + ways, *fours = e + (ways & ~3);
+        for (; e != fours; e += 4)
+            found |= reclaim_pair_is(e, both) | reclaim_pair_is(e + 2, both);
+        for (; e != end; e++)
+            found[0] |= (*e & ~(uint64_t)1) == tag;
+        return (uint32_t)(found[0] | found[1]) != 0;
+    }
+    """
+    bint set_holds "reclaim_set_holds"(const uint64_t *e, int ways, uint64_t tag) noexcept nogil
+
 
 cdef inline bint mask_test(const uint64_t *mask, int32_t c) noexcept nogil:
     return (mask[c >> 6] >> (c & 63)) & 1
@@ -54,45 +80,42 @@ cdef inline uint64_t *mm_mask(machine *m, int32_t mm) noexcept nogil:
 cdef inline uint64_t tlb_tag(const cpu_t *p, int32_t vp) noexcept nogil:
     return (<uint64_t>p.asid_stamp[p.loaded_asid] << 32) | (<uint64_t><uint32_t>vp << 1)
 
-cdef inline uint64_t *tlb_find(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
-                               uint64_t tag) noexcept nogil:
-    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
+cdef inline uint64_t *l1_set(const machine *m, int32_t c, int32_t vp) noexcept nogil:
+    """The entries of CPU c's first-level TLB among which the page's is, if any; newest first."""
+    return m.l1 + (<int64_t>c * m.w.l1_sets + (vp & (m.w.l1_sets - 1))) * m.w.l1_ways
+
+cdef inline uint64_t *l2_set(const machine *m, int32_t c, int32_t vp) noexcept nogil:
+    return m.l2 + (<int64_t>c * m.w.l2_sets + (vp & (m.w.l2_sets - 1))) * m.w.l2_ways
+
+cdef inline uint64_t *tlb_find(uint64_t *e, int32_t ways, uint64_t tag) noexcept nogil:
     cdef int i
     for i in range(ways):
         if (e[i] ^ tag) <= 1:
             return e + i
     return NULL
 
-cdef inline uint64_t *tlb_find_l2(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
-                                  uint64_t tag) noexcept nogil:
-    """As tlb_find, to the end of the set: where the entry stands there, if at all, cannot be foretold."""
-    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
-    cdef int i, found = -1
-    for i in range(ways):
-        if (e[i] ^ tag) <= 1:
-            found = i
-    return e + found if found >= 0 else NULL
+cdef inline uint64_t *tlb_find_rare(uint64_t *e, int32_t ways, uint64_t tag) noexcept nogil:
+    """As tlb_find, where most sets do not hold the page."""
+    return tlb_find(e, ways, tag) if set_holds(e, ways, tag) else NULL
 
-cdef inline void tlb_insert(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
-                            uint64_t entry) noexcept nogil:
-    """A page that the level does not hold: newest first, the oldest of its set is lost."""
-    cdef uint64_t *e = level + <int64_t>(vp & (sets - 1)) * ways
+cdef inline uint64_t tlb_insert(uint64_t *e, int32_t ways, uint64_t entry) noexcept nogil:
+    """A page that the set does not hold: the oldest of the set is lost, and returned."""
+    cdef uint64_t lost = e[ways - 1]
     memmove(e + 1, e, (ways - 1) * sizeof(uint64_t))
     e[0] = entry
+    return lost
 
-cdef inline void tlb_fill(uint64_t *level, int32_t sets, int32_t ways, int32_t vp,
-                          uint64_t tag, int d) noexcept nogil:
-    cdef uint64_t *e = tlb_find(level, sets, ways, vp, tag)
-    if e != NULL:
-        e[0] = tag | <uint64_t>d
+cdef inline void tlb_take_back(uint64_t *e, int32_t ways, uint64_t lost) noexcept nogil:
+    """The last tlb_insert there did not happen."""
+    memmove(e, e + 1, (ways - 1) * sizeof(uint64_t))
+    e[ways - 1] = lost
+
+cdef inline void tlb_fill(uint64_t *e, int32_t ways, uint64_t entry) noexcept nogil:
+    cdef uint64_t *held = tlb_find(e, ways, entry & ~<uint64_t>1)
+    if held != NULL:
+        held[0] = entry
     else:
-        tlb_insert(level, sets, ways, vp, tag | <uint64_t>d)
-
-cdef inline uint64_t *l1_of(machine *m, int32_t c) noexcept nogil:
-    return m.l1 + <int64_t>c * m.w.l1_sets * m.w.l1_ways
-
-cdef inline uint64_t *l2_of(machine *m, int32_t c) noexcept nogil:
-    return m.l2 + <int64_t>c * m.w.l2_sets * m.w.l2_ways
+        tlb_insert(e, ways, entry)
 
 cdef inline void flush_tlb_local(machine *m, int32_t c) noexcept nogil:
     """Everything of the loaded ASID, in O(1)."""
@@ -102,10 +125,10 @@ cdef inline void flush_tlb_local(machine *m, int32_t c) noexcept nogil:
 
 cdef inline void flush_tlb_one_user(machine *m, int32_t c, int32_t vp) noexcept nogil:
     cdef uint64_t tag = tlb_tag(&m.cpu[c], vp)
-    cdef uint64_t *e = tlb_find(l1_of(m, c), m.w.l1_sets, m.w.l1_ways, vp, tag)
+    cdef uint64_t *e = tlb_find(l1_set(m, c, vp), m.w.l1_ways, tag)
     if e != NULL:
         e[0] = 0
-    e = tlb_find(l2_of(m, c), m.w.l2_sets, m.w.l2_ways, vp, tag)
+    e = tlb_find(l2_set(m, c, vp), m.w.l2_ways, tag)
     if e != NULL:
         e[0] = 0
 

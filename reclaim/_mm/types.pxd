@@ -88,6 +88,11 @@ cdef enum:
     MM_GONE = 4               # exiting
 
 cdef enum:
+    WALK_MAX = 32             # touches with traces that a CPU makes ahead
+    FILLED_L1 = 1
+    FILLED_L2 = 2
+
+cdef enum:
     MAX_SLICE = (1 << 30) - 1  # ticks of a slice are counted up to here
 
 cdef enum:
@@ -484,12 +489,28 @@ cdef struct world_t:          # constants of a run
     int64_t cost[64]
 
 cdef struct run_t:             # what a CPU remembers to save work: no state, no effect on results
-    int64_t start             # touches made ahead: see program.pxd
-    int32_t nr
+    int32_t nr                # touches made ahead: see program.pxd
     int32_t limit             # how many are tried: twice what was kept of the last run
     uint64_t missed           # this tag, | 1, is in neither TLB level; 0: not known
     int32_t hold              # touches until a run is tried again ...
     int32_t patience          # ... and how many those were at first
+    int32_t walked            # the touches made ahead left traces: see walk_t
+    int32_t pad
+
+cdef struct walk_t:            # a touch made ahead, and what was there before it
+    int64_t start
+    int64_t walk              # its time under walk
+    uint64_t rng
+    uint64_t pte
+    uint64_t l1_lost          # what the TLB levels that it filled lost
+    uint64_t l2_lost
+    int32_t vp
+    int32_t last_vp           # the access before it
+    int32_t walk_line
+    uint8_t last_write
+    uint8_t last_zero
+    uint8_t filled            # FILLED_L1, FILLED_L2
+    uint8_t pad
 
 cdef struct machine:
     world_t w
@@ -536,6 +557,9 @@ cdef struct machine:
     int32_t turn               # the turn may pass: see task_steps
     int32_t runs               # touches that hit may be made ahead
     run_t *run                 # [nr_cpus]
+    walk_t *walk               # [nr_cpus][WALK_MAX]
+    int32_t walked             # some CPU made touches ahead that left traces
+    int32_t nr_reclaiming      # tasks that look at others' PTEs: no such touches then
     int64_t touches_ahead      # made ahead so far, and of these taken back
     int64_t touches_back
     int64_t end                # of this call of the loop

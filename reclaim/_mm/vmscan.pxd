@@ -16,6 +16,7 @@ from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport mask_any_but, mm_mask
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
+from reclaim._mm.program cimport end_walks
 from reclaim._mm.blk cimport blk_finish_plug
 from reclaim._mm.swap cimport plug_bio
 from reclaim._mm.swapfile cimport folio_alloc_swap, no_slot_left
@@ -34,6 +35,9 @@ cdef inline void snapshot_refaults(machine *m) noexcept nogil:
 cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_free_mem_cgroup_pages"""
     m.counter[CN_direct_reclaims] += 1
+    m.nr_reclaiming += 1
+    if m.walked:
+        end_walks(m)
     t.r_began = m.now
     t.prio = DEF_PRIORITY
     t.sc_reclaimed = 0
@@ -64,7 +68,17 @@ cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     snapshot_refaults(m)
     record(m, HI_direct_reclaim_latency, m.now - t.r_began)
     t.c_reclaimed = t.sc_reclaimed
+    m.nr_reclaiming -= 1
     t.step = ST_C_AFTER
+
+cdef inline bint in_reclaim(const machine *m, const task_t *t) noexcept nogil:
+    """Between R_START and the end of R_END."""
+    cdef int step = t.step
+    if ST_FL_START <= step <= ST_FL_DONE:
+        step = m.cpu[t.cpu].fl_ret
+    elif step == ST_D_LOCK or step == ST_D_UNLOCK:
+        step = t.d_ret
+    return ST_R_PRIO <= step <= ST_B_OUT
 
 
 # --- what every LRU does with the folios of its lists
