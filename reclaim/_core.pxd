@@ -29,6 +29,7 @@ cdef class Core:
     cdef int64_t[::1] tree
     cdef int64_t[:, ::1] run_rows
     cdef int64_t[:, ::1] walk_rows
+    cdef int32_t[::1] walkers
     cdef int32_t[:, ::1] trail
     cdef readonly bint checked        # every action is watched
     cdef ghost_t ghost

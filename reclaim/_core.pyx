@@ -817,6 +817,8 @@ cdef class Core:
         self.m.run = <run_t *>&self.run_rows[0, 0]
         self.walk_rows = np.zeros((w.nr_cpus * WALK_MAX, sizeof(walk_t) // 8), dtype=np.int64)
         self.m.walk = <walk_t *>&self.walk_rows[0, 0]
+        self.walkers = np.zeros(w.nr_cpus, dtype=np.int32)
+        self.m.walkers = &self.walkers[0]
         self.trail = np.zeros((2, 1 << max(8, (w.nr_folios - 1).bit_length())), dtype=np.int32)
         self.m.trail_mask = self.trail.shape[1] - 1
         for i in range(2):
@@ -997,7 +999,6 @@ cdef class Core:
         cdef int32_t u
         m.end = end
         m.runs = m.cg.touches_left < 0 and not self.in_python
-        m.walked = 0
         m.nr_reclaiming = 0
         for u in range(m.w.nr_tasks):
             m.nr_reclaiming += in_reclaim(m, &m.task[u])
@@ -1368,6 +1369,7 @@ cdef class Core:
         memcpy(self.arena.data, &data[0], self.arena.nbytes)
         self.m.bad = 0
         self.run_rows[:] = 0
+        self.m.nr_walkers = 0
         self._rebuild_trail()
         self._rebuild_tree()
 

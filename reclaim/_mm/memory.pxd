@@ -200,7 +200,7 @@ cdef inline int32_t walks_ahead(machine *m, cpu_t *p, task_t *t, const pass_t *a
         n += 1
     if n > 0:
         count_touches(m, t, a, n)
-        m.walked = 1
+        note_walker(m)
     return n
 
 cdef inline int32_t touches_ahead(machine *m, cpu_t *p, task_t *t, int64_t room) noexcept nogil:

@@ -219,10 +219,20 @@ cdef inline void cut_run(machine *m, int32_t c, int64_t at, int32_t by) noexcept
     if c != m.c:
         tree_set(m, c, leaf_of(m, c))
 
+cdef inline void note_walker(machine *m) noexcept nogil:
+    """The acting CPU made touches ahead that left traces."""
+    if not m.run[m.c].listed:
+        m.run[m.c].listed = 1
+        m.walkers[m.nr_walkers] = m.c
+        m.nr_walkers += 1
+
 cdef inline void end_walks(machine *m) noexcept nogil:
-    """The acting CPU is to look at PTEs of others."""
-    cdef int32_t c
-    for c in range(m.w.nr_cpus):
+    """The acting CPU is to look at PTEs of others: reclaim does, from R_START on, and nothing else.  A new step
+    that does must call this, too, and keep `nr_reclaiming` up while it goes on from step to step."""
+    cdef int32_t i, c
+    for i in range(m.nr_walkers):
+        c = m.walkers[i]
+        m.run[c].listed = 0
         if m.run[c].walked:
             cut_run(m, c, m.now, m.c)
-    m.walked = 0
+    m.nr_walkers = 0

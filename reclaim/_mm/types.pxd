@@ -495,7 +495,7 @@ cdef struct run_t:             # what a CPU remembers to save work: no state, no
     int32_t hold              # touches until a run is tried again ...
     int32_t patience          # ... and how many those were at first
     int32_t walked            # the touches made ahead left traces: see walk_t
-    int32_t pad
+    int32_t listed            # the CPU is one of `walkers`
 
 cdef struct walk_t:            # a touch made ahead, and what was there before it
     int64_t start
@@ -558,7 +558,8 @@ cdef struct machine:
     int32_t runs               # touches that hit may be made ahead
     run_t *run                 # [nr_cpus]
     walk_t *walk               # [nr_cpus][WALK_MAX]
-    int32_t walked             # some CPU made touches ahead that left traces
+    int32_t *walkers           # CPUs that made touches ahead that left traces
+    int32_t nr_walkers
     int32_t nr_reclaiming      # tasks that look at others' PTEs: no such touches then
     int64_t touches_ahead      # made ahead so far, and of these taken back
     int64_t touches_back

@@ -36,8 +36,7 @@ cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """try_to_free_mem_cgroup_pages"""
     m.counter[CN_direct_reclaims] += 1
     m.nr_reclaiming += 1
-    if m.walked:
-        end_walks(m)
+    end_walks(m)
     t.r_began = m.now
     t.prio = DEF_PRIORITY
     t.sc_reclaimed = 0
