@@ -19,6 +19,7 @@ from reclaim._mm.rng cimport rng_mix
 from reclaim._mm.clock cimport *
 from reclaim._mm.meters cimport before_t, meter_after, meter_before
 from reclaim._mm.sched cimport *
+from reclaim._mm.works cimport first_vmstat
 from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
 from reclaim._mm.program cimport cut_run, held_back
@@ -73,7 +74,7 @@ QUIET_STEPS = frozenset((
     "U_GEN", "U_MASK", "U_FLUSH", "U_SET", "S_DIRTY", "S_TAIL", "S_END", "B_START", "D_UNLOCK", "FL_START",
     "FL_QUEUE", "FL_SEND", "FL_LOCAL", "FL_WAIT", "FL_DONE", "M_BATCHED", "Q_ENTRY", "Q_TAKE", "Q_FUNC",
     "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER", "IO_ENTRY", "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3",
-    "W_DRAIN", "W_BACK"))
+    "W_WORK", "W_BACK"))
 # ... and with these begins a chain (chains.pxd), watched as one.
 CHAINED_STEPS = frozenset(("F_READ", "F_SWAP_MAP", "S_NEXT", "S_SLOT", "S_UNMAP", "S_PIN", "P_OUT", "P_END",
                            "B_LOCK", "B_OUT"))
@@ -317,8 +318,8 @@ cdef void sched_step(machine *m, cpu_t *p, int step) noexcept nogil:
         step_SW_GEN(m, p)
     elif step == ST_SW_CR3:
         step_SW_CR3(m, p)
-    elif step == ST_W_DRAIN:
-        step_W_DRAIN(m, p)
+    elif step == ST_W_WORK:
+        step_W_WORK(m, p)
     else:
         step_W_BACK(m, p)
 
@@ -793,6 +794,7 @@ cdef class Core:
         w.balance = world.balance
         w.migrate_threshold = world.migrate_threshold
         w.busy_threshold = world.busy_threshold
+        w.kworkers = bool(world.kworkers)
         w.moves = bool((self.passes["kind"] == PASS_MREMAP).any())
         w.forks = any(child >= 0 for child in world.mm_child)
         w.trace_len = len(self.trace)
@@ -838,6 +840,7 @@ cdef class Core:
             p.io_head = p.io_tail = -1
             p.rng = rng_mix(world.seed, 2, c)
             p.balance_at = (c + 1) * m.w.balance
+            p.vmstat_at = first_vmstat(m, c) if m.w.kworkers else 0
             for i in range(NR_ASIDS):
                 p.asid_mm[i] = -1
             p.current = p.istep = p.sstep = p.walk_line = p.push = -1
@@ -874,6 +877,7 @@ cdef class Core:
             if m.detail:
                 m.unmapped_at[i] = -1
         m.cg.usage = m.cg.kernel = world.kernel_pages
+        m.cg.notify_cpu = -1
         m.dev.wait_head = m.dev.wait_tail = -1
         m.dev.highest = m.w.nr_slots - 1
         m.dev.ra_hits = RA_FIRST_HITS

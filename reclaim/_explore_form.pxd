@@ -297,7 +297,7 @@ cdef inline void put_cpu(tiny_t *tiny, pen_t *k, int32_t c) noexcept nogil:
     cdef int step
     cdef uint64_t *e
     put(k, p.mode | p.in_irq << 2 | p.last_on << 3 | p.is_lazy << 4 | p.need_resched << 5
-        | p.drain_req << 6)
+        | p.works << 6)
     put(k, p.istep)
     put(k, p.sstep)
     put(k, p.current + 1 | (p.push + 1) << 4)

@@ -217,7 +217,7 @@ cdef inline bint irq_possible(tiny_t *tiny, const cpu_t *p) noexcept nogil:
 
 cdef inline bint must_give_way(tiny_t *tiny, const cpu_t *p) noexcept nogil:
     """resched_guard would end the step: no budget is needed for that."""
-    return p.drain_req or (p.need_resched and (p.rq_nr > 0 or p.push >= 0))
+    return p.works or (p.need_resched and (p.rq_nr > 0 or p.push >= 0))
 
 cdef inline bint finished(tiny_t *tiny, const task_t *t) noexcept nogil:
     """In user mode, with nothing left to do."""

@@ -33,6 +33,7 @@ _MODE = {name: i for i, name in enumerate(names.CPU_MODES)}
 _STATE = {name: i for i, name in enumerate(names.TASK_STATES)}
 _IRQ = tuple(i for n, i in _ST.items() if n[:2] in ("Q_", "T_", "IO"))
 _SCHED = tuple(i for n, i in _ST.items() if n[:2] in ("SW", "W_"))
+_PICKING = (_ST["SW_PICK"], _ST["W_WORK"])       # a CPU with no task is about to have one, or to idle
 _INF = _C["INF"]
 _T_MAX = 1 << 53
 _MMAP_READ, _MMAP_WRITE, _MMAP_WAIT = (_C[f"MMAP_{name}"] for name in ("READ", "WRITE", "WAIT"))
@@ -54,12 +55,12 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "hand": (-1, "cpu"), "lock_next": (-1, "cpu"), "stock": (0, 65),
         "nr_lru_add": (0, 32), "nr_lru_activate": (0, 32),
         "mode": (0, 4), "in_irq": (0, 2), "last_on": (0, 2), "is_lazy": (0, 2),
-        "need_resched": (0, 2), "drain_req": (0, 2), "loaded_asid": (0, 6), "next_asid": (0, 7),
+        "need_resched": (0, 2), "works": (0, 1 << len(names.WORKS)), "loaded_asid": (0, 6), "next_asid": (0, 7),
         "sw_asid": (0, 6), "sw_flush": (0, 2), "fl_trim": (0, 2), "fl_nr": (0, _C["FLUSH_CEILING"] + 1),
         "fl_tables": (0, 2), "hosted": (0, 2), "ask": (0, 2),
         "pv_flush": (0, 2), "kicked_at": (-1, _T_MAX), "on_at": (0, _T_MAX), "host_left": (0, _T_MAX),
         "slice_ticks": (0, 1 << 30), "balance_at": (0, _T_MAX), "balance_long": (0, 2),
-        "balance_failed": (0, 11), "lock_since": (0, _T_MAX), "fl_ipis": (0, "cpu"),
+        "balance_failed": (0, 11), "vmstat_at": (0, _T_MAX + 10**12), "lock_since": (0, _T_MAX), "fl_ipis": (0, "cpu"),
     },
     "task": {
         "wake_at": (0, _INF), "cpu": (0, "cpu"), "step": (-1, len(_ST)), "rq_next": (-1, "task"),
@@ -74,7 +75,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "look_nr": (0, 65), "look_young": (0, 66), "g_retry": (0, 2), "g_can_swap": (0, 2), "g_force": (0, 2),
         "sc_reclaimed": (-_SMALL, _SMALL), "r_loop": (-_SMALL, _SMALL),
         "reclaimed_local": (-_SMALL, _SMALL), "reclaimed_stat": (-_SMALL, _SMALL),
-        "owed": (0, _T_MAX), "nr_pageout": (0, 65), "nr_activate": (0, 65), "taken": (0, 65),
+        "owed": (0, _T_MAX), "nr_scanned": (-_SMALL, _SMALL), "nr_pageout": (0, 65), "nr_activate": (0, 65), "taken": (0, 65),
         "scanned": (0, 65), "index": (0, 65), "ordinal": (0, 65),
         "nr_free": (0, 32), "nr_flush": (0, 32), "b_i": (0, 32), "b_w": (0, 32),
         "state": (0, 4), "dying": (0, 2), "have": (0, 2), "write": (0, 2), "zero": (0, 2),
@@ -117,6 +118,7 @@ _RANGES: dict[str, dict[str, tuple[int, int | str]]] = {
         "max_seq": (0, 1 << 40), "min_seq": (0, 1 << 40), "mm_seq": (0, 1 << 40), "mm_head": (-1, "mm"),
         "gen_nr": (-(1 << 30), 1 << 30), "filters": (0, 4),
         "nr_idle": (0, "cpu+1"), "nr_alive": (0, "task+1"), "nr_dying": (0, "task+1"),
+        "works": (0, 1 << len(names.WORKS)), "notify_from": (0, _INF), "notify_cpu": (-1, "cpu"), "tree_scanned": (0, 1 << 50),
     },
 }
 
@@ -568,12 +570,13 @@ def _contexts(s: _State) -> None:
         idle = p["mode"] == _MODE["IDLE"]
         if idle and (p["current"] >= 0 or p["sstep"] >= 0):
             _fail(f"{where} is idle with a task")
-        if not idle and p["current"] < 0 and p["sstep"] != _ST["SW_PICK"]:
+        if not idle and p["current"] < 0 and p["sstep"] not in _PICKING:
             _fail(f"{where} runs no task")
         if not idle and p["sstep"] < 0 and task["state"][p["current"]] != _STATE["RUNNING"]:
             _fail(f"{where} runs a task that is not running")
         if p["is_lazy"] and p["loaded_mm"] < 0:
             _fail(f"{where} is lazy with no mm loaded")
+    _works(s)
     if int((cpu["mode"] == _MODE["IDLE"]).sum()) != s.memcg["nr_idle"]:
         _fail("the number of idle CPUs is wrong")
     if int((task["state"] != _STATE["DEAD"]).sum()) != s.memcg["nr_alive"]:
@@ -616,6 +619,19 @@ def _contexts(s: _State) -> None:
             _task(s, t, u)
         elif u["step"] != -1:
             _fail(f"task {t} is dead and has a step")
+
+
+def _works(s: _State) -> None:
+    """The works of all CPUs' kernel threads wait on one CPU; without kworkers there are only drains."""
+    works, shared = s["cpu"]["works"], s.memcg["works"]
+    for i, name in enumerate(names.WORKS):
+        waits = int((works >> i & 1).sum())
+        if name in ("NOTIFY", "VMPRESSURE") and waits != shared >> i & 1:
+            _fail(f"{waits} CPUs have the work {name}, or the cgroup says otherwise")
+        if name != "DRAIN" and waits and not s.world.kworkers:
+            _fail(f"a CPU has the work {name} in a world without such works")
+    if shared >> len(names.WORKS) or shared & 3:
+        _fail("the cgroup has a work that each CPU has for itself")
 
 
 def _task(s: _State, t: int, u: Any) -> None:

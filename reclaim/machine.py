@@ -94,6 +94,8 @@ class Scheduler(Section):
     migrations_per_s : moves of running tasks, per CPU, that no mechanism here makes (other tasks come and
         go). A tick draws a push; where every CPU is busy a second move answers it: half as many pushes.
     kthread_share : how often a wake-up finds a kernel thread on its idle CPU, and goes to another idle one.
+    kworkers : kernel threads bound to a CPU take a place in its run queue and time of it: vmstat_update, the
+        notification of memory.events, vmpressure; false: only drain_local_stock preempts a task.
     cpus_per_socket : CPU c is on socket c // cpus_per_socket.
     skew_tick : CPU c's ticks come c / cpus of half a tick later (the boot parameter), not all at once.
     """
@@ -102,6 +104,7 @@ class Scheduler(Section):
     slice_ms: float = key(3.0, number(0, 10_000))
     migrations_per_s: float = key(0.0, number(0, 100_000))
     kthread_share: float = key(0.01, number(0, 1))
+    kworkers: bool = key(False, boolean())
     cpus_per_socket: int = key(16, integer(1, 512))
     skew_tick: bool = key(False, boolean())
 

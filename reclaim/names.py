@@ -40,7 +40,7 @@ STEPS = (
     "Q_ENTRY", "Q_TAKE", "Q_FUNC", "Q_ACK", "Q_EXIT", "T_TICK", "T_TIMER",
     "IO_ENTRY", "IO_END",
     # scheduling (kernel/sched, switch_mm_irqs_off)
-    "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_DRAIN", "W_BACK",
+    "SW_PICK", "SW_CLEAR", "SW_SET", "SW_GEN", "SW_CR3", "W_WORK", "W_BACK",
     # host CPUs that run the CPUs in turn
     "H_EVENT", "H_YIELD",
     # exit of an OOM victim, MADV_DONTNEED
@@ -91,6 +91,7 @@ COUNTERS = (
     "context_switches", "migrations", "ticks", "throttled", "drain_all_stock", "lock_waits",
     "lru_lock_waits", "io_waits", "writeback_waits", "swapcache_waits", "swap_ra", "swap_ra_hit", "restarts",
     "vcpu_switches", "pv_flushes",
+    "stock_drains", "vmstat_updates", "memcg_notifies", "vmpressures",
 )
 
 # Histograms, recorded by `record` (_mm/meters.pxd) at one place each: name, unit of its values, what is
@@ -154,6 +155,9 @@ PASS_KINDS = ("SEQ", "RAND", "FWDREV", "POPULATE", "TRACE", "DONTNEED", "MUNMAP"
               "FORK")
 LISTS = ("INACTIVE", "ACTIVE", "GEN0", "GEN1", "GEN2", "GEN3")
 
+# What a bound kernel thread is woken for; a set of them is a mask, in this order (docs/model.md 3).
+WORKS = ("DRAIN", "VMSTAT", "NOTIFY", "VMPRESSURE")
+
 # What a trace tells of a run (docs/timeline.md): the kernel's tracepoints, then where functions of the
 # model begin and end that have none.
 EVENTS = (
@@ -171,16 +175,16 @@ EVENTS = (
 DIGEST = (
     ("cpu", ("clock", "mode", "in_irq", "istep", "sstep", "current", "irq_at", "tick_at",
              "timer_at", "io_at", "left", "loaded_mm", "loaded_asid", "is_lazy", "next_asid",
-             "need_resched", "slice_ticks", "rq_nr", "stock", "drain_req", "acks",
+             "need_resched", "slice_ticks", "rq_nr", "stock", "works", "acks",
              "nr_lru_add", "nr_lru_move_tail", "nr_lru_activate", "walk_line", "rng",
              "hosted", "ask", "pv_flush", "kicked_at", "on_at", "host_left",
-             "balance_at", "balance_long", "balance_failed")),
+             "balance_at", "balance_long", "balance_failed", "vmstat_at")),
     ("host", ("running", "turned_at")),
     ("cpu_io", ()), ("cpu_queue", ()), ("cpu_runqueue", ()),
     ("cpu_lru_add", ()), ("cpu_lru_move_tail", ()), ("cpu_lru_activate", ()),
     ("asid_mm", ()), ("asid_gen", ()), ("tlb_l1", ()), ("tlb_l2", ()),
     ("task", ("state", "cpu", "step", "dying", "pass", "pos", "rng", "touches",
-              "owed")),
+              "owed", "nr_scanned")),
     ("task_plug", ()),
     ("mm", ("tlb_gen", "pending", "flushed", "rss", "swapents", "next_trim", "ra_page", "ra_win",
             "ra_hits", "lru_gen")),
@@ -192,7 +196,7 @@ DIGEST = (
     ("memcg", ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
                "refaults_snapshot", "slots_free", "frames_free", "max_seq", "min_seq", "gen_nr",
                "refaulted", "evicted", "protected", "avg_refaulted", "avg_total",
-               "mm_seq", "mm_head", "filters")),
+               "mm_seq", "mm_head", "filters", "works", "notify_from", "notify_cpu", "tree_scanned")),
     ("swapdev", ("in_flight", "last", "cluster_next", "cluster_nr", "lowest", "highest",
                  "cache_active", "ra_hits", "ra_prev", "ra_win")),
     ("slot_cache", ()),
@@ -217,6 +221,8 @@ def as_pxd() -> str:
         lines += [f"    {prefix}NR = {len(members)}", ""]
     lines.append("cdef enum:   # folio_flag")
     lines += [f"    PG_{m.lower()} = {1 << i}" for i, m in enumerate(FOLIO_FLAGS)]
+    lines += ["", "cdef enum:   # work"]
+    lines += [f"    WORK_{m} = {1 << i}" for i, m in enumerate(WORKS)]
     lines += ["", "cdef enum:   # buckets of a histogram of times", f"    LOG2_SUB_BITS = {LOG2_SUB_BITS}",
               f"    LOG2_BUCKETS = {LOG2_BUCKETS}",
               f"    HI_OF_TIMES = {sum(1 << i for i, row in enumerate(HISTOGRAMS) if row[3] == 'log2')}"]

@@ -245,7 +245,7 @@ class Scenario(Section):
             tick_skew=scheduler.tick_ps // 2 // self.machine.cpus if scheduler.skew_tick else 0,
             slice_ticks=scheduler.slice_ticks,
             migrate_threshold=scheduler.migrate_threshold,
-            busy_threshold=scheduler.busy_threshold, seed=seed,
+            busy_threshold=scheduler.busy_threshold, kworkers=scheduler.kworkers, seed=seed,
             costs=profile.costs.replace(self.costs).to_ps(),
             passes=program.passes, task_mm=program.task_mm,
             task_cpu=tuple(i % self.machine.cpus for i in range(nr_tasks)),

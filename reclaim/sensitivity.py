@@ -92,7 +92,8 @@ class Choice:
 def _scheduler_fields(scheduler: Scheduler, cpus: int) -> dict[str, Any]:
     return {"tick": scheduler.tick_ps, "slice_ticks": scheduler.slice_ticks,
             "tick_skew": scheduler.tick_ps // 2 // cpus if scheduler.skew_tick else 0,
-            "migrate_threshold": scheduler.migrate_threshold, "busy_threshold": scheduler.busy_threshold}
+            "migrate_threshold": scheduler.migrate_threshold, "busy_threshold": scheduler.busy_threshold,
+            "kworkers": scheduler.kworkers}
 
 
 def choices(scenario: Scenario) -> Iterator[Choice]:

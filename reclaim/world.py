@@ -62,6 +62,7 @@ class World:
     host_cpus: int                     # CPU c runs on host CPU c % host_cpus; 0: each has its own
     pv_flush: bool                     # the host flushes for CPUs that it does not run
     busy_threshold: int = 0            # a wake-up finds a kernel thread on its CPU if a draw is below
+    kworkers: bool = False             # bound kernel threads: vmstat, memory.events, vmpressure
     lru: int = 0                       # 0: active and inactive list; 1: generations (MGLRU)
     mglru_batch: bool = False          # isolation also stops after nr_to_scan folios (7.0)
     mglru_stop: bool = False           # a memcg's reclaim stops at nr_to_reclaim (7.0)
@@ -144,7 +145,7 @@ def check(world: World) -> None:
         raise _fault("swap_sync", world.swap_sync, "a bool")
     if world.swapin_cached and not world.swap_sync:
         raise _fault("swapin_cached", world.swapin_cached, "false where swap_sync is false")
-    for name in ("rotational", "slot_cache"):
+    for name in ("rotational", "slot_cache", "kworkers"):
         if not isinstance(getattr(world, name), (bool, np.bool_)):
             raise _fault(name, getattr(world, name), "a bool")
     if world.rotational and world.swap_sync:

@@ -71,6 +71,11 @@ def _ties_on_a_host(seed: int):
     return random_ties(seed), random_policy(seed)
 
 
+def _kworkers(seed: int):
+    from reference.worlds import random_kworkers, random_policy
+    return random_kworkers(seed), random_policy(seed)
+
+
 def _asids():
     """More mms than ASIDs take turns on one CPU."""
     from reference.worlds import small_world
@@ -190,6 +195,7 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     "asids": (_asids, 40_000),
     "wide": (_wide, 15_000),
     "kworker": (_kworker, 40_000),
+    **{f"kworkers {seed}": ((lambda seed=seed: _kworkers(seed)), 12_000) for seed in range(8)},
     "slow device": (lambda: _device(cgroup=1, io_latency=3 * 10**9), 30_000),
     "full device": (lambda: _device(nr_cpus=4, mm_pages=(96,) * 6, limit=400, io_depth=2,
                                     slice_ticks=1), 40_000),
@@ -238,6 +244,7 @@ class Mutation:
 
 CLOCK, FOLIO, MEMCG, MEMORY = "_mm/clock.pxd", "_mm/folio.pxd", "_mm/memcg.pxd", "_mm/memory.pxd"
 SCHED, SMP, TLB, VMSCAN = "_mm/sched.pxd", "_mm/smp.pxd", "_mm/tlb.pxd", "_mm/vmscan.pxd"
+WORKS = "_mm/works.pxd"
 CLASSIC, LRU_GEN, GENERATIONS = "_mm/lru_classic.pxd", "_mm/lru_gen.pxd", "_mm/generations.pxd"
 MMAP, CHAINS = "_mm/mmap.pxd", "_mm/chains.pxd"
 RNG, TYPES, CORE = "_mm/rng.pxd", "_mm/types.pxd", "_core.pyx"
@@ -302,7 +309,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
     # scheduling
     Mutation("newidle balance takes the only task of a CPU that is about to run it", SCHED,
-             "if m.cpu[j].rq_nr == 1 and m.cpu[j].current < 0:", "if False:"),
+             "if nr_running(m, j) == 1:", "if False:"),
     Mutation("a task that is not off its CPU yet wakes elsewhere", SCHED,
              "return m.cg.nr_idle > 0 and p.current != u ", "return m.cg.nr_idle > 0 "),
     Mutation("a kernel thread drives a task away though no other CPU is idle", SCHED,
@@ -319,7 +326,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a migration's target may be the CPU itself", SCHED,
              "            if j >= m.c:\n", "            if j > m.c:\n"),
     Mutation("newidle balance takes the last of equal queues", SCHED,
-             "m.cpu[j].rq_nr <= m.cpu[best].rq_nr", "m.cpu[j].rq_nr < m.cpu[best].rq_nr"),
+             "if queued <= most:", "if queued < most:"),
     Mutation("newidle balance takes pinned tasks", SCHED,
              "    while m.task[u].pinned:\n", "    while False:\n"),
     Mutation("a lazy TLB is not flushed when its mm runs again", SCHED,
@@ -333,8 +340,31 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the ASIDs start over at the one in use", SCHED,
              "        p.next_asid = 1\n", "        p.next_asid = 0\n"),
     Mutation("a kworker does not make the TLB lazy", SCHED,
-             "        p.is_lazy = 1\n    spend(m, TM_sched, m.w.cost[CO_kworker])",
-             "        p.is_lazy = 0\n    spend(m, TM_sched, m.w.cost[CO_kworker])"),
+             "        p.is_lazy = 1\n    p.sstep = ST_W_BACK", "        p.is_lazy = 0\n    p.sstep = ST_W_BACK"),
+    Mutation("a kernel thread that waits has no place in the run queue", SCHED,
+             "    return m.w.kworkers and m.cpu[c].works != 0\n", "    return 0\n", near="kworkers"),
+    Mutation("a CPU whose task sleeps picks the next one before its kernel thread", SCHED,
+             "    if p.works and m.w.kworkers:  ", "    if p.works and m.w.kworkers and p.rq_nr == 0:  ", near="kworkers"),
+    Mutation("a kernel thread preempts within the slice of a task", SCHED,
+             "if p.works and (not m.w.kworkers or p.slice_ticks >= m.w.slice_ticks): ", "if p.works: ", near="kworkers"),
+    Mutation("memory.events is notified a tick too early", WORKS,
+             "m.cg.notify_from = tick + 1 +", "m.cg.notify_from = tick +", near="kworkers"),
+    Mutation("the last to be told within the interval has the timer of memory.events", WORKS,
+             "    elif m.cg.notify_cpu < 0:\n", "    else:\n", near="kworkers"),
+    Mutation("every CPU may have the work of memory.events at the same time", WORKS,
+             "    if (p.works | m.cg.works) & work:\n", "    if p.works & work:\n", near="kworkers"),
+    Mutation("a window of vmpressure begins before its work has run", WORKS,
+             "        queue_work(m, p, WORK_VMPRESSURE)\n", "        queue_work(m, p, WORK_VMPRESSURE)\n        m.cg.tree_scanned = 0\n",
+             near="kworkers"),
+    Mutation("deep priorities are no pressure of their own", VMSCAN,
+             "if unlikely(m.w.kworkers) and t.prio <= VMPRESSURE_PRIO:", "if False:", near="kworkers"),
+    Mutation("a folio that could not be locked counts as scanned", VMSCAN,
+             "        t.nr_scanned -= 1                 # S_END counts all of the list\n", "", near="kworkers"),
+    Mutation("vmstat_update drifts with its ticks", WORKS,
+             "        p.vmstat_at += SECOND * (1 + (m.now - p.vmstat_at) // SECOND)\n", "        p.vmstat_at = m.now + SECOND\n",
+             near="kworkers"),
+    Mutation("vmstat_update comes on all CPUs at once", WORKS,
+             "return SECOND - VMSTAT_SKEW * c * m.w.tick % SECOND", "return SECOND", near="kworkers"),
     Mutation("a time slice is one tick longer", SCHED,
              "p.slice_ticks >= m.w.slice_ticks", "p.slice_ticks > m.w.slice_ticks"),
     Mutation("the first tick comes a whole tick after idle", SCHED,

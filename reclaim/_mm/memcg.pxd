@@ -6,6 +6,7 @@ from reclaim._mm.names cimport *
 from reclaim._mm.types cimport *
 from reclaim._mm.clock cimport spend
 from reclaim._mm.program cimport cut_run
+from reclaim._mm.works cimport memcg_memory_event
 
 
 cdef inline void charge_start(task_t *t, int32_t nr, int32_t ret) noexcept nogil:
@@ -46,6 +47,8 @@ cdef inline void step_C_TRY(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = t.c_ret
         return
     m.counter[CN_memcg_max] += 1
+    if unlikely(m.w.kworkers):
+        memcg_memory_event(m, p)
     t.step = ST_R_START
 
 cdef inline void drain_all_stock(machine *m) noexcept nogil:
@@ -59,7 +62,7 @@ cdef inline void drain_all_stock(machine *m) noexcept nogil:
             m.cpu[i].stock = 0
         else:
             cut_run(m, i, m.now, m.c)
-            m.cpu[i].drain_req = 1
+            m.cpu[i].works |= WORK_DRAIN
 
 cdef inline void mem_cgroup_oom(machine *m) noexcept nogil:
     """Choose a victim, unless one is still dying; every task of its mm is killed."""

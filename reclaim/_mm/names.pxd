@@ -123,7 +123,7 @@ cdef enum:   # step
     ST_SW_SET = 119
     ST_SW_GEN = 120
     ST_SW_CR3 = 121
-    ST_W_DRAIN = 122
+    ST_W_WORK = 122
     ST_W_BACK = 123
     ST_H_EVENT = 124
     ST_H_YIELD = 125
@@ -287,7 +287,11 @@ cdef enum:   # counter_id
     CN_restarts = 63
     CN_vcpu_switches = 64
     CN_pv_flushes = 65
-    CN_NR = 66
+    CN_stock_drains = 66
+    CN_vmstat_updates = 67
+    CN_memcg_notifies = 68
+    CN_vmpressures = 69
+    CN_NR = 70
 
 cdef enum:   # pte_kind
     PTE_NONE = 0
@@ -420,6 +424,12 @@ cdef enum:   # folio_flag
     PG_reclaim = 128
     PG_workingset = 256
     PG_waiters = 512
+
+cdef enum:   # work
+    WORK_DRAIN = 1
+    WORK_VMSTAT = 2
+    WORK_NOTIFY = 4
+    WORK_VMPRESSURE = 8
 
 cdef enum:   # buckets of a histogram of times
     LOG2_SUB_BITS = 3

@@ -73,7 +73,7 @@ cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
 
 # A run: touches that do not fault, made ahead of the other CPUs' order.
 #
-# Only an event on this CPU can change what they do: an interrupt, need_resched, drain_req or dying.
+# Only an event on this CPU can change what they do: an interrupt, need_resched, works or dying.
 # Who causes one calls `cut_run` first, which takes back the touches that start later; so the run has
 # no effect on results.  (Not where threads share an mm: what a write leaves, Z, is read and written by
 # all of them.)
@@ -126,7 +126,7 @@ cdef inline bint held_back(run_t *r) noexcept nogil:
 
 cdef inline bint may_run(const cpu_t *p, const task_t *t) noexcept nogil:
     """Nothing that the CPU does before its task's next touch is due yet."""
-    return not (p.sstep >= 0 or t.pos == 0 or t.pass_no < 0 or p.need_resched or p.drain_req or t.dying)
+    return not (p.sstep >= 0 or t.pos == 0 or t.pass_no < 0 or p.need_resched or p.works or t.dying)
 
 cdef inline int64_t run_end(const machine *m, const cpu_t *p) noexcept nogil:
     """Touches that start from here on are not made ahead."""

@@ -9,6 +9,7 @@ from reclaim._mm.tlb cimport *
 from reclaim._mm.rng cimport rng_draw, rng_below
 from reclaim._mm.program cimport cut_run
 from reclaim._mm.blk cimport blk_flush_plug
+from reclaim._mm.works cimport run_works, work_timers
 
 
 cdef inline void rq_append(machine *m, int32_t c, int32_t u) noexcept nogil:
@@ -209,15 +210,15 @@ cdef inline void mmap_unlock(machine *m, task_t *t) noexcept nogil:
 
 cdef inline bint resched_guard(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """cond_resched: true if the step gives way and is over."""
-    return (p.need_resched or p.drain_req) and give_way(m, p, t)
+    return (p.need_resched or p.works) and give_way(m, p, t)
 
 cdef inline bint give_way(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     cdef int32_t j
-    if p.drain_req:
-        p.sstep = ST_W_DRAIN
+    if p.works and (not m.w.kworkers or p.slice_ticks >= m.w.slice_ticks):      # else protect_slice()
+        p.sstep = ST_W_WORK
         m.turn = 1
         return True
-    if p.rq_nr == 0 and p.push < 0:
+    if not p.need_resched or p.rq_nr == 0 and p.push < 0:
         return False
     t.state = TASK_QUEUED
     if p.push >= 0:
@@ -240,21 +241,30 @@ cdef inline bint give_way(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     return True
 
 
+cdef inline int32_t kworker_waits(const machine *m, int32_t c) noexcept nogil:
+    """Tasks in CPU c's queue that are its bound kernel thread: it, or none."""
+    return m.w.kworkers and m.cpu[c].works != 0
+
+cdef inline int32_t nr_running(const machine *m, int32_t c) noexcept nogil:
+    return m.cpu[c].rq_nr + (m.cpu[c].current >= 0) + kworker_waits(m, c)
+
 cdef inline int32_t newidle_balance(machine *m) noexcept nogil:
     """Pull a task from the longest run queue; -1 if there is none."""
-    cdef int32_t j, best = -1, u, before
+    cdef int32_t j, best = -1, u, before, queued, most = 0
     for j in range(m.w.nr_cpus):
         if j == m.c or m.cpu[j].need_resched or m.cpu[j].rq_nr == 0:
             continue
-        if m.cpu[j].rq_nr == 1 and m.cpu[j].current < 0:      # nr_running 1: it is about to run there
+        if nr_running(m, j) == 1:                             # its task is about to run there
             continue
-        if best >= 0 and m.cpu[j].rq_nr <= m.cpu[best].rq_nr:
+        queued = m.cpu[j].rq_nr + kworker_waits(m, j)
+        if queued <= most:
             continue
         u = m.cpu[j].rq_head
         while u >= 0 and m.task[u].pinned:
             u = m.task[u].rq_next
         if u >= 0:
             best = j
+            most = queued
     if best < 0:
         return -1
     before = -1
@@ -289,6 +299,12 @@ cdef inline void lru_gen_use_mm(machine *m, int32_t mm) noexcept nogil:
 
 cdef inline void step_SW_PICK(machine *m, cpu_t *p) noexcept nogil:
     cdef int32_t n = p.rq_head
+    if p.works and m.w.kworkers:          # the kernel thread first, whoever waits
+        p.need_resched = 0
+        p.push = -1
+        p.current = -1
+        p.sstep = ST_W_WORK
+        return
     if n >= 0:
         rq_unlink(m, m.c, n, -1)
     else:
@@ -365,15 +381,12 @@ cdef inline void step_SW_CR3(machine *m, cpu_t *p) noexcept nogil:
     spend(m, TM_sched, cost)
     p.sstep = -1
 
-cdef inline void step_W_DRAIN(machine *m, cpu_t *p) noexcept nogil:
-    """drain_local_memcg_stock, run by a kworker that preempts the task"""
-    p.drain_req = 0
-    m.cg.usage -= p.stock
-    p.stock = 0
+cdef inline void step_W_WORK(machine *m, cpu_t *p) noexcept nogil:
+    """A bound kernel thread preempts the task, or runs before the next one."""
+    spend(m, TM_sched, run_works(m, p) * m.w.cost[CO_kworker])
     if p.loaded_mm >= 0:
         p.is_lazy = 1
-    spend(m, TM_sched, m.w.cost[CO_kworker])
-    p.sstep = ST_W_BACK
+    p.sstep = ST_W_BACK if p.current >= 0 else ST_SW_PICK
 
 cdef inline void step_W_BACK(machine *m, cpu_t *p) noexcept nogil:
     lru_gen_use_mm(m, m.task[p.current].mm)
@@ -389,9 +402,6 @@ cdef inline uint64_t times(uint64_t threshold, int64_t n) noexcept nogil:
     if n > 1 and threshold > UINT64_MAX // <uint64_t>n:
         return UINT64_MAX
     return threshold * <uint64_t>n
-
-cdef inline int32_t nr_running(const machine *m, int32_t c) noexcept nogil:
-    return m.cpu[c].rq_nr + (m.cpu[c].current >= 0)
 
 cdef inline int32_t busiest(const machine *m, int32_t c) noexcept nogil:
     """Of the other CPUs, from c + 1 on, the first of those with the most tasks."""
@@ -470,6 +480,8 @@ cdef inline void step_T_TICK(machine *m, cpu_t *p) noexcept nogil:
                 j += 1
             p.push = j
             p.need_resched = 1
+    if unlikely(m.w.kworkers):
+        work_timers(m, p)
     if m.now >= p.balance_at and m.w.balance > 0 and m.w.nr_cpus > 1:
         sched_balance_rq(m, p)
 

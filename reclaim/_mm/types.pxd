@@ -34,6 +34,8 @@ cdef enum:
     BLK_MAX_REQUEST_COUNT = 32
     BLK_PLUG_FLUSH_PAGES = 32     # BLK_PLUG_FLUSH_SIZE
     BLK_MAX_SEGMENTS = 128
+    VMPRESSURE_WIN = 512
+    VMPRESSURE_PRIO = 3       # vmpressure_level_critical_prio
     CHARGE_BATCH = 64         # MEMCG_CHARGE_BATCH
     SWAP_BATCH = 64           # SWAP_SLOTS_CACHE_SIZE too
     MAX_LIST = 64             # folios of one shrink_folio_list call: MIN_LRU_BATCH, or CLUSTER
@@ -126,7 +128,7 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t last_on
     uint8_t is_lazy
     uint8_t need_resched
-    uint8_t drain_req
+    uint8_t works             # WORK_: what its bound kernel thread has to run
     uint8_t loaded_asid
     uint8_t next_asid
     int64_t left              # second line: interrupts and flushes
@@ -182,7 +184,8 @@ cdef struct cpu_t:             # the first cache line is what every turn reads
     uint8_t balance_long      # the balancer found nothing to do last time: it waits twice as long
     uint8_t balance_failed    # how often in a row it found work and no task that it might move
     uint16_t fl_ipis          # meters: IPIs that it is to send
-    uint8_t pad[36]
+    uint8_t pad[28]
+    int64_t vmstat_at         # bound kernel threads: when vmstat_update is due
     int64_t lock_since        # meters: when it began to spin for a lock
 
 cdef struct task_t:            # the first cache line is what nearly every step reads
@@ -235,7 +238,8 @@ cdef struct task_t:            # the first cache line is what nearly every step 
     uint8_t phase             # mremap: 0 unmaps the destination, 1 moves, 2 unmaps the source
     uint8_t mmap              # MMAP_READ, MMAP_WRITE, waiting for one of them, or 0
     uint8_t v_last            # all is zapped: what is freed now is the rest
-    uint8_t pad2[8]
+    uint8_t pad2[4]
+    int32_t nr_scanned        # folios that shrink_folio_list locked since vmpressure() was told
     int32_t free_folios[31]
     int32_t flush_folios[31]
     uint64_t rng
@@ -379,7 +383,7 @@ cdef struct memcg_t:
     int32_t nr_idle
     int32_t nr_alive
     int32_t nr_dying
-    int32_t pad
+    int32_t notify_cpu        # on which CPU the timer of memory.events is, or -1
     qlock lru_lock
     int32_t mm_head           # lru_gen_mm_state: the mm that was taken last, or -1
     int64_t max_seq           # lru_gen_folio
@@ -392,6 +396,9 @@ cdef struct memcg_t:
     uint64_t avg_refaulted[4]
     uint64_t avg_total[4]
     int64_t filters           # bit s & 1: that Bloom filter exists
+    int64_t notify_from       # from which tick on memory.events may be notified again
+    int64_t tree_scanned      # vmpressure's window
+    int64_t works             # WORK_NOTIFY, WORK_VMPRESSURE: some CPU has it
 
 cdef struct swapdev_t:
     int64_t last              # when the last request submitted is done
@@ -478,6 +485,7 @@ cdef struct world_t:          # constants of a run
     int32_t mglru_rework
     int32_t moves             # some program moves mappings
     int32_t forks             # some mm has a child: folios may be mapped twice
+    int32_t kworkers          # bound kernel threads run more than drains of stocks
     int64_t io_latency
     int64_t io_page
     int64_t limit

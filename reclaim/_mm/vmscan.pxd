@@ -16,6 +16,7 @@ from reclaim._mm.folio cimport *
 from reclaim._mm.tlb cimport mask_any_but, mm_mask
 from reclaim._mm.smp cimport flush
 from reclaim._mm.sched cimport *
+from reclaim._mm.works cimport vmpressure
 from reclaim._mm.program cimport end_walks
 from reclaim._mm.blk cimport blk_finish_plug
 from reclaim._mm.swap cimport plug_bio
@@ -48,10 +49,15 @@ cdef inline void step_R_START(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline void step_R_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """do_try_to_free_pages"""
     blk_finish_plug(m, p, t)              # lru_gen_shrink_lruvec's; R_AGE has let that of the lists go
+    if unlikely(m.w.kworkers):
+        vmpressure(m, p, t.nr_scanned)
+    t.nr_scanned = 0
     t.step = shrink_lruvec(m)
     if t.sc_reclaimed < CLUSTER:
         if t.prio > 0:
             t.prio -= 1
+            if unlikely(m.w.kworkers) and t.prio <= VMPRESSURE_PRIO:
+                vmpressure(m, p, VMPRESSURE_WIN)
             return
         snapshot_refaults(m)
         if t.sc_reclaimed == 0:
@@ -255,6 +261,7 @@ cdef inline void step_S_NEXT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 
 cdef inline void step_S_LOCK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     if folio_test(m, t.folio, PG_locked):
+        t.nr_scanned -= 1                 # S_END counts all of the list
         spend(m, TM_scan, m.w.cost[CO_scan])
         keep(m, t)
         return
@@ -296,6 +303,7 @@ cdef inline void step_S_WB_WAIT(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.list.tail = f
     t.list.nr += 1
     t.index -= 1
+    t.nr_scanned += 1                     # once for each time that it is looked at
     t.folio = -1
     t.step = ST_S_NEXT
 
@@ -631,6 +639,7 @@ cdef inline void step_S_TAIL(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = ST_B_START
 
 cdef inline void step_S_END(machine *m, cpu_t *p, task_t *t) noexcept nogil:
+    t.nr_scanned += t.index
     m.counter[CN_pgactivate] += t.nr_activate
     m.cg.usage -= t.nr_free
     if t.ubc_required:

@@ -35,6 +35,8 @@ class Charge:
                 t.step = t.c_ret
                 return
             self.counter["memcg_max"] += 1
+            if self.world.kworkers:
+                self.memcg_event(c)
             t.step = "R_START"
             return
         t.unpaid = 0
@@ -55,7 +57,7 @@ class Charge:
                         m.usage -= i.stock
                         i.stock = 0
                     else:
-                        i.drain_req = 1
+                        i.works.add("DRAIN")
             return
         if t.c_reclaimed > 0 and t.c_nr <= 8:
             return
@@ -145,11 +147,16 @@ class Charge:
 
     def step_R_END(self, c, t):
         self.finish_plug(t)
-        m = self.memcg
+        m, kworkers = self.memcg, self.world.kworkers
+        if kworkers and t.nr_scanned > 0:
+            self.vmpressure(c, t.nr_scanned)
+        t.nr_scanned = 0
         t.step = self.lru.shrink
         if t.sc_reclaimed < 32:
             if t.prio > 0:
                 t.prio -= 1
+                if kworkers and t.prio <= 3:
+                    self.vmpressure(c, 512)
                 return
             self.lru.snapshot()
             if t.sc_reclaimed == 0:

@@ -16,6 +16,10 @@ def _nr(thing):
     return NONE if thing is None else thing.nr
 
 
+def _mask(works):
+    return sum(1 << names.WORKS.index(w) for w in works)
+
+
 class Digest:
 
     def columns(self):
@@ -45,6 +49,7 @@ class Digest:
             "current": lambda c: _nr(c.current),
             "left": lambda c: c.left if c.in_irq else 0,
             "rq_nr": lambda c: len(c.runqueue),
+            "works": lambda c: _mask(c.works),
             "nr_lru_add": lambda c: len(c.lru_add),
             "nr_lru_move_tail": lambda c: len(c.lru_move_tail),
             "nr_lru_activate": lambda c: len(c.lru_activate),
@@ -73,6 +78,8 @@ class Digest:
             return [self.slots_free]
         if field == "frames_free":
             return [len(self.free_frames)]
+        if field == "works":
+            return [_mask(self.memcg.works)]
         value = getattr(self.memcg, field)
         return list(value) if isinstance(value, list) else [value]
 

@@ -253,6 +253,8 @@ class Flushing:
                 j = c.draw(world.nr_cpus - 1)
                 c.push = j + 1 if j >= c.nr else j
                 c.need_resched = 1
+            if world.kworkers:
+                self.work_timers(c)
             if world.nr_cpus > 1 and world.balance > 0 and self.now >= c.balance_at:
                 self.balance(c)
         c.istep = "Q_EXIT"

@@ -218,8 +218,8 @@ class Machine:
         """True: the step is over."""
         if c.granted is not None:       # the step waited for a lock and has it now
             return False
-        if c.drain_req:
-            c.sstep = "W_DRAIN"
+        if c.works and not (self.world.kworkers and c.slice_ticks < self.world.slice_ticks):
+            c.sstep = "W_WORK"
             return True
         if not (c.need_resched and (c.runqueue or c.push != NONE)):
             return False

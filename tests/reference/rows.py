@@ -27,7 +27,7 @@ _GROUPS = (
     ("FL_LOCAL", 0, "flush"),
     ("Q_ENTRY Q_TAKE Q_FUNC Q_ACK Q_EXIT T_TICK T_TIMER IO_ENTRY IO_END", 0, "interrupt"),
     ("SW_PICK SW_CLEAR SW_SET SW_GEN SW_CR3 W_BACK", 0, "sched"),
-    ("W_DRAIN", 1, "sched"),
+    ("W_WORK", 1, "sched"),
     ("E_LEFT E_ZAP E_PTES E_UNLOCK E_DONE", 1, "fault"),
     ("E_FREE V_FREE", 0, "fault"),
     ("V_CALL V_LOCK V_UNMAP V_MORE V_FULL V_TABLES V_FREED V_UNMAPPED V_PROT V_PTES V_MOVE V_PT V_MOVE_NEW "

@@ -1,6 +1,10 @@
-"""Scheduling and the kworker (docs/model.md, section 5.9)."""
+"""Scheduling and the bound kernel threads (docs/model.md, sections 3 and 5.9)."""
 
 from .state import IDLE, INF, NONE, NR_ASIDS, RUNNING, SWITCHING
+
+_ONE_FOR_ALL = ("NOTIFY", "VMPRESSURE")
+_COUNTERS = {"DRAIN": "stock_drains", "VMSTAT": "vmstat_updates", "NOTIFY": "memcg_notifies",
+             "VMPRESSURE": "vmpressures"}
 
 
 class Sched:
@@ -13,15 +17,59 @@ class Sched:
                 self.flush_all(c)
                 c.asid_gen[c.loaded_asid] = gen
 
+    # -- bound kernel threads
+
+    def queued(self, c):
+        """Who waits in a run queue, with its CPU's kernel thread."""
+        return len(c.runqueue) + (1 if self.world.kworkers and c.works else 0)
+
+    def nr_running(self, c):
+        return self.queued(c) + (c.current is not None)
+
+    def queue_work(self, c, work):
+        if work in _ONE_FOR_ALL:
+            if work in self.memcg.works:
+                return
+            self.memcg.works.add(work)
+        c.works.add(work)
+
+    def memcg_event(self, c):
+        """memory.events changed."""
+        m, tick = self.memcg, self.world.tick
+        if self.world.cgroup == 1:
+            return
+        j = self.now // tick
+        if j >= m.notify_from:
+            m.notify_from = j + 1 - -10**10 // tick
+            self.queue_work(c, "NOTIFY")
+        elif m.notify_cpu == NONE:
+            m.notify_cpu = c.nr
+
+    def vmpressure(self, c, scanned):
+        self.memcg.tree_scanned += scanned
+        if self.memcg.tree_scanned >= 512:
+            self.queue_work(c, "VMPRESSURE")
+
+    def work_timers(self, c):
+        m = self.memcg
+        if self.now >= c.vmstat_at:
+            c.vmstat_at += 10**12 * (1 + (self.now - c.vmstat_at) // 10**12)
+            self.queue_work(c, "VMSTAT")
+        if m.notify_cpu == c.nr and self.now // self.world.tick >= m.notify_from:
+            m.notify_cpu = NONE
+            self.memcg_event(c)
+
+    # -- run queues
+
     def newidle(self, c):
         """A task taken from the busiest other CPU, or None."""
         best = None
         for other in self.cpus:
             if other is c or other.need_resched or not any(not u.pinned for u in other.runqueue):
                 continue
-            if len(other.runqueue) == 1 and other.current is None:      # nr_running is 1
+            if self.nr_running(other) == 1:
                 continue
-            if best is None or len(other.runqueue) > len(best.runqueue):
+            if best is None or self.queued(other) > self.queued(best):
                 best = other
         if best is None:
             return None
@@ -34,7 +82,7 @@ class Sched:
     def balance(self, c):
         """The periodic load balancer of busy CPU c: it pulls tasks from the busiest other one."""
         n = len(self.cpus)
-        running = {x: len(x.runqueue) + (x.current is not None) for x in self.cpus}
+        running = {x: self.nr_running(x) for x in self.cpus}
         others = self.cpus[c.nr + 1:] + self.cpus[:c.nr]
         src = max(others, key=running.get)                  # the first of equals
         here, there, average = running[c], running[src], sum(running.values()) * 1024 // n
@@ -69,6 +117,9 @@ class Sched:
 
     def step_SW_PICK(self, c, t):
         c.need_resched, c.push = 0, NONE
+        if self.world.kworkers and c.works:
+            c.current, c.sstep = None, "W_WORK"
+            return
         n = c.runqueue.popleft() if c.runqueue else self.newidle(c)
         if n is None:
             c.current, c.mode, c.tick_at = None, IDLE, INF
@@ -129,14 +180,20 @@ class Sched:
         c.loaded_mm = t.mm.nr
         c.sstep = None
 
-    def step_W_DRAIN(self, c, t):
-        c.drain_req = 0
-        self.memcg.usage -= c.stock
-        c.stock = 0
+    def step_W_WORK(self, c, t):
+        for work in c.works:
+            self.counter[_COUNTERS[work]] += 1
+            self.spend(self.cost["kworker"])
+        if "DRAIN" in c.works:
+            self.memcg.usage -= c.stock
+            c.stock = 0
+        if "VMPRESSURE" in c.works:
+            self.memcg.tree_scanned = 0
+        self.memcg.works -= c.works
+        c.works = set()
         if c.loaded_mm >= 0:
             c.is_lazy = 1
-        self.spend(self.cost["kworker"])
-        c.sstep = "W_BACK"
+        c.sstep = "SW_PICK" if c.current is None else "W_BACK"
 
     def step_W_BACK(self, c, t):
         self.lru.use_mm(t.mm)

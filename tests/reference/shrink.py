@@ -76,6 +76,7 @@ class Shrink:
     def step_S_LOCK(self, c, t):
         f = t.folio
         if f.flags & LOCKED:
+            t.nr_scanned -= 1
             self.spend(self.cost["scan"])
             self.keep(t)
             return
@@ -106,6 +107,7 @@ class Shrink:
         else:
             t.list.appendleft(f)
             t.index -= 1
+            t.nr_scanned += 1
             t.folio = None
             t.step = "S_NEXT"
 
@@ -358,6 +360,7 @@ class Shrink:
         t.flush_folios.clear()
 
     def step_S_END(self, c, t):
+        t.nr_scanned += t.index
         self.counter["pgactivate"] += t.nr_activate
         self.uncharge(len(t.free_folios))
         if t.ubc_required:

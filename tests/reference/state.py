@@ -112,7 +112,7 @@ class Cpu(Stream):
                  "loaded_mm", "loaded_asid", "next_asid", "is_lazy",
                  "asid_mm", "asid_gen", "asid_stamp", "sw_asid", "sw_gen", "sw_flush", "tlb_stamp",
                  "l1", "l2", "walk_line",
-                 "runqueue", "need_resched", "slice_ticks", "push", "stock", "drain_req",
+                 "runqueue", "need_resched", "slice_ticks", "push", "stock", "works", "vmstat_at",
                  "lru_add", "lru_move_tail", "lru_activate", "slots", "slots_ret", "io", "queue", "hand", "irq_cost",
                  "fl_mm", "fl_vp", "fl_nr", "fl_tables", "fl_gen", "fl_scan", "fl_ret", "fl_trim", "fl_mask", "fl_ipi",
                  "fl_n", "acks", "rng", "granted",
@@ -139,7 +139,9 @@ class Cpu(Stream):
         self.l2 = [[None] * world.l2_ways for _ in range(world.l2_sets)]
         self.walk_line = NONE
         self.runqueue = deque()     # Tasks
-        self.need_resched = self.slice_ticks = self.stock = self.drain_req = 0
+        self.need_resched = self.slice_ticks = self.stock = 0
+        self.works = set()          # names.WORKS
+        self.vmstat_at = 10**12 - 3 * nr * world.tick % 10**12 if world.kworkers else 0
         self.push = NONE
         self.lru_add, self.lru_move_tail, self.lru_activate = [], [], []    # Folios
         self.slots, self.slots_ret = deque(), deque()       # the slot cache
@@ -174,7 +176,7 @@ class Task(Stream):
                  "prio", "sc_reclaimed", "full_walk", "force_deact", "skipped_deact",
                  "may_deact", "r_nr", "r_visit", "r_loop", "stalled", "k_ret",
                  "nr_to_scan", "list", "ret", "taken", "scanned", "folio", "index", "defer",
-                 "old_pte", "owed", "nr_pageout", "nr_activate", "nr_reclaimed", "free_folios",
+                 "old_pte", "owed", "nr_pageout", "nr_activate", "nr_reclaimed", "nr_scanned", "free_folios",
                  "flush_folios", "ordinal", "b_i", "b_w", "b_ret", "in_batch",
                  "nr_lost",         # left behind at S_TAIL; for check() only
                  "g_seq", "g_can_swap", "g_scanned", "g_nr", "g_delta", "clean", "g_retry",
@@ -215,7 +217,7 @@ class Task(Stream):
         self.list, self.ret = deque(), deque()
         self.folio = None
         self.index = self.defer = self.old_pte = self.owed = 0
-        self.nr_pageout = self.nr_activate = self.nr_reclaimed = 0
+        self.nr_pageout = self.nr_activate = self.nr_reclaimed = self.nr_scanned = 0
         self.free_folios, self.flush_folios = [], []
         self.nr_lost = self.ordinal = self.b_i = self.b_w = self.in_batch = 0
         self.b_ret = self.freed_ret = self.d_ret = None
@@ -248,6 +250,7 @@ class Pass:
 class Memcg:
     __slots__ = ("usage", "kernel", "nr_isolated", "anon_cost", "nonresident_age",
                  "refaults_snapshot", "sleepers",
+                 "works", "notify_from", "notify_cpu", "tree_scanned",
                  # generations; all 0 in a classic world
                  "max_seq", "min_seq", "gen_nr", "refaulted", "evicted", "protected",
                  "avg_refaulted", "avg_total", "mm_seq", "mm_head", "filters")
@@ -256,6 +259,9 @@ class Memcg:
         self.usage = self.kernel = kernel_pages
         self.nr_isolated = self.anon_cost = self.nonresident_age = self.refaults_snapshot = 0
         self.sleepers = deque()    # Tasks
+        self.works = set()
+        self.notify_from = self.tree_scanned = 0
+        self.notify_cpu = NONE
         self.max_seq = self.mm_seq = self.mm_head = self.filters = 0
         self.min_seq = [0, 0]       # anon, file
         self.gen_nr = [0] * 4

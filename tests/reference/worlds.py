@@ -290,6 +290,16 @@ def random_forks(seed):
     return with_forks(random_world(seed), random.Random(f"forks {seed}").choice)
 
 
+def random_kworkers(seed):
+    """random_world(seed) with bound kernel threads, in half of the worlds for seconds."""
+    world, pick = random_world(seed), random.Random(f"kworkers {seed}").choice
+    passes, tick = world.passes.copy(), pick([world.tick, 10**9, 10**10, 3 * 10**10])
+    passes["think"] += pick([0, 0, 10**9, 3 * 10**10])
+    return dataclasses.replace(world, kworkers=True, cgroup=pick([2, 2, 2, 1]), tick=tick, passes=passes,
+                               balance=pick([0, tick, 3 * tick]), busy_threshold=pick([0, 2**62]),
+                               **_hosts(pick, world.nr_cpus, tick, (0, 1)))
+
+
 def random_policy(seed):
     return build_policy(random.Random(f"policy {seed}").choice)
 
