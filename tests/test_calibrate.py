@@ -61,7 +61,7 @@ def test_the_profile_is_one(made):
     assert all(math.isfinite(ns) and ns >= 0 for ns in profile.costs.ns)
     values = [line for line in text.splitlines() if " = " in line
               and not line.startswith(("#", "description"))]
-    assert len(values) == len(names.COSTS) + 10 and all("  # " in line or " # " in line for line in values)
+    assert len(values) == len(names.COSTS) + 11 and all("  # " in line or " # " in line for line in values)
     inherited = {line.split()[0].removesuffix("_ns") for line in values
                  if line.endswith("# inherited from vm16")}
     assert {"zram_write", "invlpg", "l2_ways", "slice_ms"} < inherited

@@ -48,8 +48,8 @@ def test_memory_events_are_notified_after_eleven_ticks():
 @pytest.mark.parametrize("cgroup", [1, 2])
 def test_vmpressure_works_each_512_scanned(cgroup):
     """A window goes on until its work has run; both versions of cgroups have it."""
-    big = dict(mm_pages=(2000, 2000), limit=2600, nr_folios=4000, nr_slots=8192)       # priorities 4 to 12 do
-    counters, _ = run(1.0, cgroup=cgroup, slice_ticks=1, **big)
+    big = dict(mm_pages=(4000, 4000), limit=5200, nr_folios=8000, nr_slots=16384)      # priorities 4 to 12 do
+    counters, _ = run(2.0, cgroup=cgroup, slice_ticks=1, swappiness=200, **big)
     assert counters["pgscan_anon"] > 20 * 512
     assert 0.5 < counters["vmpressures"] * 512 / counters["pgscan_anon"] < 1.001
 
@@ -68,10 +68,12 @@ def test_without_kworkers_only_stocks_are_drained():
 
 def test_an_even_machine_is_disturbed():
     """Two tasks a CPU, the CPUs in turn on one: who waits for the ring is one more to the balancer."""
-    fields = dict(nr_cpus=4, mm_pages=(96,) * 8, limit=500, nr_slots=4096, tick=TICK, host_cpus=1, cgroup=2,
-                  balance=4 * TICK)
-    assert run(1.0, kworkers=False, **fields)[0]["migrations"] == 0
-    assert run(1.0, **fields)[0]["migrations"] > 2
+    rows = make_passes([make_pass("SEQ", write=1, nr=600, think=10**6)])
+    fields = dict(nr_cpus=4, mm_pages=(600,) * 8, limit=2400, nr_folios=4800, nr_slots=9600, tick=TICK, host_cpus=1,
+                  cgroup=2, balance=4 * TICK, swappiness=200, passes=rows, task_first_pass=(0,) * 8,
+                  task_nr_passes=(1,) * 8, task_cpu=tuple(t % 4 for t in range(8)))
+    assert run(2.0, kworkers=False, **fields)[0]["migrations"] == 0
+    assert run(2.0, **fields)[0]["migrations"] > 2
 
 
 @pytest.mark.parametrize("table, field, row, value, why", [
