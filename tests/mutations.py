@@ -71,9 +71,9 @@ def _ties_on_a_host(seed: int):
     return random_ties(seed), random_policy(seed)
 
 
-def _kworkers(seed: int):
-    from reference.worlds import random_kworkers, random_policy
-    return random_kworkers(seed), random_policy(seed)
+def _kworkers(make: str, seed: int):
+    from reference import worlds
+    return getattr(worlds, make)(seed), worlds.random_policy(seed)
 
 
 def _asids():
@@ -195,7 +195,10 @@ WORLDS: dict[str, tuple[Callable[[], tuple], int]] = {
     "asids": (_asids, 40_000),
     "wide": (_wide, 15_000),
     "kworker": (_kworker, 40_000),
-    **{f"kworkers {seed}": ((lambda seed=seed: _kworkers(seed)), 12_000) for seed in range(8)},
+    **{f"{make} {seed}": ((lambda make=make, seed=seed: _kworkers(make, seed)), 12_000)
+       for make, seeds in (("random_kworkers", range(3)), ("busy_kworkers", range(4))) for seed in seeds},
+    "fast device, kworkers": (lambda: _device(nr_cpus=3, mm_pages=(96,) * 4, limit=300, io_depth=64, io_latency=10**6,
+                                              io_page=1, kworkers=True), 40_000),
     "slow device": (lambda: _device(cgroup=1, io_latency=3 * 10**9), 30_000),
     "full device": (lambda: _device(nr_cpus=4, mm_pages=(96,) * 6, limit=400, io_depth=2,
                                     slice_ticks=1), 40_000),

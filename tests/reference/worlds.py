@@ -300,6 +300,19 @@ def random_kworkers(seed):
                                **_hosts(pick, world.nr_cpus, tick, (0, 1)))
 
 
+def busy_kworkers(seed):
+    """Two tasks a CPU, or one more, that reclaim all the time, while kernel threads wait and CPUs balance."""
+    pick = random.Random(f"busy kworkers {seed}").choice
+    nr_cpus, tick, swap_sync = pick([2, 3, 4]), pick([10**8, 10**9]), pick([True, False])
+    tasks, pages = 2 * nr_cpus + pick([0, 1]), pick([96, 200])
+    rows = make_passes([make_pass(pick(["SEQ", "RAND"]), write=pick([1, 2]), nr=pages, count=pages, think=pick([0, 10**6]))])
+    return small_world(
+        nr_cpus=nr_cpus, mm_pages=(pages,) * tasks, limit=max(pages * tasks * 2 // 3, 60 * nr_cpus + 40), nr_slots=4 * pages * tasks,
+        tick=tick, balance=pick([tick, 2 * tick]), slice_ticks=pick([1, 3, 10]), host_cpus=pick([0, 1, 1]), cgroup=2,
+        swap_sync=swap_sync, io_latency=pick([10**7, 10**8]), swappiness=200, kworkers=True, passes=rows, seed=seed,
+        lru=pick([0, 0, 1]), task_first_pass=(0,) * tasks, task_nr_passes=(1,) * tasks)
+
+
 def random_policy(seed):
     return build_policy(random.Random(f"policy {seed}").choice)
 
