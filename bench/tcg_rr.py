@@ -348,7 +348,6 @@ hz = 1000                  # measured: tasks lose the host CPU at one phase of e
 slice_ms = {scheduler.slice_ms:<15} # as vm16
 migrations_per_s = {moves[0]:<7.3f} # measured: tasks that fault on another CPU than before, {moves[1]}
 kthread_share = {scheduler.kthread_share:<10} # as vm16
-kworkers = false           # as vm16
 cpus_per_socket = {scheduler.cpus_per_socket:<8} # as vm16
 skew_tick = false          # measured: all at that phase, whichever CPUs' ticks
 

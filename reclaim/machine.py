@@ -19,6 +19,7 @@ from reclaim.keys import (Fault, Kind, Section, boolean, check, check_section, i
                           number, place, raise_faults, read_toml, text, unknown)
 
 COST_KIND = number(0, 1e9)   # ns: up to a second
+NEED_NOT_SAY = ("kworkers",)      # keys that a profile may leave at their default
 COST_KEYS = tuple(f"{name}_ns" for name in names.COSTS)
 
 
@@ -211,7 +212,7 @@ class Profile:
             values[section] = check_section(kind, data.get(section, {}), where=where,
                                             prefix=section + ".", faults=faults)
             faults += [Fault(f"{place(where, section)}.{k}: missing")
-                       for k in kinds(kind) if k not in data.get(section, {})]
+                       for k in kinds(kind) if k not in data.get(section, {}) and k not in NEED_NOT_SAY]
         costs = check_costs(data.get("costs", {}), where=where, faults=faults)
         faults += [Fault(f"{place(where, 'costs')}.{k}: missing") for k in COST_KEYS if k not in costs]
         raise_faults(faults)

@@ -369,7 +369,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("vmstat_update comes on all CPUs at once", WORKS,
              "return SECOND - VMSTAT_SKEW * c * m.w.tick % SECOND", "return SECOND", near="kworkers"),
     Mutation("a time slice is one tick longer", SCHED,
-             "p.slice_ticks >= m.w.slice_ticks", "p.slice_ticks > m.w.slice_ticks"),
+             "if p.slice_ticks >= m.w.slice_ticks and p.rq_nr", "if p.slice_ticks > m.w.slice_ticks and p.rq_nr"),
     Mutation("the first tick comes a whole tick after idle", SCHED,
              "return now - (now - offset) % m.w.tick + m.w.tick", "return now + m.w.tick"),
     Mutation("who gives way does not kick an idle CPU", SCHED,

@@ -235,7 +235,7 @@ FORM = {
 UNREAD = {
     "cpu": "fl_n walk_line lock_at next_asid rng irq_call_count irq_tlb_count fl_ipis",
     "task": "freed_ret nr_pageout nr_activate rng wake_at touches c_nr c_batch c_retries sc_reclaimed r_loop "
-            "scanned call",
+            "scanned call nr_scanned",
     "mm": "rss swapents ra_page ra_win ra_hits",
     "folio": "mm prev",
     "memcg": "usage nr_isolated anon_cost touches_left lru_nr slot_fresh frames_free frame_fresh nr_idle",
