@@ -405,11 +405,13 @@ cdef inline uint64_t times(uint64_t threshold, int64_t n) noexcept nogil:
 
 cdef inline int32_t busiest(const machine *m, int32_t c) noexcept nogil:
     """Of the other CPUs, from c + 1 on, the first of those with the most tasks."""
-    cdef int32_t i, j = c, best = -1
+    cdef int32_t i, j = c, best = -1, nr, most = -1
     for i in range(1, m.w.nr_cpus):
         j = j + 1 if j + 1 < m.w.nr_cpus else 0
-        if best < 0 or nr_running(m, j) > nr_running(m, best):
+        nr = nr_running(m, j)
+        if nr > most:
             best = j
+            most = nr
     return best
 
 cdef inline int64_t load_imbalance(const machine *m, int32_t here, int32_t there) noexcept nogil:
