@@ -277,6 +277,13 @@ def lists(traces: Traces, vm16: Profile) -> tuple[dict[str, float], float]:
     return values, (unmap + done + isolate) / paid
 
 
+def walks() -> dict[str, float]:
+    entries, _, us = WALKED_OLD
+    entry = us / entries
+    entries, young, us = WALKED_YOUNG
+    return {"walk_pte": 1000 * entry, "walk_young": 1000 * (us - entries * entry) / young}
+
+
 def measure(traces: Traces, vm16: Profile) -> tuple[dict[str, tuple[float, str]], float]:
     """(ns, rule) of each cost that the traces hold, and the slowdown of the kernel's code."""
     out: dict[str, tuple[float, str]] = {}
@@ -316,6 +323,7 @@ def measure(traces: Traces, vm16: Profile) -> tuple[dict[str, tuple[float, str]]
     flush = traces.gap("csd_function_entry", FLUSHED) + traces.gap(FLUSHED, "csd_function_exit")
     put("measured: csd entry to exit with a full flush, and how much later the next write is",
         {"tlb_flush_full": 1000 * (flush + traces.refill())})
+    put("measured: walks of MGLRU in such a guest of one CPU", walks())
     switch, leave = 1000 * traces.switch(), out["irq_exit"][0]
     put("measured: a CPU queues its target and spins, to the next CPU's call_function entry",
         {"vcpu_switch": switch})
@@ -328,12 +336,16 @@ def measure(traces: Traces, vm16: Profile) -> tuple[dict[str, tuple[float, str]]
 
 AS_VM16 = ("tlb_l2_hit",)
 
+# MGLRU's walks, which the traces do not hold, in such a guest of one CPU and one worker: entries walked, young
+# ones (/sys/kernel/debug/lru_gen_full) and us (walk_pud_range by function_graph; the second of four runs).
+WALKED_OLD, WALKED_YOUNG = (131_329, 0, 5_143), (131_810, 130_783, 20_881)
+
 HEAD = """\
 # QEMU's TCG with all virtual CPUs round robin on one host CPU: use it with host_cpus = 1.
 #
 # Written by `python bench/tcg_rr.py` from the time stamps of two traces of such a guest (16 CPUs, zram, 64
-# bytes of data a page). "measured" names the gap; "vm16 x" is inherited, times the measured slowdown of
-# reclaim's code; "as vm16" is inherited as it is. Nothing was fitted to a count.
+# bytes of data a page). "measured" names the gap, or what else was measured; "vm16 x" is inherited, times the
+# measured slowdown of reclaim's code; "as vm16" is inherited as it is. Nothing was fitted to a count.
 
 description = "QEMU TCG guest, virtual CPUs round robin on one host CPU"
 
@@ -348,6 +360,7 @@ hz = 1000                  # measured: tasks lose the host CPU at one phase of e
 slice_ms = {scheduler.slice_ms:<15} # as vm16
 migrations_per_s = {moves[0]:<7.3f} # measured: tasks that fault on another CPU than before, {moves[1]}
 kthread_share = {scheduler.kthread_share:<10} # as vm16
+kworkers = true            # seen in such a guest: they wait for the ring, and the balancer moves workers for them
 cpus_per_socket = {scheduler.cpus_per_socket:<8} # as vm16
 skew_tick = false          # measured: all at that phase, whichever CPUs' ticks
 

@@ -190,7 +190,7 @@ def stuck() -> World:
 
 
 _SCAN = ("reclaim_prio", "lru_lock", "lru_isolate", "lru_putback", "lru_add", "scan", "rmap", "relock",
-         "free")
+         "free", "walk_young")
 _WALKED = 20                 # bits
 
 

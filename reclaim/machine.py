@@ -19,7 +19,6 @@ from reclaim.keys import (Fault, Kind, Section, boolean, check, check_section, i
                           number, place, raise_faults, read_toml, text, unknown)
 
 COST_KIND = number(0, 1e9)   # ns: up to a second
-NEED_NOT_SAY = ("kworkers",)      # keys that a profile may leave at their default
 COST_KEYS = tuple(f"{name}_ns" for name in names.COSTS)
 
 
@@ -105,7 +104,7 @@ class Scheduler(Section):
     slice_ms: float = key(3.0, number(0, 10_000))
     migrations_per_s: float = key(0.0, number(0, 100_000))
     kthread_share: float = key(0.01, number(0, 1))
-    kworkers: bool = key(False, boolean())
+    kworkers: bool = key(True, boolean())
     cpus_per_socket: int = key(16, integer(1, 512))
     skew_tick: bool = key(False, boolean())
 
@@ -212,7 +211,7 @@ class Profile:
             values[section] = check_section(kind, data.get(section, {}), where=where,
                                             prefix=section + ".", faults=faults)
             faults += [Fault(f"{place(where, section)}.{k}: missing")
-                       for k in kinds(kind) if k not in data.get(section, {}) and k not in NEED_NOT_SAY]
+                       for k in kinds(kind) if k not in data.get(section, {})]
         costs = check_costs(data.get("costs", {}), where=where, faults=faults)
         faults += [Fault(f"{place(where, 'costs')}.{k}: missing") for k in COST_KEYS if k not in costs]
         raise_faults(faults)

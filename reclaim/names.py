@@ -62,7 +62,7 @@ COSTS = (
     "flush_fixed", "ipi_send", "ipi_delivery", "ipi_delivery_cross",
     "irq_entry", "irq_exit", "tlb_check", "tlb_flush_full", "invlpg", "csd_ack",
     "lock_handoff", "context_switch", "wakeup", "kworker", "tick", "zap_pte", "vcpu_switch",
-    "walk_pte",
+    "walk_pte", "walk_young",
 )
 
 # Where a CPU's time goes; the parts sum to its clock.

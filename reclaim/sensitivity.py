@@ -50,7 +50,8 @@ OPEN: dict[str, tuple[Any, ...]] = {
 # Numbers that no key of a scenario sets, or that one leaves to "auto": the field of `World`.
 IN_WORLD = {"tlb.l1_entries": "l1_sets", "tlb.l2_entries": "l2_sets", "memcg.kernel": "kernel_pages"}
 SCHEDULER: dict[str, tuple[Any, ...]] = {
-    "hz": (100, 250, 1000), "migrations_per_s": (0.0, 0.1, 1.0, 10.0), "skew_tick": (True, False)}
+    "hz": (100, 250, 1000), "migrations_per_s": (0.0, 0.1, 1.0, 10.0), "kworkers": (True, False),
+    "skew_tick": (True, False)}
 
 
 @dataclass(frozen=True, eq=False)

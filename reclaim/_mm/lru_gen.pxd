@@ -304,6 +304,9 @@ cdef inline void step_S_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline bint suitable_to_scan(int32_t total, int32_t young) noexcept nogil:
     return young * 8 >= total
 
+cdef inline int64_t walk_cost(const machine *m, int64_t total, int64_t young) noexcept nogil:
+    return m.w.cost[CO_walk_pte] * total + m.w.cost[CO_walk_young] * young
+
 cdef inline void update_bloom_filter(machine *m, region_t *r, int64_t seq) noexcept nogil:
     if m.cg.filters >> (seq & 1) & 1:
         r.filter |= <uint8_t>(1 << (seq & 1))
@@ -341,12 +344,12 @@ cdef inline void step_S_LOOK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     """lru_gen_look_around; the page-table lock is held"""
     cdef folio_t *q = &m.folio[t.folio]
     cdef region_t *r = pte_region(m, q.mm, q.vp)
-    cdef int32_t first = t.look_at
+    cdef int32_t first = t.look_at, young = t.look_young
     cdef bint full = False
     while t.look_at < t.look_end and not full:
         full = look_at(m, t, t.look_at)
         t.look_at += 1
-    spend(m, TM_scan, m.w.cost[CO_walk_pte] * (t.look_at - first))
+    spend(m, TM_scan, walk_cost(m, t.look_at - first, t.look_young - young))
     if full:
         drain(t, 2, ST_S_LOOK)
         return
@@ -445,7 +448,7 @@ cdef inline void walk_pte_range(machine *m, task_t *t, int32_t region) noexcept 
             t.g_moved[old] -= 1
             t.g_moved[gen] += 1
             t.g_batched += 1
-    spend(m, TM_scan, m.w.cost[CO_walk_pte] * (end - first))
+    spend(m, TM_scan, walk_cost(m, end - first, young))
     if suitable_to_scan(end - first, young):
         update_bloom_filter(m, r, t.g_seq + 1)
 

@@ -202,7 +202,8 @@ cdef enum:   # cost
     CO_zap_pte = 41
     CO_vcpu_switch = 42
     CO_walk_pte = 43
-    CO_NR = 44
+    CO_walk_young = 44
+    CO_NR = 45
 
 cdef enum:   # timecat
     TM_user = 0

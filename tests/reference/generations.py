@@ -483,7 +483,7 @@ class Generations:
                     t.g_moved[old] -= 1
                     t.g_moved[new] += 1
                     t.g_batched += 1
-        self.spend(self.cost["walk_pte"] * len(pages))
+        self.spend(self.cost["walk_pte"] * len(pages) + self.cost["walk_young"] * young)
         if young * 8 >= len(pages):
             self.lru.mark_filter(region, t.g_seq + 1)
 
@@ -571,15 +571,16 @@ class Generations:
 
     def step_S_LOOK(self, c, t):
         """lru_gen_look_around, with the PTL held"""
-        looked, full = 0, False
+        looked, found, full = 0, 0, False
         while t.look_at < t.look_end and not full:
             vp = t.look_at
             t.look_at += 1
             looked += 1
             if self.lru.clear_pte_young(vp):
                 t.look_young += 1
+                found += 1
                 full = self.look_at_young(c, t, self.folio_at(vp))
-        self.spend(self.cost["walk_pte"] * looked)
+        self.spend(self.cost["walk_pte"] * looked + self.cost["walk_young"] * found)
         if full:
             self.start_drain(t, 2, "S_LOOK")
             return

@@ -12,11 +12,11 @@ World, PASS_DTYPE, check = _world.World, _world.PASS_DTYPE, _world.check
 KIND = {name: i for i, name in enumerate(names.PASS_KINDS)}
 
 # Distinct odd integers from 11 to about 2000 ns, in ps; the rest in the order of names.COSTS.
-_IO_COSTS = {"io_submit": 1_500_007, "io_complete": 800_011, "walk_pte": 7_013}
+_IO_COSTS = {"io_submit": 1_500_007, "io_complete": 800_011, "walk_pte": 7_013, "walk_young": 3_001}
 _COSTS = {name: (11 + (i * 977) % 1990) * 1000 + 2 * i + 1
           for i, name in enumerate(name for name in names.COSTS if name not in _IO_COSTS)}
 # Older worlds stay as they were: no new cost is drawn.
-_DRAWN_COSTS = tuple(name for name in names.COSTS if name not in ("vcpu_switch", "walk_pte"))
+_DRAWN_COSTS = tuple(name for name in names.COSTS if name not in ("vcpu_switch", "walk_pte", "walk_young"))
 COSTS = tuple((_COSTS | _IO_COSTS)[name] for name in names.COSTS)
 
 
