@@ -190,7 +190,7 @@ def stuck() -> World:
 
 
 _SCAN = ("reclaim_prio", "lru_lock", "lru_isolate", "lru_putback", "lru_add", "scan", "rmap", "relock",
-         "free", "walk_young")
+         "free")
 _WALKED = 20                 # bits
 
 
@@ -204,7 +204,7 @@ def walks(pages: int = 1 << 16) -> World:
     cold = Pass(nr=pages // 2, first=pages // 2, write=1, think_ns=WRITER_THINK_NS)
     made = world(program([hot, cold], workers=2), cpus=1, limit=pages * 3 // 2, lru=1)
     costs = dict(zip(names.COSTS, made.costs, strict=True))
-    costs |= {name: -(-costs[name] >> _WALKED) << _WALKED for name in _SCAN} | {"walk_pte": 1}
+    costs |= {name: -(-costs[name] >> _WALKED) << _WALKED for name in _SCAN} | {"walk_pte": 1, "walk_young": 0}
     return dataclasses.replace(made, costs=tuple(costs.values()))
 
 

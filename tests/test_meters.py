@@ -151,8 +151,10 @@ def test_counts_agree_with_the_counters(recorded):
     for result in recorded.values():
         c, f, h = result.counters, result.flushes, result.histograms
         assert f["remote"].sum() == c["nr_tlb_remote_flush"] == h["targets_per_flush"].sum()
-        assert f["targets"].sum() == c["arch_tlbbatch_flush_targets"] + c["flush_mm_targets"]
+        masks = c["arch_tlbbatch_flush_targets"] + c["flush_mm_targets"]
+        assert 0.99 * masks < f["targets"].sum() <= masks        # CPUs that are lazy, here for a kworker, are skipped
         served = sum(f[f"flushed_{what}"].sum() for what in ("all", "pages", "nothing"))
+        assert f["targets"].sum() == pytest.approx(served, abs=4)
         assert served == c["nr_tlb_remote_flush_received"]
         taken = h["requests_per_ipi"]
         assert (taken * np.arange(len(taken))).sum() == pytest.approx(served, abs=4)
