@@ -152,11 +152,11 @@ def test_slots_are_handed_out_in_runs():
 
 
 def test_a_sequential_writer_reads_clusters_and_hits():
-    simulation, c = counted(**{"workload.workers": 1, "machine.cpus": 1})
+    _, c = counted(**{"workload.workers": 1, "machine.cpus": 1})
     assert c["swap_ra"] > 3 * c["pgmajfault"]                 # of up to 8 slots
     assert c["swap_ra_hit"] > 0.95 * c["swap_ra"]
     assert c["pswpin"] == c["swap_ra"] + c["pgmajfault"]      # each read is one of the two
-    assert simulation.view("swapdev")["ra_win"] == 8
+    assert c["pswpin"] > 7.9 * c["pgmajfault"]                # the window is all but always at its widest
 
 
 def test_random_faults_read_small_clusters():

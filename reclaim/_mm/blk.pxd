@@ -64,7 +64,7 @@ cdef inline bint blk_attempt_plug_merge(machine *m, task_t *t, int32_t slot) noe
 cdef inline void blk_add_rq_to_plug(machine *m, cpu_t *p, task_t *t, int32_t slot) noexcept nogil:
     cdef int32_t r
     if t.plug_nr == BLK_MAX_REQUEST_COUNT or (
-            t.plug_nr > 0 and m.io[t.plug_tail].nr >= BLK_PLUG_FLUSH_PAGES):
+            t.plug_nr > 0 and m.io[t.plug_head].nr >= BLK_PLUG_FLUSH_PAGES):
         blk_flush_plug(m, p, t)
     r = new_request(m, slot)
     if t.plug_head < 0:

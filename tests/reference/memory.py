@@ -136,7 +136,7 @@ class Memory:
                 return True
         if not self.get_tag(c, t):
             return False
-        if len(t.plug) == 32 or t.plug and t.plug[-1][1] >= 32:
+        if len(t.plug) == 32 or t.plug and t.plug[0][1] >= 32:
             self.flush_plug(t)
         self.swapdev.in_flight += 1
         t.plug.append((f.slot, 1))
