@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from reclaim._policy cimport Policies
-from reclaim._mm.types cimport cpu_t, machine
+from reclaim._mm.types cimport cpu_t, machine, task_t
 from reclaim._mm.ghost cimport ghost_t
 
 cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except -1 nogil
@@ -42,6 +42,7 @@ cdef class Core:
     cdef unsigned char watched[256]
     cdef void remember(self, int32_t c, int step, int64_t made) noexcept nogil
     cdef void fetch_slot(self, uint64_t pte) noexcept nogil
+    cdef void fetch_touch(self, int32_t c, const task_t *t) noexcept nogil
     cdef void fetch(self, int32_t c, int step) noexcept nogil
     cdef int64_t unwatched(self, cpu_t *p, int step, int kind, int64_t budget) except -1 nogil
     cdef int64_t watch_steps(self, cpu_t *p, int step, int64_t room) except -1 nogil

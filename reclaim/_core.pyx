@@ -22,7 +22,7 @@ from reclaim._mm.sched cimport *
 from reclaim._mm.works cimport first_vmstat
 from reclaim._mm.smp cimport *
 from reclaim._mm.folio cimport trail_add
-from reclaim._mm.program cimport cut_run, held_back
+from reclaim._mm.program cimport by_the_kernel, cut_run, held_back, page_to_come, task_pass
 from reclaim._mm.memcg cimport *
 from reclaim._mm.host cimport *
 from reclaim._mm.swap cimport step_IO_END, step_IO_ENTRY
@@ -34,7 +34,7 @@ from reclaim._mm.vmscan cimport *
 from reclaim._mm.lru_classic cimport *
 from reclaim._mm.lru_gen cimport *
 from reclaim._mm.chains cimport *
-from reclaim._mm.ghost cimport frame_ghost, ghost_after, ghost_before, ghost_t, reach_t, seen_t
+from reclaim._mm.ghost cimport frame_ghost, ghost_after, ghost_before, ghost_t, reach_at, reach_t, seen_t
 
 from reclaim import names
 from reclaim._policy import PYTHON
@@ -1093,14 +1093,36 @@ cdef class Core:
         if pte_kind_of(pte) == PTE_SWAP:
             prefetch(&self.ghost.stored[pte_index(pte)])
 
+    cdef inline void fetch_touch(self, int32_t c, const task_t *t) noexcept nogil:
+        """Of the touch after this one, whose PTE was fetched with the last one, and the PTE of the next."""
+        cdef machine *m = &self.m
+        cdef const pass_t *a
+        cdef int64_t vp
+        if t.pass_no < 0:
+            return
+        a = task_pass(m, t)
+        if by_the_kernel(a):
+            return
+        vp = page_to_come(m, t, a, 1)
+        prefetch(&self.ghost.latest[vp])
+        prefetch(&self.ghost.reach[reach_at(m, c, vp)])
+        if pte_present(m.pte[vp]):
+            prefetch(&self.ghost.frame[pte_index(m.pte[vp])])
+        else:
+            self.fetch_slot(m.pte[vp])
+
     cdef inline void fetch(self, int32_t c, int step) noexcept nogil:
         """What the ghosts of the steps to come look at: tables larger than the cache, in no order."""
         cdef machine *m = &self.m
         cdef const task_t *t
-        if step == ST_S_PIN:
+        if step == ST_TOUCH:
+            self.fetch_touch(c, &m.task[m.cpu[c].current])
+        elif step == ST_S_PIN:
             t = &m.task[m.cpu[c].current]
-            if t.list.head >= 0 and m.folio[t.list.head].next >= 0:
-                prefetch(&self.ghost.frame[m.folio[t.list.head].next])
+            if t.list.head >= 0:
+                prefetch(&self.ghost.latest[max(m.folio[t.list.head].vp, 0)])
+                if m.folio[t.list.head].next >= 0:
+                    prefetch(&self.ghost.frame[m.folio[t.list.head].next])
         elif step == ST_F_READ:           # most programs go on with the next page
             t = &m.task[m.cpu[c].current]
             self.fetch_slot(m.pte[t.vp])

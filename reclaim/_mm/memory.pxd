@@ -88,6 +88,7 @@ cdef inline void touch(machine *m, cpu_t *p, task_t *t) noexcept nogil:
         t.step = call_row(a)
         return
     if touch_page(m, p, t, a, NULL):
+        prefetch_pte(m, t, a, PREFETCH_TURN)
         count_touches(m, t, a, 1)
 
 cdef inline void page_fault(machine *m, cpu_t *p, task_t *t) noexcept nogil:
@@ -175,7 +176,7 @@ cdef inline bint walk_ahead(machine *m, cpu_t *p, task_t *t, const pass_t *a, wa
     w.last_write = t.write
     w.last_zero = t.zero
     w.filled = 0
-    prefetch_pte(m, t, a)
+    prefetch_pte(m, t, a, PREFETCH_RUN)
     if touch_page(m, p, t, a, w):
         if p.clock == w.start:
             spend(m, TM_user, 1)

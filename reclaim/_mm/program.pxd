@@ -51,15 +51,23 @@ cdef inline uint64_t draws_of(const pass_t *a) noexcept nogil:
     return (a.kind == PASS_RAND) + (a.kind != PASS_TRACE and a.write == 2)
 
 cdef enum:
-    PREFETCH_TOUCHES = 8
+    PREFETCH_RUN = 8          # touches ahead where one follows the other ...
+    PREFETCH_TURN = 1         # ... and where those of other CPUs lie between
 
-cdef inline void prefetch_pte(machine *m, const task_t *t, const pass_t *a) noexcept nogil:
-    """Of a touch to come, where those of the pass are in no order of memory."""
-    cdef uint64_t rng = t.rng + PREFETCH_TOUCHES * draws_of(a) * RNG_STEP
+cdef inline int64_t page_to_come(const machine *m, const task_t *t, const pass_t *a, int nr) noexcept nogil:
+    """The page of the access `nr` (1 or more) after the next, if no pass ends before it: for prefetches."""
+    cdef int64_t base = m.mm[t.mm].base
+    cdef uint64_t rng = t.rng + (nr - t.have) * draws_of(a) * RNG_STEP
     if a.kind == PASS_RAND:
-        prefetch(&m.pte[m.mm[t.mm].base + a.first + <int64_t>rng_below(&rng, a.nr)])
-    elif a.kind == PASS_TRACE and t.pos + PREFETCH_TOUCHES < a.count:
-        prefetch(&m.pte[m.mm[t.mm].base + <int64_t>(m.trace[a.first + t.pos + PREFETCH_TOUCHES] >> 1)])
+        return base + a.first + <int64_t>rng_below(&rng, a.nr)
+    if a.kind == PASS_TRACE:
+        return base + (m.trace[a.first + min(t.pos + nr, a.count - 1)] >> 1)
+    return base + min(max(t.vp - base + (nr + 1) * <int64_t>a.stride, 0), <int64_t>m.mm[t.mm].nr_pages - 1)
+
+cdef inline void prefetch_pte(machine *m, const task_t *t, const pass_t *a, int nr) noexcept nogil:
+    """Of a touch to come, where those of the pass are in no order of memory."""
+    if a.kind == PASS_RAND or a.kind == PASS_TRACE:
+        prefetch(&m.pte[page_to_come(m, t, a, nr)])
 
 cdef inline void advance(task_t *t, const pass_t *a) noexcept nogil:
     t.pos += 1
