@@ -304,7 +304,7 @@ cdef inline void step_S_GEN(machine *m, cpu_t *p, task_t *t) noexcept nogil:
 cdef inline bint suitable_to_scan(int32_t total, int32_t young) noexcept nogil:
     return young * 8 >= total
 
-cdef inline int64_t walk_cost(const machine *m, int64_t total, int64_t young) noexcept nogil:
+cdef inline int64_t look_cost(const machine *m, int64_t total, int64_t young) noexcept nogil:
     return m.w.cost[CO_walk_pte] * total + m.w.cost[CO_walk_young] * young
 
 cdef inline void update_bloom_filter(machine *m, region_t *r, int64_t seq) noexcept nogil:
@@ -349,7 +349,7 @@ cdef inline void step_S_LOOK(machine *m, cpu_t *p, task_t *t) noexcept nogil:
     while t.look_at < t.look_end and not full:
         full = look_at(m, t, t.look_at)
         t.look_at += 1
-    spend(m, TM_scan, walk_cost(m, t.look_at - first, t.look_young - young))
+    spend(m, TM_scan, look_cost(m, t.look_at - first, t.look_young - young))
     if full:
         drain(t, 2, ST_S_LOOK)
         return
@@ -448,7 +448,7 @@ cdef inline void walk_pte_range(machine *m, task_t *t, int32_t region) noexcept 
             t.g_moved[old] -= 1
             t.g_moved[gen] += 1
             t.g_batched += 1
-    spend(m, TM_scan, walk_cost(m, end - first, young))
+    spend(m, TM_scan, look_cost(m, end - first, young))
     if suitable_to_scan(end - first, young):
         update_bloom_filter(m, r, t.g_seq + 1)
 
