@@ -1,5 +1,6 @@
 # What other Cython modules may use of the core: the machine and one action of it.
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from reclaim._policy cimport Policies
@@ -15,6 +16,7 @@ cdef class Arena:
     cdef Py_ssize_t shape[1]
     cdef Py_ssize_t strides[1]
 
+@cython.final
 cdef class Core:
     cdef machine m
     cdef readonly Arena arena
@@ -43,7 +45,7 @@ cdef class Core:
     cdef void remember(self, int32_t c, int step, int64_t made) noexcept nogil
     cdef void fetch_slot(self, uint64_t pte) noexcept nogil
     cdef void fetch_touch(self, int32_t c, const task_t *t) noexcept nogil
-    cdef void fetch(self, int32_t c, int step) noexcept nogil
+    cdef void fetch(self, const task_t *t, int32_t c, int step) noexcept nogil
     cdef int64_t unwatched(self, cpu_t *p, int step, int kind, int64_t budget) except -1 nogil
     cdef int64_t watch_steps(self, cpu_t *p, int step, int64_t room) except -1 nogil
     cdef int loop_checked(self, int64_t end, int64_t budget) except -1 nogil

@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 
+cimport cython
 cimport numpy as cnp
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
@@ -668,6 +669,7 @@ cdef int act_alone(machine *m, int32_t c, int64_t interrupt, Policies s) except 
     return <int>cpu_steps(m, p, s, 1)
 
 
+@cython.final
 cdef class Core:
     """One simulated machine.
 
@@ -1098,7 +1100,7 @@ cdef class Core:
         cdef machine *m = &self.m
         cdef const pass_t *a
         cdef int64_t vp
-        if t.pass_no < 0:
+        if t.have or t.pass_no < 0:       # tried again: it was fetched before
             return
         a = task_pass(m, t)
         if by_the_kernel(a):
@@ -1111,20 +1113,17 @@ cdef class Core:
         else:
             self.fetch_slot(m.pte[vp])
 
-    cdef inline void fetch(self, int32_t c, int step) noexcept nogil:
+    cdef inline void fetch(self, const task_t *t, int32_t c, int step) noexcept nogil:
         """What the ghosts of the steps to come look at: tables larger than the cache, in no order."""
         cdef machine *m = &self.m
-        cdef const task_t *t
         if step == ST_TOUCH:
-            self.fetch_touch(c, &m.task[m.cpu[c].current])
+            self.fetch_touch(c, t)
         elif step == ST_S_PIN:
-            t = &m.task[m.cpu[c].current]
             if t.list.head >= 0:
                 prefetch(&self.ghost.latest[max(m.folio[t.list.head].vp, 0)])
                 if m.folio[t.list.head].next >= 0:
                     prefetch(&self.ghost.frame[m.folio[t.list.head].next])
-        elif step == ST_F_READ:           # most programs go on with the next page
-            t = &m.task[m.cpu[c].current]
+        else:                             # F_READ; most programs go on with the next page
             self.fetch_slot(m.pte[t.vp])
             self.fetch_slot(m.pte[t.vp + 1 if t.vp + 1 < m.w.nr_vps else t.vp])
             if m.cg.frame_top >= 0:
@@ -1185,7 +1184,8 @@ cdef class Core:
             kind = 2 if p.in_irq else 1 if p.sstep >= 0 else 0
             while True:
                 step = p.istep if kind == 2 else p.sstep if kind == 1 else m.task[p.current].step
-                self.fetch(c, step)
+                if step == ST_TOUCH or step == ST_S_PIN or step == ST_F_READ:
+                    self.fetch(&m.task[p.current], c, step)
                 if self.watched[step] == WATCH_NONE:
                     made = self.unwatched(p, step, kind, budget)
                 else:

@@ -55,9 +55,9 @@ cdef enum:
     PREFETCH_TURN = 1         # ... and where those of other CPUs lie between
 
 cdef inline int64_t page_to_come(const machine *m, const task_t *t, const pass_t *a, int nr) noexcept nogil:
-    """The page of the access `nr` (1 or more) after the next, if no pass ends before it: for prefetches."""
+    """The page of the access `nr` after the next, if no pass ends before it: for prefetches."""
     cdef int64_t base = m.mm[t.mm].base
-    cdef uint64_t rng = t.rng + (nr - t.have) * draws_of(a) * RNG_STEP
+    cdef uint64_t rng = t.rng + nr * draws_of(a) * RNG_STEP
     if a.kind == PASS_RAND:
         return base + a.first + <int64_t>rng_below(&rng, a.nr)
     if a.kind == PASS_TRACE:
