@@ -128,6 +128,13 @@ class Scheduler(Section):
         """A wake-up finds a kernel thread on its CPU if a 64-bit draw is below it."""
         return min(2**64 - 1, int(self.kthread_share * 2**64))
 
+    def world_fields(self, cpus: int) -> dict[str, Any]:
+        """The fields of a `World` of that many CPUs that this section sets."""
+        return {"cpus_per_socket": self.cpus_per_socket, "tick": self.tick_ps,
+                "tick_skew": self.tick_ps // 2 // cpus if self.skew_tick else 0,
+                "slice_ticks": self.slice_ticks, "migrate_threshold": self.migrate_threshold,
+                "busy_threshold": self.busy_threshold, "kworkers": self.kworkers}
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:

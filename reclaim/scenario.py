@@ -224,7 +224,7 @@ class Scenario(Section):
                 f"of {program.nr_processes} processes, {kernel_pages} pages, leaves no page of it; "
                 "raise the limit, or lower memcg.kernel or workload.workers")
         return World(
-            nr_cpus=self.machine.cpus, cpus_per_socket=scheduler.cpus_per_socket,
+            **scheduler.world_fields(self.machine.cpus), nr_cpus=self.machine.cpus,
             pcid=self.machine.pcid,
             l1_sets=tlb.l1_entries // tlb.l1_ways, l1_ways=tlb.l1_ways,
             l2_sets=tlb.l2_entries // tlb.l2_ways, l2_ways=tlb.l2_ways,
@@ -241,11 +241,7 @@ class Scenario(Section):
             host_cpus=self.machine.host_cpus, pv_flush=self.machine.pv_flush,
             lru=int(self.kernel.lru == "mglru"), mglru_batch=rules.mglru_batch,
             mglru_stop=rules.mglru_stop, mglru_rework=rules.mglru_rework,
-            tick=scheduler.tick_ps, balance=BALANCE_PS,
-            tick_skew=scheduler.tick_ps // 2 // self.machine.cpus if scheduler.skew_tick else 0,
-            slice_ticks=scheduler.slice_ticks,
-            migrate_threshold=scheduler.migrate_threshold,
-            busy_threshold=scheduler.busy_threshold, kworkers=scheduler.kworkers, seed=seed,
+            balance=BALANCE_PS, seed=seed,
             costs=profile.costs.replace(self.costs).to_ps(),
             passes=program.passes, task_mm=program.task_mm,
             task_cpu=tuple(i % self.machine.cpus for i in range(nr_tasks)),

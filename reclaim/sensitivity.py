@@ -24,7 +24,7 @@ from reclaim.comparison import COUNTS, RATIOS
 from reclaim.errors import ReclaimError, ScenarioError, did_you_mean
 from reclaim.jobs import Stop, check_jobs, run_jobs
 from reclaim.keys import show_value
-from reclaim.machine import COST_KEYS, Scheduler, profile_names
+from reclaim.machine import COST_KEYS, profile_names
 from reclaim.memory import SWITCHES, VERSIONS
 from reclaim.result import ratio, show_number
 from reclaim.scenario import Scenario
@@ -86,15 +86,8 @@ class Choice:
                                   for name, by in self.world.items()}
         if self.scheduler:
             scheduler = dataclasses.replace(scenario.machine.load_profile().scheduler, **self.scheduler)
-            fields |= _scheduler_fields(scheduler, scenario.machine.cpus)
+            fields |= scheduler.world_fields(scenario.machine.cpus)
         return dataclasses.replace(world, **fields)
-
-
-def _scheduler_fields(scheduler: Scheduler, cpus: int) -> dict[str, Any]:
-    return {"tick": scheduler.tick_ps, "slice_ticks": scheduler.slice_ticks,
-            "tick_skew": scheduler.tick_ps // 2 // cpus if scheduler.skew_tick else 0,
-            "migrate_threshold": scheduler.migrate_threshold, "busy_threshold": scheduler.busy_threshold,
-            "kworkers": scheduler.kworkers}
 
 
 def choices(scenario: Scenario) -> Iterator[Choice]:
