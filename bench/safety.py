@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 
 from reclaim._explore import ENVIRONMENTS, Explorer
 from reclaim.exploration import CONTENDED, Exploration, explore
-from reclaim.names import COUNTERS
 from reclaim.scenario import Scenario
 from reclaim.simulation import Simulation
 from reclaim.tinyworld import TinyWorld
@@ -127,40 +126,42 @@ def sleep() -> None:
 
 # --- questions of counting (docs/series-safety.md)
 
-def counts() -> None:
+def counted(scenario: Scenario, policy: str) -> list[str]:
     """Activations by both counters, batches by size, pages scanned for each that is stolen."""
+    result = Simulation(scenario, policy).run()
+    n, sizes = result.counters, result.histograms["flush_batch_size"].tolist()
+    assert sum(sizes) == n["flush_batches"]
+    return [*(f"{x:,}" for x in (n["pgactivate"], n["memcg_pgactivate"], n["shrink_folio_list_calls"],
+                                 n["flush_batches"], sizes[31], sizes[1])),
+            f"{n['pgscan_anon'] / n['pgsteal_anon']:.3f}"]
+
+
+def counts() -> None:
+    """D15, D17 and D19: six runs."""
     runs = {"small, contended": Scenario.load("small").replace(CONTENDED),
             "batch-tlb-flush, 1 s": Scenario.load("batch-tlb-flush").replace({"seconds": 1.0})}
-
-    def rows() -> Iterable[list[object]]:
-        for (name, scenario), policy in itertools.product(runs.items(), ("stage0", "v2:5", "v4:5")):
-            simulation = Simulation(scenario, policy)
-            simulation.run()
-            n = dict(zip(COUNTERS, simulation.view("counter").tolist(), strict=True))
-            sizes = simulation.view("hist_batch").tolist()
-            yield [name, policy, f"{n['pgactivate']:,}", f"{n['memcg_pgactivate']:,}",
-                   f"{n['shrink_folio_list_calls']:,}", f"{sum(sizes):,}", f"{sizes[31]:,}", f"{sizes[1]:,}",
-                   f"{n['pgscan_anon'] / n['pgsteal_anon']:.3f}"]
     table(["run", "policy", "vmstat pgactivate", "memory.stat's", "lists", "batches", "of 31", "of 1",
-           "scanned/stolen"], rows())
+           "scanned/stolen"],
+          ([name, policy, *counted(scenario, policy)]
+           for (name, scenario), policy in itertools.product(runs.items(), ("stage0", "v2:5", "v4:5"))))
 
 
-def checked() -> None:
-    """CPU seconds of 3 s of batch-tlb-flush with and without check=True, the least of three each."""
-    scenario = Scenario.load("batch-tlb-flush")
-
-    def seconds(policy: str, check: bool) -> float:
-        simulation = Simulation(scenario, policy, check=check)
-        began = time.process_time()
-        simulation.run(seconds=3)
-        return time.process_time() - began
+def checked(*ends: int, scenario: Scenario | None = None) -> None:
+    """CPU seconds of batch-tlb-flush under stage5 with and without check=True, in turn every 3 s; two minutes."""
+    ends, scenario, spent = ends or (3, 30, 60), scenario or Scenario.load("batch-tlb-flush"), {False: 0.0, True: 0.0}
+    simulations = {check: Simulation(scenario, "stage5", check=check) for check in spent}
 
     def rows() -> Iterable[list[object]]:
-        for policy in ("stage0", "stage5"):
-            pairs = [(seconds(policy, False), seconds(policy, True)) for _ in range(3)]
-            plain, watched = (min(of) for of in zip(*pairs, strict=True))
-            yield [policy, f"{plain:.2f}", f"{watched:.2f}", f"{watched / plain:.2f}"]
-    table(["policy", "s", "checked, s", "ratio"], rows())
+        for end in range(3, ends[-1] + 1, 3):
+            for check, simulation in simulations.items():
+                began = time.process_time()
+                simulation.run(seconds=end)
+                spent[check] += time.process_time() - began
+            if end in ends:
+                plain, watched = spent.values()
+                yield [end, f"{plain:.1f}", f"{watched:.1f}", f"{watched / plain:.2f}"]
+        assert simulations[False].digest() == simulations[True].digest()
+    table(["simulated, s", "s", "checked, s", "ratio"], rows())
 
 
 TABLES: dict[str, Callable[[], None]] = {"states": states, "growth": growth, "defects": defects, "sleep": sleep,

@@ -12,6 +12,8 @@ import pytest
 import floor
 import instructions
 import performance
+import safety
+from reclaim.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -22,6 +24,15 @@ def test_benchmarks_count_right():
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "bench", "--smoke"],
                           cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-5000:]
+
+
+def test_tables_of_the_safety_pages(capsys):
+    small = Scenario.load("small")
+    row = safety.counted(small, "stage5")
+    assert len(row) == 7 and int(row[3].replace(",", "")) > 0       # batches
+    assert row[:4] != safety.counted(small, "stage0")[:4]
+    safety.checked(3, scenario=small)                               # asserts equal digests
+    assert capsys.readouterr().out.count("\n") == 3
 
 
 @pytest.mark.skipif(floor.compiler() is None, reason="no C compiler")
