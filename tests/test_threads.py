@@ -286,8 +286,7 @@ def test_programs_of_threads():
 # --- beside a real kernel
 
 # guest-16cpu-16w-thread_seq-zram-classic-lazy: a guest of 16 CPUs on one host CPU, 6.12.117.  Counts of
-# the first repeat over its whole run, page_touches first.  Times, and so the order of the threads, are
-# not comparable there; nor are IPIs, since calls to a CPU that answers late share one.
+# the first repeat over its whole run, page_touches first.
 MEASURED = {
     "stage0": (272321, {
         "pgscan_anon": 403247, "pgsteal_anon": 142331, "pswpin": 11060, "pgfault": 272379,
@@ -302,19 +301,16 @@ MEASURED = {
 
 @pytest.mark.parametrize("stage", MEASURED)
 def test_beside_a_measured_run(stage):
-    """At equal touches, all but IPIs within 5 %; nothing is fitted."""
+    """At equal touches within 5 %, but for two; nothing is fitted (`reclaim validate` judges IPIs by its bars)."""
     touches, measured = MEASURED[stage]
     sim = Simulation(Scenario.from_dict({
-        "seconds": 30.0, "machine": {"cpus": 16, "pcid": False},
+        "seconds": 300.0, "machine": {"cpus": 16, "host_cpus": 1, "pcid": False, "profile": "tcg-rr"},
         "kernel": {"version": "6.12", "mm_cpumask": "lazy"}, "memcg": {"limit": "512M"},
         "memory": {"total": "3072M"}, "swap": {"size": "2G"},
         "workload": {"kind": "writer", "workers": 16, "bytes": "1024M", "mode": "thread"}}), stage)
-    got = sim.run(30.0, touches=touches).counters
-    assert got["page_touches"] == touches and sim.now_ps < 30 * PS_PER_S
+    got = sim.run(touches=touches).counters
+    assert got["page_touches"] == touches and sim.now_ps < 300 * PS_PER_S
     print(f"\n{stage}, per touch")
     for name, count in measured.items():
         print(f"{name:30} measured {count / touches:8.4f} model {got[name] / touches:8.4f}")
-        if name != "function_call_ipis":
-            assert abs(got[name] - count) <= 0.05 * count or name == "pswpin" and stage == "stage0", name
-    # before, the run ends soon after its first fill: how far ahead single threads came makes the swap-ins
-    assert abs(got["pswpin"] - measured["pswpin"]) <= (0.25 if stage == "stage0" else 0.1) * measured["pswpin"]
+        assert abs(got[name] - count) <= {"pswpin": 0.1, "function_call_ipis": 0.2}.get(name, 0.05) * count, name
