@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 
 from reference.generation_worlds import (GENERATIONS, generations, random_generations, reuse_generations,
                                          ties_generations)
-from reference.worlds import busy_kworkers, policies, random_forks, random_kworkers, random_policy, random_slots, random_ties, random_world, worlds
+from reference.worlds import (busy_kworkers, policies, random_forks, random_kworkers, random_policy,
+                              random_slots, random_ties, random_world, worlds)
 from reclaim import names
 from reclaim.simulation import Simulation
 from threads import (CALLS, RARE_CALLS, RARE_FORKS, ZAPPED_SHARES, busy_calls, busy_forks, busy_threads, calls_world,
